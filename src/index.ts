@@ -1,0 +1,2 @@
+// The public API, nothing else.
+export * from "./errors.ts";
