@@ -6,6 +6,7 @@ export default defineConfig({
   platform: "node",
   target: "node20",
   dts: { entry: "src/index.ts" },
+  fixedExtension: false,
   clean: true,
   sourcemap: false,
 });
