@@ -1,0 +1,130 @@
+// Checkpoints split over several safetensors files: the index that says which shard holds which tensor, and proof that
+// the shards agree with it. Reads headers only.
+import { isAbsolute, join, normalize, sep } from "node:path";
+import { CheckpointError, throwIfAborted } from "../errors.ts";
+import { mapBounded } from "./concurrency.ts";
+import { statIfPresent } from "./files.ts";
+import { readText } from "./json-files.ts";
+import { jsonMembers } from "./json-members.ts";
+import { type ReadHeaderOptions, readSafetensors, type SafetensorsFile } from "./safetensors.ts";
+
+/** Headers read at a time. Bounds open files, and memory at 8 headers of at most 100 MB. */
+const SHARDS_AT_ONCE = 8;
+
+/**
+ * Reads the shards that the index names, in the order of their names.
+ * Throws CheckpointError for a malformed index, shards that are missing or outside `dir`, and any tensor that the index
+ * and the shards do not agree on.
+ */
+export async function readShards(
+  dir: string,
+  indexPath: string,
+  options: ReadHeaderOptions = {},
+): Promise<SafetensorsFile[]> {
+  throwIfAborted(options.signal);
+  const weightMap = parseIndex(await readText(indexPath), indexPath);
+  const names = [...new Set(weightMap.values())].sort();
+  const present = await mapBounded(names, SHARDS_AT_ONCE, async (name) => {
+    throwIfAborted(options.signal);
+    return (await statIfPresent(join(dir, name))) !== undefined;
+  });
+  const missing = names.filter((_, i) => !present[i]);
+  if (missing.length > 0) {
+    const listed = missing.slice(0, 4).join(", ") + (missing.length > 4 ? ", ..." : "");
+    throw new CheckpointError(
+      `${missing.length} of the ${names.length} shards it names are missing (${listed}): the download is incomplete`,
+      { file: indexPath },
+    );
+  }
+  const shards = await mapBounded(names, SHARDS_AT_ONCE, (name) => readSafetensors(join(dir, name), options));
+  checkAgreement(weightMap, names, shards, indexPath);
+  return shards;
+}
+
+/** The `weight_map` of an index: tensor name to shard file, a path inside the folder. Throws CheckpointError. */
+export function parseIndex(text: string, indexPath: string): Map<string, string> {
+  const bad = (problem: string, tensor?: string) =>
+    new CheckpointError(problem, tensor === undefined ? { file: indexPath } : { file: indexPath, tensor });
+  const parse = (json: string, problem: string, tensor?: string): unknown => {
+    try {
+      return JSON.parse(json);
+    } catch {
+      throw bad(problem, tensor);
+    }
+  };
+  let weightMap: string | undefined;
+  for (const member of jsonMembers(text, (problem) => bad(`the index ${problem}`))) {
+    if (member.key === "weight_map") weightMap = member.text;
+    else parse(member.text, `"${member.key}" is not valid JSON`);
+  }
+  if (weightMap === undefined) throw bad("the index has no weight_map");
+
+  const shardOf = new Map<string, string>();
+  for (const member of jsonMembers(weightMap, (problem, key) => bad(`weight_map ${problem}`, key))) {
+    const problem = "weight_map does not give the name of a shard";
+    const shard = member.text.startsWith('"') ? parse(member.text, problem, member.key) : undefined;
+    if (typeof shard !== "string" || shard === "") throw bad(problem, member.key);
+    if (!staysInside(shard)) {
+      throw bad(`weight_map gives the shard ${JSON.stringify(shard)}, a path outside the folder`, member.key);
+    }
+    shardOf.set(member.key, shard);
+  }
+  if (shardOf.size === 0) throw bad("weight_map is empty");
+  return shardOf;
+}
+
+/** Whether a relative path names something below the folder it is relative to, on this platform and on Windows. */
+function staysInside(path: string): boolean {
+  if (path.includes("\0") || isAbsolute(path) || /^[a-zA-Z]:|^[\\/]/.test(path)) return false;
+  const steps = normalize(path.replaceAll("\\", "/")).split(sep);
+  return !steps.includes("..") && steps.join() !== ".";
+}
+
+function checkAgreement(
+  weightMap: ReadonlyMap<string, string>,
+  names: readonly string[],
+  shards: readonly SafetensorsFile[],
+  indexPath: string,
+): void {
+  const holders = new Map<string, number>();
+  for (const [i, shard] of shards.entries()) {
+    for (const tensor of namesIn(shard)) {
+      const other = holders.get(tensor);
+      if (other !== undefined) {
+        throw new CheckpointError(`is in two shards, ${names[other]} and ${names[i]}`, {
+          file: indexPath,
+          tensor,
+        });
+      }
+      holders.set(tensor, i);
+    }
+  }
+  for (const [tensor, i] of holders) {
+    const said = weightMap.get(tensor);
+    if (said === undefined) {
+      throw new CheckpointError(`is in ${names[i]}, but the index does not name it`, {
+        file: indexPath,
+        tensor,
+      });
+    }
+    if (said !== names[i]) {
+      throw new CheckpointError(`is in ${names[i]}, but the index places it in ${said}`, {
+        file: indexPath,
+        tensor,
+      });
+    }
+  }
+  for (const [tensor, said] of weightMap) {
+    if (!holders.has(tensor)) {
+      throw new CheckpointError(`the index places it in ${said}, which does not hold it`, {
+        file: indexPath,
+        tensor,
+      });
+    }
+  }
+}
+
+function* namesIn(shard: SafetensorsFile): Generator<string> {
+  for (const { name } of shard.tensors) yield name;
+  yield* shard.ignored;
+}

@@ -1,0 +1,56 @@
+// What a checkpoint says about generating: token ids that begin, end and pad, and sampling defaults.
+// Read without the tokenizer, so that a model can stop at the end token when it is given ids only.
+import { join } from "node:path";
+import { ConfigError } from "../errors.ts";
+import { isJsonObject, type JsonObject, readJsonFile } from "./json-file.ts";
+import { type GenerationDefaults, generationDefaults } from "./sampling.ts";
+
+export interface GenerationConfig {
+  readonly bos_token_id: number | undefined;
+  /** Every id that ends a text; empty where the files name none. */
+  readonly eos_token_ids: readonly number[];
+  readonly pad_token_id: number | undefined;
+  readonly defaults: GenerationDefaults;
+}
+
+/**
+ * Reads generation_config.json, and config.json for the ids it does not set. Both may be absent.
+ * @throws ConfigError if an id or a default cannot be used; CheckpointError if a file is not JSON; IoError
+ */
+export async function readGenerationConfig(dir: string): Promise<GenerationConfig> {
+  const generation = await readJsonFile(join(dir, "generation_config.json"));
+  const config = await readJsonFile(join(dir, "config.json"));
+  const sources: [string, JsonObject][] = [];
+  if (generation) sources.push(["generation_config.json", generation]);
+  if (config) sources.push(["config.json", config]);
+  // Vision-language checkpoints keep the language model's settings one level down.
+  if (isJsonObject(config?.text_config)) sources.push(["config.json: text_config", config.text_config]);
+
+  const ids = (key: string): number[] => {
+    for (const [file, json] of sources) {
+      const found = tokenIds(json[key], `${file}: ${key}`);
+      if (found.length > 0) return found;
+    }
+    return [];
+  };
+  return {
+    bos_token_id: ids("bos_token_id")[0],
+    eos_token_ids: ids("eos_token_id"),
+    pad_token_id: ids("pad_token_id")[0],
+    defaults: generationDefaults(generation),
+  };
+}
+
+/** A number or a list of them. null means none, and so does -1, which older configs write. */
+function tokenIds(value: unknown, where: string): number[] {
+  if (value === undefined || value === null) return [];
+  const list: unknown[] = Array.isArray(value) ? value : [value];
+  const ids: number[] = [];
+  for (const id of list) {
+    if (typeof id !== "number" || !Number.isSafeInteger(id)) {
+      throw new ConfigError(`${where} must be a token id or a list of them, got ${JSON.stringify(value)}`);
+    }
+    if (id >= 0 && !ids.includes(id)) ids.push(id);
+  }
+  return ids;
+}

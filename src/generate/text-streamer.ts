@@ -1,0 +1,70 @@
+// Prints text while it is generated: token ids in, finished pieces of text out through a callback. As in transformers.js.
+import { UnsupportedError } from "../errors.ts";
+import { IncrementalDecoder } from "./incremental-decoder.ts";
+
+/** What is needed of a tokenizer. */
+export interface StreamerTokenizer {
+  decode(ids: number[], options?: { skip_special_tokens?: boolean }): string;
+}
+
+export interface TextStreamerOptions {
+  /** Do not print the prompt, which generate() puts first. Default false. */
+  skip_prompt?: boolean;
+  /** Do not print special tokens, such as an end token. Default true. */
+  skip_special_tokens?: boolean;
+  /** Receives each piece of text, never empty. By default text goes to stdout, with a line end after it. */
+  callback_function?: ((text: string) => void) | null;
+  /** Receives the ids of each put that is printed. */
+  token_callback_function?: ((ids: number[]) => void) | null;
+}
+
+/** Receives token ids from generate() and hands out their text as soon as it is certain. For one sequence. */
+export class TextStreamer {
+  readonly #decoder: IncrementalDecoder;
+  readonly #skipPrompt: boolean;
+  readonly #onText: ((text: string) => void) | undefined;
+  readonly #onTokens: ((ids: number[]) => void) | undefined;
+  #promptIsNext = true;
+
+  constructor(tokenizer: StreamerTokenizer, options: TextStreamerOptions = {}) {
+    const { skip_prompt = false, skip_special_tokens = true } = options;
+    this.#decoder = new IncrementalDecoder((ids) => tokenizer.decode(ids, { skip_special_tokens }));
+    this.#skipPrompt = skip_prompt;
+    this.#onText = options.callback_function ?? undefined;
+    this.#onTokens = options.token_callback_function ?? undefined;
+  }
+
+  /**
+   * Takes the next ids: the prompt first, then what is generated.
+   * @param ids [1, tokens]
+   * @throws UnsupportedError if there is more than one sequence
+   */
+  put(ids: readonly (readonly number[])[]): void {
+    if (ids.length > 1) {
+      throw new UnsupportedError(
+        `a TextStreamer prints one sequence, got ${ids.length}; generate them one by one, or decode them at the end`,
+      );
+    }
+    const isPrompt = this.#promptIsNext;
+    this.#promptIsNext = false;
+    if (isPrompt && this.#skipPrompt) return;
+    const row = [...(ids[0] ?? [])];
+    this.#onTokens?.(row);
+    let text = "";
+    for (const id of row) text += this.#decoder.push(id);
+    this.#emit(text);
+  }
+
+  /** The sequence is complete: prints what was held back. The next put is a prompt again. */
+  end(): void {
+    this.#promptIsNext = true;
+    this.#emit(this.#decoder.flush());
+    if (this.#onText === undefined) process.stdout.write("\n");
+  }
+
+  #emit(text: string): void {
+    if (text === "") return;
+    if (this.#onText === undefined) process.stdout.write(text);
+    else this.#onText(text);
+  }
+}

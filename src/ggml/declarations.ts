@@ -1,0 +1,226 @@
+// The one table of C functions that are called, each with its result and arguments. No logic.
+// Source: ggml.h, ggml-backend.h, ggml-alloc.h and ggml-cpu.h of ggml 0.25.
+import koffi from "koffi";
+
+// One letter per C type: p pointer, s const char*, i int, l int64_t, z size_t, f float, b bool, v void, u enum/uint32.
+interface Letters {
+  p: bigint;
+  s: string;
+  i: number;
+  l: number;
+  z: number;
+  f: number;
+  b: boolean;
+  v: undefined;
+  u: number;
+}
+const KOFFI_TYPES: Record<keyof Letters, string> = {
+  p: "void *",
+  s: "const char *",
+  i: "int",
+  l: "int64_t",
+  z: "size_t",
+  f: "float",
+  b: "bool",
+  v: "void",
+  u: "uint32_t",
+};
+
+/** `struct ggml_init_params`, passed by value. */
+export const InitParams = koffi.struct("ggml_init_params", {
+  mem_size: "size_t",
+  mem_buffer: "void *",
+  no_alloc: "bool",
+});
+
+/** `struct ggml_threadpool_params`; 512 is GGML_MAX_N_THREADS. */
+export const ThreadpoolParams = koffi.struct("ggml_threadpool_params", {
+  cpumask: koffi.array("bool", 512),
+  n_threads: "int",
+  prio: "int",
+  poll: "uint32_t",
+  strict_cpu: "bool",
+  paused: "bool",
+});
+
+/** `struct ggml_backend_dev_props`. */
+export const DeviceProps = koffi.struct("ggml_backend_dev_props", {
+  name: "const char *",
+  description: "const char *",
+  memory_free: "size_t",
+  memory_total: "size_t",
+  type: "int",
+  device_id: "const char *",
+  async: "bool",
+  host_buffer: "bool",
+  buffer_from_host_ptr: "bool",
+  events: "bool",
+  mmap_support: "bool",
+});
+
+/** name: "result:arguments" in the letters above. */
+const BASE = {
+  ggml_version: "s:",
+  ggml_commit: "s:",
+  ggml_log_set: "v:pp",
+  ggml_blck_size: "l:i",
+  ggml_type_size: "z:i",
+  ggml_type_name: "s:i",
+  ggml_tensor_overhead: "z:",
+  ggml_graph_overhead_custom: "z:zb",
+  ggml_free: "v:p",
+  ggml_reset: "v:p",
+  ggml_status_to_string: "s:i",
+  ggml_new_tensor_4d: "p:pillll",
+  ggml_set_name: "p:ps",
+  ggml_set_input: "v:p",
+  ggml_set_output: "v:p",
+  ggml_get_data: "p:p",
+  ggml_new_graph_custom: "p:pzb",
+  ggml_build_forward_expand: "v:pp",
+  ggml_graph_n_nodes: "i:p",
+  ggml_graph_node: "p:pi",
+  ggml_op_desc: "s:p",
+  // operations
+  ggml_view_4d: "p:ppllllzzzz",
+  ggml_reshape_4d: "p:ppllll",
+  ggml_permute: "p:ppiiii",
+  ggml_cont: "p:pp",
+  ggml_cast: "p:ppi",
+  ggml_cpy: "p:ppp",
+  ggml_add: "p:ppp",
+  ggml_sub: "p:ppp",
+  ggml_mul: "p:ppp",
+  ggml_div: "p:ppp",
+  ggml_scale: "p:ppf",
+  ggml_scale_bias: "p:ppff",
+  ggml_sqr: "p:pp",
+  ggml_sqrt: "p:pp",
+  ggml_log: "p:pp",
+  ggml_exp: "p:pp",
+  ggml_sum: "p:pp",
+  ggml_sum_rows: "p:pp",
+  ggml_repeat_4d: "p:ppllll",
+  ggml_repeat_back: "p:ppp",
+  ggml_tanh: "p:pp",
+  ggml_sigmoid: "p:pp",
+  ggml_silu: "p:pp",
+  ggml_silu_back: "p:ppp",
+  ggml_gelu_erf: "p:pp",
+  ggml_relu: "p:pp",
+  ggml_step: "p:pp",
+  ggml_swiglu_split: "p:ppp",
+  ggml_norm: "p:ppf",
+  ggml_rms_norm: "p:ppf",
+  ggml_rms_norm_back: "p:pppf",
+  ggml_mul_mat: "p:ppp",
+  ggml_mul_mat_set_prec: "v:pi",
+  ggml_out_prod: "p:ppp",
+  ggml_get_rows: "p:ppp",
+  ggml_get_rows_back: "p:pppp",
+  ggml_set_rows: "p:pppp",
+  ggml_concat: "p:pppi",
+  ggml_soft_max_ext: "p:pppff",
+  ggml_soft_max_ext_back: "p:pppff",
+  ggml_rope_ext: "p:ppppiiiffffff",
+  ggml_rope_ext_back: "p:ppppiiiffffff",
+  ggml_flash_attn_ext: "p:pppppfff",
+  ggml_flash_attn_ext_set_prec: "v:pi",
+  ggml_cross_entropy_loss: "p:ppp",
+  ggml_cross_entropy_loss_back: "p:pppp",
+  ggml_opt_step_adamw: "p:pppppp",
+  ggml_opt_step_sgd: "p:pppp",
+  // graph allocator
+  ggml_gallocr_new: "p:p",
+  ggml_gallocr_free: "v:p",
+  ggml_gallocr_reserve: "b:pp",
+  ggml_gallocr_reserve_n_size: "v:ppppp",
+  ggml_gallocr_alloc_graph: "b:pp",
+  ggml_gallocr_get_buffer_size: "z:pi",
+  // buffers
+  ggml_backend_buft_alloc_buffer: "p:pz",
+  ggml_backend_buft_get_alignment: "z:p",
+  ggml_backend_buft_get_max_size: "z:p",
+  ggml_backend_buft_get_alloc_size: "z:pp",
+  ggml_backend_buft_is_host: "b:p",
+  ggml_backend_buft_name: "s:p",
+  ggml_backend_cpu_buffer_from_ptr: "p:pz",
+  ggml_backend_buffer_free: "v:p",
+  ggml_backend_buffer_get_base: "p:p",
+  ggml_backend_buffer_get_size: "z:p",
+  ggml_backend_buffer_get_type: "p:p",
+  ggml_backend_buffer_clear: "v:pu",
+  ggml_backend_buffer_set_usage: "v:pi",
+  ggml_backend_tensor_alloc: "i:ppp",
+  ggml_backend_tensor_set: "v:ppzz",
+  ggml_backend_tensor_get: "v:ppzz",
+  ggml_backend_tensor_set_async: "v:pppzz",
+  ggml_backend_tensor_get_async: "v:pppzz",
+  ggml_backend_tensor_copy: "v:pp",
+  // backends, devices, events
+  ggml_backend_free: "v:p",
+  ggml_backend_name: "s:p",
+  ggml_backend_synchronize: "v:p",
+  ggml_backend_graph_compute: "i:pp",
+  ggml_backend_graph_compute_async: "i:pp",
+  ggml_backend_dev_init: "p:pp",
+  ggml_backend_dev_name: "s:p",
+  ggml_backend_dev_description: "s:p",
+  ggml_backend_dev_type: "i:p",
+  ggml_backend_dev_get_props: "v:pp",
+  ggml_backend_dev_buffer_type: "p:p",
+  ggml_backend_dev_host_buffer_type: "p:p",
+  ggml_backend_dev_supports_op: "b:pp",
+  ggml_backend_dev_supports_buft: "b:pp",
+  ggml_backend_dev_backend_reg: "p:p",
+  ggml_backend_reg_name: "s:p",
+  ggml_backend_reg_get_proc_address: "p:ps",
+  ggml_backend_event_new: "p:p",
+  ggml_backend_event_free: "v:p",
+  ggml_backend_event_record: "v:pp",
+  ggml_backend_event_synchronize: "v:p",
+  ggml_backend_event_wait: "v:pp",
+  // quantization
+  ggml_quantize_chunk: "z:ippllllp",
+} as const;
+
+/** Functions of the registry library (libggml). */
+const REGISTRY = {
+  ggml_backend_load: "p:s",
+  ggml_backend_dev_count: "z:",
+  ggml_backend_dev_get: "p:z",
+} as const;
+
+type ResultOf<S extends string> = S extends `${infer R extends keyof Letters}:${string}` ? Letters[R] : never;
+type ArgsOf<S extends string> = S extends `${string}:${infer A}` ? ArgList<A> : never;
+type ArgList<A extends string> = A extends `${infer L extends keyof Letters}${infer Rest}`
+  ? [Letters[L] | (L extends "p" ? ArrayBufferView | null : never), ...ArgList<Rest>]
+  : [];
+/** A C function; `async` runs it on a thread of libuv's pool. */
+type NativeFunction<S extends string> = ((...args: ArgsOf<S>) => ResultOf<S>) & {
+  async: (...args: [...ArgsOf<S>, (error: unknown, result: ResultOf<S>) => void]) => void;
+};
+type Table = typeof BASE & typeof REGISTRY;
+export type Native = { [K in keyof Table]: NativeFunction<Table[K]> } & {
+  ggml_init: (params: { mem_size: number; mem_buffer: null; no_alloc: boolean }) => bigint | null;
+};
+
+interface Library {
+  func(name: string, result: unknown, args: unknown[]): unknown;
+}
+
+/** Binds every function of the table. Throws koffi's error if the library lacks one. */
+export function bind(base: Library, registry: Library): Native {
+  const native: Record<string, unknown> = {};
+  const add = (library: Library, table: Record<string, string>) => {
+    for (const [name, signature] of Object.entries(table)) {
+      const [result, args] = signature.split(":") as [keyof Letters, string];
+      const argTypes = [...args].map((letter) => KOFFI_TYPES[letter as keyof Letters]);
+      native[name] = library.func(name, KOFFI_TYPES[result], argTypes);
+    }
+  };
+  add(base, BASE);
+  add(registry, REGISTRY);
+  native.ggml_init = base.func("ggml_init", "void *", [InitParams]);
+  return native as unknown as Native;
+}

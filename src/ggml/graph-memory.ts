@@ -1,0 +1,73 @@
+// Memory for the intermediate results of graphs: ggml's graph allocator, entered in an account before it grows.
+import { LibraryError } from "../errors.ts";
+import type { BufferType } from "./buffer.ts";
+import { library } from "./library.ts";
+
+let live = 0;
+
+/** Allocators not yet disposed in this process; for leak tests. */
+export function liveGraphMemoryCount(): number {
+  return live;
+}
+
+/** Called with the new size in bytes before memory grows; throws to refuse. */
+export type Account = (bytes: number) => void;
+
+export class GraphMemory {
+  #handle: bigint | undefined;
+  readonly #account: Account;
+  #size = 0;
+
+  constructor(type: BufferType, account: Account) {
+    const handle = library().native.ggml_gallocr_new(type.handle);
+    if (!handle) throw new LibraryError("a graph allocator could not be made");
+    this.#handle = handle;
+    this.#account = account;
+    live++;
+  }
+
+  /** Bytes a graph would need, found without allocating. */
+  measure(graph: bigint): number {
+    const sizes = new BigUint64Array(1);
+    library().native.ggml_gallocr_reserve_n_size(this.#open(), graph, null, null, sizes);
+    return Number(sizes[0]);
+  }
+
+  /** Makes sure that `graph` fits. */
+  reserve(graph: bigint): void {
+    const bytes = this.measure(graph);
+    if (bytes > this.#size) {
+      this.#account(bytes);
+      this.#size = bytes;
+    }
+    if (!library().native.ggml_gallocr_reserve(this.#open(), graph)) {
+      throw new LibraryError(`graph memory of ${bytes} bytes was refused by the system`);
+    }
+  }
+
+  /** Gives every intermediate tensor of a graph its address. */
+  place(graph: bigint): void {
+    const { native } = library();
+    if (!native.ggml_gallocr_alloc_graph(this.#open(), graph)) {
+      throw new LibraryError("graph memory was refused by the system");
+    }
+    // The layout depends on the graph's shape, not only on its size, so a smaller graph may need a little more.
+    const bytes = Number(native.ggml_gallocr_get_buffer_size(this.#open(), 0));
+    if (bytes > this.#size) {
+      this.#account(bytes);
+      this.#size = bytes;
+    }
+  }
+
+  #open(): bigint {
+    if (this.#handle === undefined) throw new LibraryError("graph memory was used after it was freed");
+    return this.#handle;
+  }
+
+  dispose(): void {
+    if (this.#handle === undefined) return;
+    library().native.ggml_gallocr_free(this.#handle);
+    this.#handle = undefined;
+    live--;
+  }
+}

@@ -1,0 +1,55 @@
+// Attention halves: normalise, project, rotate, attend, project back, add to the stream.
+import type { Graph } from "../../ggml/ops.ts";
+import type { Tensor } from "../../ggml/tensor.ts";
+import type { StageContext, Weights } from "../spec.ts";
+import type { Rope } from "./rope.ts";
+
+export interface AttentionShape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/** y = W x + b: weights [in, out], x [in, tokens] -> [out, tokens]. */
+export function linear(g: Graph, weight: Tensor, x: Tensor, bias?: Tensor): Tensor {
+  const y = g.mulMat(weight, x);
+  return bias ? g.add(y, bias) : y;
+}
+
+/** Grouped-query attention (Ainslie et al. 2023) over separate q, k, v projections, rotary positions. */
+export function groupedQueryAttention(
+  g: Graph,
+  x: Tensor, // [hidden, tokens], normalised
+  w: Weights,
+  ctx: StageContext,
+  layer: number,
+  shape: AttentionShape,
+  rope: Rope,
+): Tensor {
+  const { heads, kvHeads, headDim } = shape;
+  const t = ctx.tokens;
+  const q = g.reshape(linear(g, w.q!, x, w.q_bias), headDim, heads, t); // [head_dim, heads, tokens]
+  const k = g.reshape(linear(g, w.k!, x, w.k_bias), headDim, kvHeads, t);
+  const v = g.reshape(linear(g, w.v!, x, w.v_bias), headDim, kvHeads, t);
+  const turned = [q, k].map((a) => g.rope(a, ctx.positions, rope.params, w.rope_factors));
+  const mixed = ctx.attend(g, layer, turned[0]!, turned[1]!, v, 1 / Math.sqrt(headDim)); // [heads * head_dim, tokens]
+  return linear(g, w.o!, mixed, w.o_bias);
+}
+
+/** Multi-head attention whose q, k and v come from one projection [hidden, 3 * hidden] (GPT-2). */
+export function fusedAttention(
+  g: Graph,
+  x: Tensor,
+  w: Weights,
+  ctx: StageContext,
+  layer: number,
+  shape: AttentionShape,
+): Tensor {
+  const { heads, headDim } = shape;
+  const width = heads * headDim;
+  const qkv = linear(g, w.qkv!, x, w.qkv_bias); // [3 * hidden, tokens]
+  const part = (i: number) =>
+    g.view(qkv, [headDim, heads, ctx.tokens], [headDim * 4, qkv.nb[1]], i * width * 4);
+  const mixed = ctx.attend(g, layer, part(0), part(1), part(2), 1 / Math.sqrt(headDim));
+  return linear(g, w.o!, mixed, w.o_bias);
+}

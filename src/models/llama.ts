@@ -1,0 +1,119 @@
+// Llama (Touvron et al. 2023): RMS norm, grouped-query attention with rotary positions, gated MLP.
+import { UnsupportedError } from "../errors.ts";
+import { groupedQueryAttention } from "./blocks/attention.ts";
+import { gatedMlp, rmsNorm } from "./blocks/mlp.ts";
+import { readRope } from "./blocks/rope.ts";
+import type { RawConfig } from "./config.ts";
+import type { Family, ModelSpec, Stage, WeightSpec } from "./spec.ts";
+
+/** What families built on Llama's plan say differently. */
+export interface LlamaVariant {
+  readonly model_type: string;
+  /** Biases on q, k, v and o projections. */
+  readonly attentionBias: (config: RawConfig) => { qkv: boolean; o: boolean };
+  readonly mlpBias: (config: RawConfig) => boolean;
+}
+
+/** The stages of a decoder on Llama's plan. */
+export function llamaSpec(config: RawConfig, variant: LlamaVariant): ModelSpec {
+  const hidden = config.size("hidden_size");
+  const heads = config.size("num_attention_heads");
+  const kvHeads = config.size("num_key_value_heads", heads);
+  if (heads % kvHeads !== 0) config.fail("num_key_value_heads", `${kvHeads} does not divide ${heads} heads`);
+  if (!config.has("head_dim") && hidden % heads !== 0)
+    config.fail("num_attention_heads", `${heads} does not divide ${hidden}`);
+  const headDim = config.size("head_dim", hidden / heads);
+  const intermediate = config.size("intermediate_size");
+  const layers = config.size("num_hidden_layers");
+  const vocab = config.size("vocab_size");
+  const maxPositions = config.size("max_position_embeddings", 2048);
+  const eps = config.number("rms_norm_eps", 1e-6);
+  const activation = config.string("hidden_act", "silu");
+  if (activation !== "silu")
+    throw new UnsupportedError(`config.json: hidden_act "${activation}"; supported: silu`);
+  const rope = readRope(config, headDim, maxPositions);
+  const bias = variant.attentionBias(config);
+  const mlpBias = variant.mlpBias(config);
+  const shape = { heads, kvHeads, headDim };
+
+  const dense = (name: string, out: number, input: number, key: string, withBias: boolean) => ({
+    [key]: { name: `${name}.weight`, shape: [out, input] },
+    ...(withBias && { [`${key}_bias`]: { name: `${name}.bias`, shape: [out] } }),
+  });
+  const table: WeightSpec = { name: "model.embed_tokens.weight", shape: [vocab, hidden] };
+  const stages: Stage[] = [
+    {
+      name: "model.embed_tokens",
+      kind: "embed",
+      weights: { tokens: { ...table, rows: "tokens" } },
+      build: (_g, _x, w) => w.tokens!,
+    },
+  ];
+  for (let layer = 0; layer < layers; layer++) {
+    const at = `model.layers.${layer}`;
+    stages.push(
+      {
+        name: `${at}.self_attn`,
+        kind: "attention",
+        layer,
+        weights: {
+          norm: { name: `${at}.input_layernorm.weight`, shape: [hidden] },
+          ...dense(`${at}.self_attn.q_proj`, heads * headDim, hidden, "q", bias.qkv),
+          ...dense(`${at}.self_attn.k_proj`, kvHeads * headDim, hidden, "k", bias.qkv),
+          ...dense(`${at}.self_attn.v_proj`, kvHeads * headDim, hidden, "v", bias.qkv),
+          ...dense(`${at}.self_attn.o_proj`, hidden, heads * headDim, "o", bias.o),
+        },
+        ...(rope.factors && { constants: { rope_factors: rope.factors } }),
+        build: (g, x, w, ctx) =>
+          g.add(groupedQueryAttention(g, rmsNorm(g, x!, w.norm!, eps), w, ctx, layer, shape, rope), x!),
+      },
+      {
+        name: `${at}.mlp`,
+        kind: "mlp",
+        weights: {
+          norm: { name: `${at}.post_attention_layernorm.weight`, shape: [hidden] },
+          ...dense(`${at}.mlp.gate_proj`, intermediate, hidden, "gate", mlpBias),
+          ...dense(`${at}.mlp.up_proj`, intermediate, hidden, "up", mlpBias),
+          ...dense(`${at}.mlp.down_proj`, hidden, intermediate, "down", mlpBias),
+        },
+        build: (g, x, w) => g.add(gatedMlp(g, rmsNorm(g, x!, w.norm!, eps), w), x!),
+      },
+    );
+  }
+  stages.push({
+    name: "lm_head",
+    kind: "head",
+    weights: {
+      norm: { name: "model.norm.weight", shape: [hidden] },
+      head: { name: "lm_head.weight", shape: [vocab, hidden] },
+    },
+    build: (g, x, w) => g.mulMat(w.head!, rmsNorm(g, x!, w.norm!, eps)),
+  });
+  return {
+    model_type: variant.model_type,
+    vocab_size: vocab,
+    hidden_size: hidden,
+    num_layers: layers,
+    num_heads: heads,
+    num_kv_heads: kvHeads,
+    head_dim: headDim,
+    max_positions: maxPositions,
+    stages,
+    prefix: "model",
+    tied: config.boolean("tie_word_embeddings", false) ? { "lm_head.weight": table.name } : {},
+    ignored: [/\.rotary_emb\.inv_freq$/],
+  };
+}
+
+export const llama: Family = {
+  model_type: "llama",
+  spec: (config) =>
+    llamaSpec(config, {
+      model_type: "llama",
+      attentionBias: (c) => {
+        const bias = c.boolean("attention_bias", false);
+        return { qkv: bias, o: bias };
+      },
+      mlpBias: (c) => c.boolean("mlp_bias", false),
+    }),
+};

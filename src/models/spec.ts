@@ -1,0 +1,73 @@
+// What a model family says about itself: its stages, their weights, and how each is computed. No memory, no data.
+import type { Graph } from "../ggml/ops.ts";
+import type { Tensor } from "../ggml/tensor.ts";
+import type { RawConfig } from "./config.ts";
+
+/** A parameter as the checkpoint holds it. */
+export interface WeightSpec {
+  /** Name in the checkpoint, with the family's usual prefix. */
+  readonly name: string;
+  /** Slowest-varying first, as in the checkpoint: [out, in] of a linear layer. */
+  readonly shape: readonly number[];
+  /** Stored as [in, out] (GPT-2's Conv1D); the stage is given it turned round. */
+  readonly transposed?: boolean;
+  /** A table of which a stage uses some rows: those of the tokens' ids, or of their positions. */
+  readonly rows?: "tokens" | "positions";
+}
+
+/** What a stage can ask of the run it is part of. */
+export interface StageContext {
+  /** i32 [tokens] */
+  readonly positions: Tensor;
+  readonly tokens: number;
+  /**
+   * Causal attention of this layer over everything its sequences have seen, the new tokens included.
+   * q [head_dim, heads, tokens], k and v [head_dim, kv_heads, tokens] -> [heads * head_dim, tokens].
+   */
+  attend(g: Graph, layer: number, q: Tensor, k: Tensor, v: Tensor, scale: number): Tensor;
+}
+
+/** Weights of a stage by key: matrices [in, out] in ggml's order, vectors f32, row tables already gathered f32 [n, tokens]. */
+export type Weights<K extends string = string> = Readonly<Record<K, Tensor>>;
+
+export type StageKind = "embed" | "attention" | "mlp" | "head";
+
+/** A piece of the model that runs as one graph. Its parameters are the unit that is placed and moved. */
+export interface Stage {
+  /** A module path, which `device_map` keys are prefixes of: "model.layers.3.self_attn". */
+  readonly name: string;
+  readonly kind: StageKind;
+  /** Index of the layer, for stages that keep keys and values. */
+  readonly layer?: number;
+  readonly weights: Readonly<Record<string, WeightSpec>>;
+  /** Values that are computed, not loaded, such as rotary frequencies; f32 vectors. */
+  readonly constants?: Readonly<Record<string, Float32Array>>;
+  /** hidden [hidden_size, tokens] -> the same; the first stage ignores `x`, the last gives logits [vocab, tokens]. */
+  build(g: Graph, x: Tensor | undefined, w: Weights, ctx: StageContext): Tensor;
+}
+
+/** One model: sizes that memory depends on, and the stages in order. */
+export interface ModelSpec {
+  readonly model_type: string;
+  readonly vocab_size: number;
+  readonly hidden_size: number;
+  readonly num_layers: number;
+  readonly num_heads: number;
+  readonly num_kv_heads: number;
+  readonly head_dim: number;
+  readonly max_positions: number;
+  readonly stages: readonly Stage[];
+  /** Module prefix that checkpoints saved from the bare model lack: "model", "transformer". */
+  readonly prefix: string;
+  /** Weights that are another weight under a second name: alias -> name. */
+  readonly tied: Readonly<Record<string, string>>;
+  /** Tensors a checkpoint may hold that are not parameters. */
+  readonly ignored: readonly RegExp[];
+}
+
+/** A family of models: one per `model_type`. */
+export interface Family {
+  readonly model_type: string;
+  /** Reads config.json. Throws ConfigError or UnsupportedError that names the key. */
+  spec(config: RawConfig): ModelSpec;
+}

@@ -1,0 +1,83 @@
+// Reads the placement options people pass: device_map and max_memory, in the forms Hugging Face users know.
+import { ConfigError } from "../errors.ts";
+import { parseSize } from "../memory/sizes.ts";
+import { TIERS, type Tier } from "../memory/tiers.ts";
+import type { Unit } from "./units.ts";
+
+/** "auto", one tier for all, or a tier per module path; the longest matching path wins. */
+export type DeviceMap = "auto" | Tier | Readonly<Record<string, Tier | string | number>>;
+
+/** Bytes or sizes such as "6GiB" per tier. Device indices and names ("0", "cuda:0") mean the GPU. */
+export type MaxMemory = Readonly<Partial<Record<string, string | number>>>;
+
+function tierOf(value: string | number, where: string): Tier {
+  const name = String(value).toLowerCase();
+  if ((TIERS as readonly string[]).includes(name)) return name as Tier;
+  if (/^\d+$/.test(name) || /^(cuda|vulkan|metal|hip|sycl|mps)(:\d+)?$/.test(name)) return "gpu";
+  throw new ConfigError(`${where}: "${value}" is not a tier; tiers are ${TIERS.join(", ")}`);
+}
+
+/** Bytes per tier; a tier that is not named has no entry. */
+export function parseMaxMemory(max: MaxMemory | undefined): Partial<Record<Tier, number>> {
+  const budgets: Partial<Record<Tier, number>> = {};
+  for (const [key, value] of Object.entries(max ?? {})) {
+    if (value === undefined) continue;
+    const tier = tierOf(key, "max_memory");
+    if (budgets[tier] !== undefined) throw new ConfigError(`max_memory: ${tier} is named twice`);
+    budgets[tier] = parseSize(value, `max_memory.${key}`);
+  }
+  return budgets;
+}
+
+/**
+ * The tier a map names for each unit, or undefined where it leaves the choice open.
+ * Throws ConfigError for keys that match nothing, and for parts of one unit put on different tiers.
+ */
+export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | undefined)[] {
+  if (map === "auto") return units.map(() => undefined);
+  if (typeof map === "string") {
+    const tier = tierOf(map, "device_map");
+    return units.map(() => tier);
+  }
+  const entries = Object.entries(map).map(([key, value]) => ({
+    key,
+    tier: tierOf(value, `device_map["${key}"]`),
+  }));
+  const used = new Set<string>();
+  const lookup = (path: string) => {
+    let best: (typeof entries)[number] | undefined;
+    for (const entry of entries) {
+      if (entry.key !== "" && path !== entry.key && !path.startsWith(`${entry.key}.`)) continue;
+      used.add(entry.key);
+      if (!best || entry.key.length > best.key.length) best = entry;
+    }
+    return best?.tier;
+  };
+  const homes = units.map((unit) => {
+    const tiers = new Map<Tier, string>();
+    for (const matrix of unit.owned) {
+      const tier = lookup(matrix.name);
+      if (tier) tiers.set(tier, matrix.name);
+    }
+    for (const vector of unit.vectors) lookup(vector.source.name); // small ones follow their unit
+    const own = lookup(unit.name);
+    if (tiers.size > 1) {
+      const parts = [...tiers].map(([tier, name]) => `${name} on ${tier}`).join(", ");
+      throw new ConfigError(
+        `device_map: ${unit.name} is one unit and moves as a whole, but it puts ${parts}`,
+      );
+    }
+    return [...tiers.keys()][0] ?? own;
+  });
+  const unused = entries.filter((e) => !used.has(e.key) && !/rotary_emb$/.test(e.key));
+  if (unused.length > 0) {
+    const names = units.slice(0, 3).map((u) => u.name);
+    throw new ConfigError(
+      `device_map: "${unused[0]?.key}" matches no module; modules are ${names.join(", ")} ... ${units.at(-1)?.name}`,
+    );
+  }
+  const open = units.find((u, i) => homes[i] === undefined && u.bytes > 0);
+  if (open)
+    throw new ConfigError(`device_map names no tier for ${open.name}; add "": "cpu" for all the rest`);
+  return homes.map((tier) => tier ?? "cpu");
+}

@@ -1,0 +1,120 @@
+// Decides what is resident where. Pure arithmetic over bytes: no device is touched, so every case can be tested.
+
+/** What placement needs to know of a unit. All sizes in bytes. */
+export interface UnitSize {
+  readonly index: number;
+  readonly name: string;
+  /** In device memory or RAM, when it stays. */
+  readonly resident: number;
+  /** In a slot of the ring, when it streams. */
+  readonly slot: number;
+  /** Used by the row: streams through no slot. */
+  readonly rowsOnly: boolean;
+}
+
+/** A choice of what stays, and the ring the rest streams through. */
+export interface Choice {
+  /** Indices of units that stay. */
+  readonly resident: ReadonlySet<number>;
+  /** Bytes of the ring; 0 when nothing streams. */
+  readonly ring: number;
+}
+
+/** Bytes of resident units. */
+export function residentBytes(units: readonly UnitSize[], resident: ReadonlySet<number>): number {
+  return units.reduce((sum, u) => sum + (resident.has(u.index) ? u.resident : 0), 0);
+}
+
+/** The smallest ring that can run these streamed units: one at a time. */
+export function smallestRing(streamed: readonly UnitSize[]): number {
+  return Math.max(0, ...streamed.filter((u) => !u.rowsOnly).map((u) => u.slot));
+}
+
+/** A ring in which the next unit is read while one is computed: two neighbours of the cycle at a time. */
+export function fullRing(streamed: readonly UnitSize[]): number {
+  const cycle = streamed.filter((u) => !u.rowsOnly);
+  if (cycle.length < 2) return smallestRing(cycle);
+  return Math.max(...cycle.map((u, i) => u.slot + (cycle[(i + 1) % cycle.length] as UnitSize).slot));
+}
+
+/**
+ * Chooses which units stay within `space` bytes so that the fewest bytes stream per pass, spread evenly among those
+ * that stream, so that reading goes on while resident ones compute.
+ *
+ * The ring must hold the largest unit that streams, so a very large unit (a head over a big vocabulary) may be worth
+ * keeping: every size is tried as the largest that may stream. Returns undefined if not even one unit at a time fits.
+ */
+export function chooseResident(units: readonly UnitSize[], space: number): Choice | undefined {
+  const all = new Set(units.map((u) => u.index));
+  if (residentBytes(units, all) <= space) return { resident: all, ring: 0 };
+  const sizes = [...new Set(units.filter((u) => !u.rowsOnly).map((u) => u.slot))].sort((a, b) => a - b);
+  for (const ringOf of [fullRing, smallestRing]) {
+    let best: { choice: Choice; streamed: number } | undefined;
+    for (const largest of sizes) {
+      const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
+      const open = units.filter((u) => u.rowsOnly || u.slot <= largest);
+      const ring = ringOf(open);
+      const left = space - ring - kept.reduce((sum, u) => sum + u.resident, 0);
+      if (left < 0) continue;
+      const resident = new Set([...kept.map((u) => u.index), ...fill(open, left)]);
+      const rest = units.filter((u) => !resident.has(u.index));
+      const streamed = rest.reduce((sum, u) => sum + (u.rowsOnly ? 0 : u.slot), 0);
+      const choice = { resident, ring: ringOf(rest) };
+      if (!best || streamed < best.streamed) best = { choice, streamed };
+    }
+    if (best) return best.choice;
+  }
+  return undefined;
+}
+
+/** The least space in which {@link chooseResident} finds a choice. Bytes. */
+export function smallestSpace(units: readonly UnitSize[]): number {
+  const sizes = [...new Set(units.filter((u) => !u.rowsOnly).map((u) => u.slot))];
+  const needs = sizes.map((largest) => {
+    const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
+    return largest + kept.reduce((sum, u) => sum + u.resident, 0);
+  });
+  const everything = units.reduce((sum, u) => sum + u.resident, 0);
+  return Math.min(everything, ...needs);
+}
+
+/** Indices of units that stay within `space`: an even share of every stretch of the model first, then whatever fits. */
+function fill(units: readonly UnitSize[], space: number): Set<number> {
+  const cycle = units.filter((u) => !u.rowsOnly);
+  let low = 0;
+  let high = 1;
+  let chosen = new Set<number>();
+  for (let step = 0; step < 24; step++) {
+    const share = (low + high) / 2;
+    const attempt = spread(cycle, share);
+    if (residentBytes(cycle, attempt) <= space) {
+      chosen = attempt;
+      low = share;
+    } else high = share;
+  }
+  let left = space - residentBytes(cycle, chosen);
+  const rest = [...cycle, ...units.filter((u) => u.rowsOnly)].filter((u) => !chosen.has(u.index));
+  rest.sort(
+    (a, b) => Number(a.rowsOnly) - Number(b.rowsOnly) || b.resident - a.resident || a.index - b.index,
+  );
+  for (const unit of rest) {
+    if (unit.resident > left) continue;
+    chosen.add(unit.index);
+    left -= unit.resident;
+  }
+  return chosen;
+}
+
+/** Every unit that brings the kept bytes closer to `share` of the bytes so far. */
+function spread(units: readonly UnitSize[], share: number): Set<number> {
+  const chosen = new Set<number>();
+  let debt = 0;
+  for (const unit of units) {
+    debt += unit.resident * share;
+    if (debt >= unit.resident / 2) {
+      chosen.add(unit.index);
+      debt -= unit.resident;
+    }
+  }
+  return chosen;
+}

@@ -1,0 +1,197 @@
+// The plan: where every byte will live, decided before anything is allocated.
+import { BudgetError, ConfigError } from "../errors.ts";
+import { formatBytes } from "../memory/sizes.ts";
+import type { Tier } from "../memory/tiers.ts";
+import {
+  chooseResident,
+  fullRing,
+  residentBytes,
+  smallestRing,
+  smallestSpace,
+  type UnitSize,
+} from "./placement.ts";
+import type { Unit } from "./units.ts";
+
+/** What is taken whatever the placement, in bytes: on the computing device, and in RAM when that is a GPU. */
+export interface FixedBytes {
+  readonly kv: number;
+  readonly activations: number;
+  readonly scratch: number;
+  readonly vectors: number;
+  /** RAM for rows read from disk. */
+  readonly rows: number;
+  /** RAM that loading passes through; given back before the ring is taken. */
+  readonly staging: number;
+}
+
+/** Sizes of units in the memories they may live in. */
+export interface UnitSizes {
+  readonly gpu: readonly UnitSize[];
+  /** `slot`: in the ring the CPU computes from, or the host staging of a GPU. */
+  readonly cpu: readonly UnitSize[];
+}
+
+export interface PlanRequest {
+  readonly units: readonly Unit[];
+  readonly sizes: UnitSizes;
+  /** Where arithmetic runs. */
+  readonly compute: "cpu" | "gpu";
+  readonly budgets: Partial<Record<Tier, number>>;
+  /** A tier per unit where the user named one. */
+  readonly wanted: readonly (Tier | undefined)[];
+  readonly fixed: FixedBytes;
+}
+
+/** Where everything goes. All sizes in bytes. */
+export interface Plan {
+  /** Module path of each unit -> tier. */
+  readonly device_map: Readonly<Record<string, Tier>>;
+  readonly homes: readonly Tier[];
+  /** The device that computes: the one place where that is chosen is {@link computeTier}. */
+  readonly compute: "cpu" | "gpu";
+  /** Ring that graphs compute from, and host memory between disk and device. */
+  readonly ring: number;
+  readonly staging: number;
+  /** What will be taken per tier. */
+  readonly bytes: Readonly<Record<Tier, number>>;
+  /** Bytes that move to the computing device in every pass, from RAM and from disk. */
+  readonly streamed: { readonly cpu: number; readonly disk: number };
+  readonly fixed: FixedBytes;
+}
+
+/** Which device computes the stages whose weights live on a tier: the GPU if there is one. */
+export function computeTier(_home: Tier, compute: "cpu" | "gpu"): "cpu" | "gpu" {
+  return compute;
+}
+
+/** Places every unit. Throws BudgetError with the smallest budget that works. */
+export function makePlan(r: PlanRequest): Plan {
+  const onDevice = r.fixed.kv + r.fixed.activations + r.fixed.scratch + r.fixed.vectors;
+  return r.compute === "gpu" ? planGpu(r, onDevice) : planCpu(r, onDevice);
+}
+
+function planCpu(r: PlanRequest, onDevice: number): Plan {
+  const { sizes, wanted, fixed, units } = r;
+  const gpuUnit = units.find((u, i) => wanted[i] === "gpu" && u.bytes > 0);
+  if (gpuUnit) {
+    throw new ConfigError(
+      `device_map puts ${gpuUnit.name} on gpu, but the model runs on the CPU; use device: "auto"`,
+    );
+  }
+  const kept = sizes.cpu.filter((u) => wanted[u.index] === "cpu");
+  const gone = sizes.cpu.filter((u) => wanted[u.index] === "disk");
+  const open = sizes.cpu.filter((u) => wanted[u.index] === undefined);
+  const base = onDevice + fixed.rows + kept.reduce((sum, u) => sum + u.resident, 0);
+  const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
+  const { resident, ring } = place(open, gone, budget - base, {
+    tier: "cpu",
+    base: Math.max(base, fixed.staging),
+    budget,
+  });
+  for (const u of kept) resident.add(u.index);
+  const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
+  const weights = residentBytes(sizes.cpu, resident);
+  const cpu = Math.max(onDevice + fixed.rows + weights + ring, weights + fixed.vectors + fixed.staging);
+  if (cpu > budget) refuse("cpu", cpu, budget, cpu);
+  return finish(r, homes, { ring, staging: 0, gpu: 0, cpu });
+}
+
+function planGpu(r: PlanRequest, onDevice: number): Plan {
+  const { sizes, wanted, fixed } = r;
+  const gpuBudget = r.budgets.gpu ?? Number.POSITIVE_INFINITY;
+  const cpuBudget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
+  const keptOnGpu = sizes.gpu.filter((u) => wanted[u.index] === "gpu");
+  const away = sizes.gpu.filter((u) => wanted[u.index] === "cpu" || wanted[u.index] === "disk");
+  const open = sizes.gpu.filter((u) => wanted[u.index] === undefined);
+  const gpuBase = onDevice + keptOnGpu.reduce((sum, u) => sum + u.resident, 0);
+  const device = place(open, away, gpuBudget - gpuBase, { tier: "gpu", base: gpuBase, budget: gpuBudget });
+  for (const u of keptOnGpu) device.resident.add(u.index);
+
+  const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
+  const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
+  const gone = rest.filter((u) => wanted[u.index] === "disk");
+  const cpuBase = fixed.rows + keptInRam.reduce((sum, u) => sum + u.resident, 0);
+  const host = place(
+    rest.filter((u) => wanted[u.index] === undefined),
+    gone,
+    cpuBudget - Math.max(cpuBase, fixed.staging),
+    { tier: "cpu", base: cpuBase, budget: cpuBudget },
+  );
+  for (const u of keptInRam) host.resident.add(u.index);
+  const homes = sizes.gpu.map(
+    (u): Tier => (device.resident.has(u.index) ? "gpu" : host.resident.has(u.index) ? "cpu" : "disk"),
+  );
+  const gpu = onDevice + residentBytes(sizes.gpu, device.resident) + device.ring;
+  const weights = residentBytes(sizes.cpu, host.resident);
+  const cpu = Math.max(fixed.rows + weights + host.ring, weights + fixed.staging);
+  if (gpu > gpuBudget) refuse("gpu", gpu, gpuBudget, gpu);
+  if (cpu > cpuBudget) refuse("cpu", cpu, cpuBudget, cpu);
+  return finish(r, homes, { ring: device.ring, staging: host.ring, gpu, cpu });
+}
+
+/** Chooses among `open` units what stays in `space`; `gone` ones stream whatever is chosen. */
+function place(
+  open: readonly UnitSize[],
+  gone: readonly UnitSize[],
+  space: number,
+  numbers: { tier: "gpu" | "cpu"; base: number; budget: number },
+): { resident: Set<number>; ring: number } {
+  const all = [...open, ...gone].sort((a, b) => a.index - b.index);
+  const everything = open.reduce((sum, u) => sum + u.resident, 0);
+  for (const ringOf of [fullRing, smallestRing]) {
+    const ring = ringOf(gone);
+    if (everything + ring <= space) return { resident: new Set(open.map((u) => u.index)), ring };
+  }
+  if (gone.length === 0) {
+    const choice = chooseResident(open, space);
+    if (choice) return { resident: new Set(choice.resident), ring: choice.ring };
+    const smallest = numbers.base + smallestSpace(open);
+    refuse(numbers.tier, smallest, numbers.budget, smallest);
+  }
+  // Some stream by the user's word: the ring is sized for all that may stream.
+  for (const ringOf of [fullRing, smallestRing]) {
+    const ring = ringOf(all);
+    if (ring > space) continue;
+    const choice = chooseResident(open, space - ring);
+    return { resident: new Set(choice?.resident ?? []), ring };
+  }
+  const smallest = numbers.base + smallestRing(all);
+  refuse(numbers.tier, smallest, numbers.budget, smallest);
+}
+
+function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: number): never {
+  const mib = Math.ceil(smallest / 2 ** 20);
+  throw new BudgetError(
+    `does not fit: ${tier} needs at least ${formatBytes(needed)}, the budget is ${formatBytes(budget)}; ` +
+      `the smallest budget that works is --${tier} ${mib}MiB (max_memory: { ${tier}: "${mib}MiB" }), ` +
+      "or shorten --context-length, whose KV cache is part of it",
+    { tier, needed, budget, smallest: mib * 2 ** 20 },
+  );
+}
+
+function finish(
+  r: PlanRequest,
+  homes: readonly Tier[],
+  sizes: { ring: number; staging: number; gpu: number; cpu: number },
+): Plan {
+  const device_map: Record<string, Tier> = {};
+  const streamed = { cpu: 0, disk: 0 };
+  let disk = 0;
+  for (const unit of r.units) {
+    const home = homes[unit.index] as Tier;
+    device_map[unit.name] = home;
+    if (home === "disk") disk += unit.bytes;
+    if (home !== computeTier(home, r.compute) && !unit.rowsOnly && home !== "gpu")
+      streamed[home] += unit.bytes;
+  }
+  return {
+    device_map,
+    homes,
+    compute: r.compute,
+    ring: sizes.ring,
+    staging: sizes.staging,
+    bytes: { gpu: sizes.gpu, cpu: sizes.cpu, disk },
+    streamed,
+    fixed: r.fixed,
+  };
+}

@@ -1,0 +1,163 @@
+// Joins a model's stages with a checkpoint: which tensor each weight is, in which type it will be held, and which
+// unit it moves with. Shapes and bytes only; nothing is allocated.
+import { checkSkeleton } from "../checkpoint/index.ts";
+import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
+import { UnsupportedError } from "../errors.ts";
+import type { DType, FloatDType } from "../ggml/dtypes.ts";
+import { rowBytes } from "../ggml/tensor.ts";
+import type { ModelSpec, Stage, WeightSpec } from "../models/spec.ts";
+
+/** A tensor of the checkpoint as it will be held in memory; stages may share one (a tied head). */
+export interface Matrix {
+  readonly name: string;
+  readonly source: TensorEntry;
+  /** Type in memory. */
+  readonly dtype: DType;
+  /** ggml's order once in place: [in, out]. */
+  readonly ne: readonly [number, number];
+  /** The checkpoint holds it as [in, out]; it is turned round on its way to the device. */
+  readonly transposed: boolean;
+  /** Bytes in place. */
+  readonly bytes: number;
+  /** Only rows of it are ever used, so that it need not be in memory to be used. */
+  readonly rowsOnly: boolean;
+}
+
+/** A vector: always resident, in f32. */
+export interface Vector {
+  readonly key: string;
+  readonly source: TensorEntry;
+  readonly length: number;
+}
+
+/** The parameters of a stage. */
+export interface Unit {
+  readonly index: number;
+  readonly name: string;
+  readonly stage: Stage;
+  /** Key within the stage -> matrix. A shared matrix appears in each stage that uses it. */
+  readonly matrices: Readonly<Record<string, Matrix>>;
+  /** The matrices that are placed with this unit; a shared one belongs to the last stage that uses all of it. */
+  readonly owned: readonly Matrix[];
+  readonly vectors: readonly Vector[];
+  /** Bytes of the owned matrices in place. */
+  readonly bytes: number;
+  /** Its matrices are used by the row: its home costs little whatever it is. */
+  readonly rowsOnly: boolean;
+}
+
+export interface ModelUnits {
+  readonly units: readonly Unit[];
+  /** Elements of all parameters, shared ones once. */
+  readonly parameters: number;
+  /** Bytes in place by type, shared ones once; vectors counted as f32. */
+  readonly bytesByDType: Readonly<Partial<Record<DType, number>>>;
+}
+
+const FLOATS: readonly string[] = ["f32", "f16", "bf16"];
+
+/** The units of a model over a checkpoint. Throws CheckpointError for missing, extra or misshapen tensors. */
+export function modelUnits(
+  spec: ModelSpec,
+  checkpoint: Checkpoint,
+  options: { dtype: "auto" | FloatDType },
+): ModelUnits {
+  const resolve = (name: string) => resolveName(spec, checkpoint, name);
+  const expected = spec.stages.flatMap((stage) =>
+    Object.values(stage.weights).map((w) => ({ name: resolve(w.name), shape: w.shape })),
+  );
+  checkSkeleton(checkpoint, dedupe(expected), {
+    ignore: [...spec.ignored, ...Object.keys(spec.tied).map((alias) => new RegExp(`^${literal(alias)}$`))],
+  });
+
+  const matrices = new Map<string, Matrix>();
+  const owner = new Map<string, number>();
+  for (const [index, stage] of spec.stages.entries()) {
+    for (const weight of Object.values(stage.weights)) {
+      if (weight.shape.length !== 2) continue;
+      const name = resolve(weight.name);
+      const known = matrices.get(name);
+      const matrix = matrixOf(weight, checkpoint.tensors.get(name) as TensorEntry, options.dtype);
+      matrices.set(name, known ? { ...known, rowsOnly: known.rowsOnly && matrix.rowsOnly } : matrix);
+      if (!weight.rows || !owner.has(name)) owner.set(name, index);
+    }
+  }
+
+  const units = spec.stages.map((stage, index): Unit => {
+    const used: Record<string, Matrix> = {};
+    const vectors: Vector[] = [];
+    for (const [key, weight] of Object.entries(stage.weights)) {
+      const name = resolve(weight.name);
+      const source = checkpoint.tensors.get(name) as TensorEntry;
+      if (weight.shape.length === 2) used[key] = matrices.get(name) as Matrix;
+      else vectors.push({ key, source: floatSource(source), length: weight.shape[0] as number });
+    }
+    const owned = Object.values(used).filter((m) => owner.get(m.name) === index);
+    return {
+      index,
+      name: stage.name,
+      stage,
+      matrices: used,
+      owned,
+      vectors,
+      bytes: owned.reduce((sum, m) => sum + m.bytes, 0),
+      rowsOnly: owned.every((m) => m.rowsOnly),
+    };
+  });
+  return { units, ...totals(units, matrices) };
+}
+
+function totals(units: readonly Unit[], matrices: ReadonlyMap<string, Matrix>) {
+  const bytesByDType: Partial<Record<DType, number>> = {};
+  let parameters = 0;
+  for (const m of matrices.values()) {
+    parameters += m.ne[0] * m.ne[1];
+    bytesByDType[m.dtype] = (bytesByDType[m.dtype] ?? 0) + m.bytes;
+  }
+  for (const v of units.flatMap((u) => u.vectors)) {
+    parameters += v.length;
+    bytesByDType.f32 = (bytesByDType.f32 ?? 0) + v.length * 4;
+  }
+  return { parameters, bytesByDType };
+}
+
+/** The name a weight has in this checkpoint: its own, its other name if tied, or without the family's prefix. */
+function resolveName(spec: ModelSpec, checkpoint: Checkpoint, name: string): string {
+  const real = spec.tied[name] ?? name;
+  if (checkpoint.tensors.has(real)) return real;
+  const bare = real.startsWith(`${spec.prefix}.`) ? real.slice(spec.prefix.length + 1) : real;
+  return checkpoint.tensors.has(bare) ? bare : real;
+}
+
+function matrixOf(weight: WeightSpec, source: TensorEntry, dtype: "auto" | FloatDType): Matrix {
+  const [rows, columns] = weight.shape as [number, number];
+  const target = dtype === "auto" ? floatSource(source).dtype : dtype;
+  floatSource(source);
+  const ne: [number, number] = weight.transposed ? [rows, columns] : [columns, rows];
+  return {
+    name: source.name,
+    source,
+    dtype: target,
+    ne,
+    transposed: weight.transposed ?? false,
+    bytes: rowBytes(target, ne[0]) * ne[1],
+    rowsOnly: weight.rows !== undefined,
+  };
+}
+
+function floatSource(source: TensorEntry): TensorEntry {
+  if (!FLOATS.includes(source.dtype)) {
+    throw new UnsupportedError(
+      `tensor ${source.name} is ${source.dtype}; weights of f32, f16 and bf16 can be run`,
+    );
+  }
+  return source;
+}
+
+function dedupe<T extends { name: string }>(items: readonly T[]): T[] {
+  return [...new Map(items.map((item) => [item.name, item])).values()];
+}
+
+function literal(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}

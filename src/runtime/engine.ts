@@ -1,0 +1,365 @@
+// An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
+import { AbortError, BudgetError, ConfigError, DisposedError, throwIfAborted } from "../errors.ts";
+import { GraphMemory } from "../ggml/graph-memory.ts";
+import { Ledger, type Reservation } from "../memory/ledger.ts";
+import { defaultDepth, ReadQueue } from "../memory/read-queue.ts";
+import { formatBytes } from "../memory/sizes.ts";
+import type { Tier } from "../memory/tiers.ts";
+import type { Unit } from "../plan/units.ts";
+import type { SequenceInput } from "./chunks.ts";
+import { Executor, type LogitsSink } from "./executor.ts";
+import { PassInputs } from "./inputs.ts";
+import { KvCache } from "./kv-cache.ts";
+import type { LoaderContext } from "./loader.ts";
+import { gatheredRowBytes } from "./measure.ts";
+import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
+import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
+import { Residents } from "./residents.ts";
+import { RowReader } from "./row-reader.ts";
+import { SourceFiles } from "./sources.ts";
+import { StateDict } from "./state-dict.ts";
+import { Streamer } from "./streamer.ts";
+
+/** Bytes per tier and what they are for. */
+export interface EngineMemory {
+  readonly budget: Readonly<Record<Tier, number>>;
+  readonly used: Readonly<Record<Tier, number>>;
+  readonly peak: Readonly<Record<Tier, number>>;
+  readonly entries: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
+}
+
+/** Counters since the model was opened. */
+export interface StreamStatistics {
+  /** Bytes of weights brought to the computing device. */
+  readonly streamedBytes: number;
+  /** Bytes read from disk, weights and rows, and seconds in which a read was in flight. */
+  readonly readBytes: number;
+  readonly readSeconds: number;
+}
+
+interface Parts {
+  readonly ledger: Ledger;
+  readonly sources: SourceFiles;
+  readonly queue: ReadQueue;
+  readonly residents: Residents;
+  readonly streamer: Streamer | undefined;
+  readonly rows: RowReader;
+  readonly inputs: PassInputs;
+  readonly graphs: GraphMemory;
+  readonly executor: Executor;
+}
+
+export class Engine {
+  readonly prepared: Prepared;
+  readonly #parts: Parts;
+  #kv: KvCache;
+  readonly #cleanup: Cleanup;
+  #turn: Promise<unknown> = Promise.resolve();
+  readonly #closing = new AbortController();
+  #disposed: Promise<void> | undefined;
+
+  private constructor(prepared: Prepared, parts: Parts, kv: KvCache, cleanup: Cleanup) {
+    this.prepared = prepared;
+    this.#parts = parts;
+    this.#kv = kv;
+    this.#cleanup = cleanup;
+  }
+
+  /** Plans and loads a checkpoint directory. On failure or abort everything taken is given back first. */
+  static async open(dir: string, options: EngineOptions = {}): Promise<Engine> {
+    throwIfAborted(options.signal);
+    const cleanup = new Cleanup();
+    try {
+      const prepared = await prepare(dir, options);
+      const { device, cpu } = prepared;
+      cleanup.add(() => cpu.dispose());
+      if (device !== cpu) cleanup.add(() => device.dispose());
+      const { parts, kv } = await load(prepared, options, cleanup);
+      return new Engine(prepared, parts, kv, cleanup);
+    } catch (error) {
+      await cleanup.run();
+      throw error;
+    }
+  }
+
+  /** Tokens of all sequences together that fit in the cache now. */
+  get capacity(): number {
+    return this.#kv.capacity;
+  }
+
+  /**
+   * Runs new tokens of sequences through the model: see {@link Executor.run}. Calls queue. Throws ConfigError for ids
+   * outside the vocabulary and for positions beyond the model's or the cache's.
+   */
+  run(
+    sequences: readonly SequenceInput[],
+    want: "all" | "last",
+    sink: LogitsSink,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    return this.exclusive(() => this.step(sequences, want, sink, signal));
+  }
+
+  /** Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const guarded = async () => {
+      if (this.#disposed) throw new DisposedError("the model");
+      return work();
+    };
+    const result = this.#turn.then(guarded, guarded);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  /** One run of the executor; only within {@link exclusive}. */
+  async step(
+    sequences: readonly SequenceInput[],
+    want: "all" | "last",
+    sink: LogitsSink,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { max_positions } = this.prepared.spec;
+    for (const { past, tokens, base } of sequences) {
+      if (tokens.length === 0)
+        throw new ConfigError("input_ids: a sequence is empty; it needs at least one token");
+      const length = past + tokens.length;
+      if (length > max_positions) {
+        throw new ConfigError(`${length} tokens are more than the model's ${max_positions} positions`);
+      }
+      if (base + length > this.#kv.capacity) {
+        throw new ConfigError(`row ${base + length} is beyond the KV cache of ${this.#kv.capacity} tokens`);
+      }
+    }
+    const linked = signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
+    await this.#parts.executor.run(this.#kv, sequences, want, sink, linked);
+  }
+
+  /** Makes sure the cache holds `tokens` tokens. Its contents are lost when it grows. Throws BudgetError. */
+  async ensureCapacity(tokens: number): Promise<void> {
+    if (tokens <= this.#kv.capacity) return;
+    const { spec, kv_dtype } = this.prepared;
+    const place = kvPlace(this.prepared, this.#parts.ledger);
+    const previous = this.#kv.capacity;
+    this.#kv.dispose();
+    try {
+      this.#kv = new KvCache(spec, kv_dtype, tokens, place);
+    } catch (error) {
+      this.#kv = new KvCache(spec, kv_dtype, previous, place);
+      if (!(error instanceof BudgetError)) throw error;
+      throw new BudgetError(
+        `the KV cache holds ${previous} tokens and ${tokens} are needed: ${error.message}; ` +
+          `open the model with context_length ${tokens} (--context-length), or use fewer or shorter sequences`,
+        error,
+      );
+    }
+  }
+
+  memory(): EngineMemory {
+    const { ledger } = this.#parts;
+    const per = (f: (tier: Tier) => number) => ({ gpu: f("gpu"), cpu: f("cpu"), disk: f("disk") });
+    return {
+      budget: per((t) => ledger.budget(t)),
+      used: per((t) => ledger.used(t)),
+      peak: per((t) => ledger.peak(t)),
+      entries: ledger.entries(),
+    };
+  }
+
+  statistics(): StreamStatistics {
+    const { streamer, queue, rows } = this.#parts;
+    return {
+      streamedBytes: streamer?.streamedBytes ?? 0,
+      readBytes: queue.stats().bytes + rows.readBytes,
+      readSeconds: queue.stats().busySeconds,
+    };
+  }
+
+  get disposed(): boolean {
+    return this.#disposed !== undefined;
+  }
+
+  /** Stops what runs, waits for it, and frees everything. Safe to call twice. */
+  dispose(): Promise<void> {
+    this.#disposed ??= this.#dispose();
+    return this.#disposed;
+  }
+
+  async #dispose(): Promise<void> {
+    this.#closing.abort(new AbortError("the model was disposed"));
+    await this.#turn;
+    this.#kv.dispose();
+    await this.#cleanup.run();
+  }
+}
+
+/** Takes and fills everything the plan calls for, entering each part in `cleanup` as it is made. */
+async function load(
+  prepared: Prepared,
+  options: EngineOptions,
+  cleanup: Cleanup,
+): Promise<{ parts: Parts; kv: KvCache }> {
+  const { cpu, device, plan, budgets, spec } = prepared;
+  const ledger = new Ledger(budgets);
+  const depth = Math.max(1, defaultDepth() - (device.kind === "gpu" ? 1 : 0)); // a GPU's copies need a thread too
+  const queue = new ReadQueue({ depth, beforeRead: options.beforeRead });
+  const sources = await SourceFiles.open(prepared.checkpoint);
+  cleanup.add(() => sources.close());
+  const progress = new Progress(options.progress_callback);
+  const ctx: LoaderContext = {
+    cpu,
+    sources,
+    queue,
+    ledger,
+    signal: options.signal,
+    onBytes: (name, bytes) => progress.add(name, bytes),
+  };
+  const units = await onDisk(prepared, options, ctx, progress);
+  progress.begin(bytesToRead(units, plan.homes));
+  const naive = options.low_cpu_mem_usage === false;
+  const stateDict = naive ? await StateDict.read(prepared.checkpoint, ctx) : undefined;
+  let residents: Residents;
+  try {
+    residents = await Residents.load(
+      units,
+      plan.homes,
+      { compute: device, hostMemory: device.kind === "gpu" ? device.hostMemory : cpu.memory },
+      stateDict ? { ...ctx, stateDict } : ctx,
+    );
+  } finally {
+    stateDict?.dispose();
+  }
+  cleanup.add(() => residents.dispose());
+  progress.end();
+
+  const rowSizes = gatheredRowBytes(units);
+  const rows = new RowReader(cpu, ledger, residents, sources, rowSizes, new ReadQueue({ depth: 1 }));
+  cleanup.add(() => rows.dispose());
+  const inputs = new PassInputs(device, ledger, spec.hidden_size);
+  cleanup.add(() => inputs.dispose());
+  inputs.reserve(plan.fixed.activations);
+  const scratch = graphMemory(prepared, ledger);
+  cleanup.add(scratch.release);
+  const kv = new KvCache(spec, prepared.kv_dtype, prepared.context, kvPlace(prepared, ledger));
+  const streamed = units.filter((u) => streams(u, prepared));
+  let streamer: Streamer | undefined;
+  try {
+    if (streamed.length > 0) {
+      const { ring, staging } = plan;
+      streamer = new Streamer({ device, cycle: streamed, residents, sources, queue, ledger, ring, staging });
+    }
+  } catch (error) {
+    kv.dispose();
+    throw error;
+  }
+  if (streamer) cleanup.add(() => (streamer as Streamer).dispose());
+  const executor = new Executor({
+    spec,
+    units,
+    device,
+    residents,
+    streamer,
+    streamed: new Set(streamed),
+    rows,
+    inputs,
+    graphs: scratch.graphs,
+    flash: prepared.flash,
+  });
+  cleanup.add(() => executor.dispose());
+  return {
+    parts: { ledger, sources, queue, residents, streamer, rows, inputs, graphs: scratch.graphs, executor },
+    kv,
+  };
+}
+
+/** Whether a unit is brought to the computing device in every pass. */
+function streams(unit: Unit, { plan, device }: Prepared): boolean {
+  const home = plan.homes[unit.index] as Tier;
+  return !unit.rowsOnly && (home === "disk" || home !== device.kind);
+}
+
+/** The units, reading those whose home is disk from a converted copy where another type is wanted. */
+async function onDisk(
+  prepared: Prepared,
+  options: EngineOptions,
+  ctx: LoaderContext,
+  progress: Progress,
+): Promise<readonly Unit[]> {
+  const { units } = prepared.model;
+  const matrices = needConversion(units, (u) => prepared.plan.homes[u.index] === "disk");
+  if (matrices.length === 0) return units;
+  progress.begin(matrices.reduce((sum, m) => sum + m.source.bytes, 0));
+  const copy = await offloadCopy(prepared.checkpoint, matrices, options.offload_folder, ctx);
+  const firstFile = await ctx.sources.add(copy);
+  const moved = new Map(matrices.map((m) => [m.name, redirect(m, copy, firstFile)]));
+  return units.map((u) => ({
+    ...u,
+    matrices: Object.fromEntries(Object.entries(u.matrices).map(([key, m]) => [key, moved.get(m.name) ?? m])),
+    owned: u.owned.map((m) => moved.get(m.name) ?? m),
+  }));
+}
+
+function bytesToRead(units: readonly Unit[], homes: readonly Tier[]): number {
+  let total = 0;
+  for (const unit of units) {
+    for (const v of unit.vectors) total += v.source.bytes;
+    if (homes[unit.index] !== "disk") for (const m of unit.owned) total += m.source.bytes;
+  }
+  return total;
+}
+
+function kvPlace(prepared: Prepared, ledger: Ledger) {
+  const { device } = prepared;
+  return { ledger, tier: device.kind, memory: device.memory } as const;
+}
+
+/** Scratch memory of graphs, entered in the ledger at the planned size at once. */
+function graphMemory(prepared: Prepared, ledger: Ledger): { graphs: GraphMemory; release: () => void } {
+  const { device, plan } = prepared;
+  let entry: Reservation | undefined = ledger.reserve(device.kind, plan.fixed.scratch, "graph scratch");
+  const graphs = new GraphMemory(device.memory, (bytes) => {
+    if (entry && bytes > entry.bytes) entry.resize(bytes);
+  });
+  const release = () => {
+    graphs.dispose();
+    entry?.release();
+    entry = undefined;
+  };
+  return { graphs, release };
+}
+
+/** Steps that undo what was done, run once, last first. */
+class Cleanup {
+  readonly #steps: (() => void | Promise<void>)[] = [];
+  add(step: () => void | Promise<void>): void {
+    this.#steps.push(step);
+  }
+  async run(): Promise<void> {
+    for (let step = this.#steps.pop(); step; step = this.#steps.pop()) await step();
+  }
+}
+
+/** Counts bytes for the progress callback. */
+class Progress {
+  readonly #callback: EngineOptions["progress_callback"];
+  #loaded = 0;
+  #total = 0;
+  constructor(callback: EngineOptions["progress_callback"]) {
+    this.#callback = callback;
+  }
+  begin(total: number): void {
+    this.#loaded = 0;
+    this.#total = total;
+  }
+  add(name: string, bytes: number): void {
+    this.#loaded = Math.min(this.#total, this.#loaded + bytes);
+    this.#callback?.({ status: "progress", name, loaded: this.#loaded, total: this.#total });
+  }
+  end(): void {
+    this.#callback?.({ status: "done", name: "", loaded: this.#total, total: this.#total });
+  }
+}
+
+/** One line for people: how much of what. */
+export function describeBytes(bytes: Readonly<Record<Tier, number>>): string {
+  return (["gpu", "cpu", "disk"] as const).map((tier) => `${tier} ${formatBytes(bytes[tier])}`).join(", ");
+}

@@ -1,0 +1,259 @@
+// Walks the stages: waits for weights, builds graphs, computes, gives weights back. One call at a time.
+import { throwIfAborted } from "../errors.ts";
+import type { Device } from "../ggml/device.ts";
+import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
+import type { GraphMemory } from "../ggml/graph-memory.ts";
+import { library } from "../ggml/library.ts";
+import { Graph } from "../ggml/ops.ts";
+import type { Tensor } from "../ggml/tensor.ts";
+import type { ModelSpec, Weights } from "../models/spec.ts";
+import type { Unit } from "../plan/units.ts";
+import type { ChunkInputs } from "./attention.ts";
+import { type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
+import type { GatheredRows, PassInputs } from "./inputs.ts";
+import type { KvCache } from "./kv-cache.ts";
+import type { Residents } from "./residents.ts";
+import type { RowReader } from "./row-reader.ts";
+import {
+  buildStages,
+  type HeadRequest,
+  headerEstimate,
+  headTokens,
+  type StageMemory,
+} from "./stage-graph.ts";
+import type { Slot, Streamer } from "./streamer.ts";
+
+export interface ExecutorParts {
+  readonly spec: ModelSpec;
+  readonly units: readonly Unit[];
+  readonly device: Device;
+  readonly residents: Residents;
+  readonly streamer: Streamer | undefined;
+  /** Units that the streamer brings. */
+  readonly streamed: ReadonlySet<Unit>;
+  readonly rows: RowReader;
+  readonly inputs: PassInputs;
+  readonly graphs: GraphMemory;
+  readonly flash: boolean;
+}
+
+/** Logits of one token: its index in the call (sequences one after another) and f32 [vocab]. */
+export type LogitsSink = (token: number, logits: Float32Array) => void;
+
+export class Executor {
+  readonly #p: ExecutorParts;
+  #arena = new HeaderArena(1024, { graph: true });
+
+  constructor(parts: ExecutorParts) {
+    this.#p = parts;
+  }
+
+  /**
+   * Computes new tokens of some sequences, storing their keys and values. Logits are given for every token, or for
+   * the last one of each sequence. After an error or abort the cache rows of these tokens are undefined and the
+   * executor is ready for the next call.
+   */
+  async run(
+    kv: KvCache,
+    sequences: readonly SequenceInput[],
+    want: "all" | "last",
+    sink: LogitsSink,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { streamer, spec } = this.#p;
+    try {
+      for (const pass of splitPasses(sequences, spec.vocab_size)) {
+        const wanted =
+          want === "all"
+            ? pass.ids.map((_, i) => i)
+            : Int32Array.from([...pass.last.values()].sort((a, b) => a - b));
+        await this.#pass(kv, pass, wanted, (i, logits) => sink(pass.start + i, logits), signal);
+      }
+    } catch (error) {
+      // The next call starts at the first stage again, whatever was in flight.
+      await streamer?.reset();
+      throw error;
+    }
+  }
+
+  async #pass(
+    kv: KvCache,
+    pass: Pass,
+    wanted: Int32Array,
+    sink: LogitsSink,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { units, inputs, device, streamer, streamed } = this.#p;
+    throwIfAborted(signal);
+    streamer?.start();
+    inputs.prepare(pass, await this.#gather(pass, signal), wanted);
+    const head = units.at(-1) as Unit;
+    const atOnce = headTokens(this.#p.spec.vocab_size);
+    // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
+    const join = device.kind === "cpu" && pass.chunks.length === 1;
+    const single = pass.chunks[0] as Chunk;
+    for (const group of this.#groups(join, wanted.length > 0)) {
+      throwIfAborted(signal);
+      const last = group.at(-1) === head;
+      const body = last ? group.slice(0, -1) : group;
+      const job = streamed.has(group[0] as Unit) ? await streamer?.acquire(group[0] as Unit) : undefined;
+      try {
+        const memory = this.#memory(kv, pass, job?.slots ?? []);
+        if (last && body.length > 0 && wanted.length <= atOnce) {
+          const request = { unit: head, first: 0, count: wanted.length };
+          await this.#logits(body, single, memory, request, wanted, sink);
+          continue;
+        }
+        if (body.length > 0) for (const chunk of pass.chunks) await this.#compute(body, chunk, memory);
+        if (last) await this.#head(head, pass, memory, wanted, atOnce, sink, signal);
+      } finally {
+        if (job) streamer?.release(job);
+      }
+    }
+  }
+
+  /** Logits from the hidden states of the pass, some tokens at a time. */
+  async #head(
+    unit: Unit,
+    pass: Pass,
+    memory: StageMemory,
+    wanted: Int32Array,
+    atOnce: number,
+    sink: LogitsSink,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const all: Chunk = { start: 0, tokens: pass.ids.length, parts: [] };
+    for (let first = 0; first < wanted.length; first += atOnce) {
+      throwIfAborted(signal);
+      const request = { unit, first, count: Math.min(atOnce, wanted.length - first) };
+      await this.#logits([], all, memory, request, wanted, sink);
+    }
+  }
+
+  /** Stages that are computed in one graph: runs of resident ones where stages may be joined, else one by one. */
+  #groups(join: boolean, head: boolean): Unit[][] {
+    const { units, streamed } = this.#p;
+    const groups: Unit[][] = [];
+    let open: Unit[] | undefined;
+    for (const unit of units) {
+      // Nobody wants logits of this pass; a streamed head is still brought, the cycle is fixed.
+      if (!head && unit.stage.kind === "head" && !streamed.has(unit)) continue;
+      if (join && !streamed.has(unit)) {
+        if (!open) {
+          open = [];
+          groups.push(open);
+        }
+        open.push(unit);
+      } else {
+        groups.push([unit]);
+        open = undefined;
+      }
+    }
+    return groups;
+  }
+
+  async #compute(units: readonly Unit[], chunk: Chunk, memory: StageMemory): Promise<void> {
+    const g = this.#build(units.length, chunk, (graph) => buildStages(graph, units, chunk, memory)).graph;
+    await this.#p.device.compute(g.handle);
+  }
+
+  async #logits(
+    body: readonly Unit[],
+    chunk: Chunk,
+    memory: StageMemory,
+    request: HeadRequest,
+    wanted: Int32Array,
+    sink: LogitsSink,
+  ): Promise<void> {
+    const build = (graph: Graph) => buildStages(graph, body, chunk, memory, request);
+    const { graph, result } = this.#build(body.length + 1, chunk, build);
+    await this.#p.device.compute(graph.handle);
+    const logits = result as Tensor;
+    const vocab = logits.ne[0];
+    for (let i = 0; i < request.count; i++) {
+      const row = new Float32Array(vocab);
+      library().native.ggml_backend_tensor_get(logits.handle, row, i * vocab * 4, vocab * 4);
+      sink(wanted[request.first + i] as number, row);
+    }
+  }
+
+  /** Builds a graph and gives its tensors memory; a larger arena is made when a graph outgrows the present one. */
+  #build<T>(stages: number, chunk: Chunk, build: (g: Graph) => T): { graph: Graph; result: T } {
+    const estimate = headerEstimate(stages, Math.max(1, chunk.parts.length));
+    for (let capacity = Math.max(estimate, this.#arena.capacity); ; capacity *= 2) {
+      if (capacity > this.#arena.capacity) {
+        this.#arena.dispose();
+        this.#arena = new HeaderArena(capacity, { graph: true });
+      } else this.#arena.reset();
+      try {
+        const graph = new Graph(this.#p.device, this.#arena);
+        const result = build(graph);
+        graph.checkSupport();
+        this.#p.graphs.place(graph.handle);
+        return { graph, result };
+      } catch (error) {
+        if (!(error instanceof ArenaFullError)) throw error;
+      }
+    }
+  }
+
+  /** Rows of tables that the device cannot look up itself. */
+  async #gather(pass: Pass, signal?: AbortSignal): Promise<GatheredRows[]> {
+    const gathered: GatheredRows[] = [];
+    for (const unit of this.#p.units) {
+      for (const [key, matrix] of Object.entries(unit.matrices)) {
+        const by = unit.stage.weights[key]?.rows;
+        if (!by || this.#onDevice(unit, key)) continue;
+        gathered.push(await this.#p.rows.gather(matrix, by === "tokens" ? pass.ids : pass.positions, signal));
+      }
+    }
+    return gathered;
+  }
+
+  /** The tensor of a matrix that stays in memory the computing device can use. */
+  #onDevice(unit: Unit, key: string): Tensor | undefined {
+    const matrix = unit.matrices[key];
+    const resident = matrix && this.#p.residents.matrix(matrix);
+    return resident?.tier === this.#p.device.kind ? resident.tensor : undefined;
+  }
+
+  #memory(kv: KvCache, pass: Pass, slots: readonly Slot[]): StageMemory {
+    const { inputs, residents, flash } = this.#p;
+    const weights = (g: Graph, unit: Unit, chunk: Chunk): Weights => {
+      const bound: Record<string, Tensor> = { ...residents.vectors(unit) };
+      for (const [key, matrix] of Object.entries(unit.matrices)) {
+        const resident = this.#onDevice(unit, key);
+        const by = unit.stage.weights[key]?.rows;
+        if (by) {
+          bound[key] = resident
+            ? g.getRows(resident, by === "tokens" ? inputs.ids(g, chunk) : inputs.positions(g, chunk))
+            : g.cast(inputs.rows(g, matrix.name, chunk) as Tensor, "f32");
+        } else bound[key] = resident ?? fromSlot(g, slots, matrix.name);
+      }
+      return bound;
+    };
+    return {
+      kv,
+      flash,
+      weights,
+      inputs: (g, chunk): ChunkInputs => ({
+        positions: inputs.positions(g, chunk),
+        masks: inputs.masks(g, pass, chunk),
+      }),
+      state: (g, first, tokens) => inputs.state(g, first, tokens),
+      selected: (g, first, count) => inputs.selected(g, first, count),
+    };
+  }
+
+  dispose(): void {
+    this.#arena.dispose();
+  }
+}
+
+/** A streamed matrix as graphs use it: bound to its slot, turned round if the checkpoint holds it the other way. */
+function fromSlot(g: Graph, slots: readonly Slot[], name: string): Tensor {
+  const slot = slots.find((s) => s.name === name);
+  if (!slot) throw new Error(`${name} is neither resident nor streamed`);
+  const stored = g.bind(slot.buffer, slot.offset, slot.dtype, slot.ne, name);
+  return slot.transposed ? g.cont(g.transpose(stored)) : stored;
+}

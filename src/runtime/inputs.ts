@@ -1,0 +1,171 @@
+// What a pass gives its graphs beside weights: positions, token ids, gathered rows of tables, attention masks, and the
+// hidden states between graphs. One buffer on the computing device, reused while it is large enough.
+import type { BufferType } from "../ggml/buffer.ts";
+import type { Device } from "../ggml/device.ts";
+import type { DType } from "../ggml/dtypes.ts";
+import { HeaderArena } from "../ggml/graph.ts";
+import { library } from "../ggml/library.ts";
+import type { Graph } from "../ggml/ops.ts";
+import { rowBytes, type Tensor } from "../ggml/tensor.ts";
+import { Allocation } from "../memory/allocate.ts";
+import type { Ledger } from "../memory/ledger.ts";
+import { needsMask } from "./attention.ts";
+import { CHUNK_TOKENS, type Chunk, PASS_TOKENS, type Pass } from "./chunks.ts";
+
+const ALIGNMENT = 256;
+const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+/** f16 bits of minus infinity. */
+const MINUS_INFINITY = 0xfc00;
+
+/** Rows of a table gathered on the host, for tables that are not in device memory. */
+export interface GatheredRows {
+  readonly name: string;
+  readonly dtype: DType;
+  /** Elements of a row. */
+  readonly width: number;
+  /** The rows of the pass's tokens, one after another. */
+  readonly bytes: Uint8Array;
+}
+
+interface Region {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** Bytes of the inputs of the largest pass over sequences of up to `context` tokens. */
+export function inputBytes(context: number, hidden: number, gatheredRowBytes: readonly number[]): number {
+  const tokens = Math.min(context, PASS_TOKENS);
+  let total = 2 * align(tokens * 4) + align(tokens * hidden * 4) + align(tokens * 4);
+  for (const row of gatheredRowBytes) total += align(tokens * row);
+  for (let start = 0; start < tokens; start += CHUNK_TOKENS) {
+    const count = Math.min(CHUNK_TOKENS, tokens - start);
+    if (count > 1) total += align((context - tokens + start + count) * count * 2);
+  }
+  return total;
+}
+
+export class PassInputs {
+  readonly #device: Device;
+  readonly #place: { ledger: Ledger; tier: "gpu" | "cpu"; memory: BufferType };
+  readonly #hidden: number;
+  readonly #headers = new HeaderArena(16);
+  #allocation: Allocation | undefined;
+  #positions: Region = { offset: 0, bytes: 0 };
+  #ids: Region = { offset: 0, bytes: 0 };
+  #state: Region = { offset: 0, bytes: 0 };
+  #selected: Region = { offset: 0, bytes: 0 };
+  #rows = new Map<string, Region & { dtype: DType; width: number }>();
+  #masks: (Region | undefined)[][] = [];
+
+  constructor(device: Device, ledger: Ledger, hidden: number) {
+    this.#device = device;
+    this.#place = { ledger, tier: device.kind === "gpu" ? "gpu" : "cpu", memory: device.memory };
+    this.#hidden = hidden;
+  }
+
+  /** Takes the memory up front, so that a later pass of up to this size cannot fail. */
+  reserve(bytes: number): void {
+    if (this.#allocation && this.#allocation.buffer.size >= bytes) return;
+    this.#allocation?.dispose();
+    this.#allocation = undefined;
+    const { ledger, tier, memory } = this.#place;
+    this.#allocation = Allocation.take(ledger, tier, memory, bytes, "activations");
+  }
+
+  /** Lays out and fills the inputs of a pass. `selected` are the tokens whose logits are wanted. */
+  prepare(pass: Pass, gathered: readonly GatheredRows[], selected: Int32Array): void {
+    let end = 0;
+    const region = (bytes: number): Region => {
+      const offset = end;
+      end += align(bytes);
+      return { offset, bytes };
+    };
+    const tokens = pass.ids.length;
+    this.#positions = region(tokens * 4);
+    this.#ids = region(tokens * 4);
+    this.#selected = region(Math.max(selected.length, 1) * 4);
+    this.#state = region(tokens * this.#hidden * 4);
+    this.#rows.clear();
+    for (const { name, dtype, width, bytes } of gathered) {
+      this.#rows.set(name, { ...region(bytes.byteLength), dtype, width });
+    }
+    this.#masks = pass.chunks.map((chunk) =>
+      chunk.parts.map((part) =>
+        needsMask(part) ? region((part.past + part.count) * part.count * 2) : undefined,
+      ),
+    );
+    this.reserve(end);
+    this.#write(this.#positions, pass.positions);
+    this.#write(this.#ids, pass.ids);
+    this.#write(this.#selected, selected);
+    for (const { name, bytes } of gathered) this.#write(this.#rows.get(name) as Region, bytes);
+    for (const [c, chunk] of pass.chunks.entries()) {
+      for (const [p, part] of chunk.parts.entries()) {
+        const place = this.#masks[c]?.[p];
+        if (place) this.#write(place, causalMask(part.past, part.count));
+      }
+    }
+  }
+
+  positions(g: Graph, chunk: Chunk): Tensor {
+    return this.#bind(g, this.#positions, chunk.start * 4, "i32", [chunk.tokens], "positions");
+  }
+  ids(g: Graph, chunk: Chunk): Tensor {
+    return this.#bind(g, this.#ids, chunk.start * 4, "i32", [chunk.tokens], "ids");
+  }
+  /** Tokens `first` to `first + count` of those whose logits are wanted. */
+  selected(g: Graph, first: number, count: number): Tensor {
+    return this.#bind(g, this.#selected, first * 4, "i32", [count], "selected");
+  }
+  /** Rows gathered on the host: [width, tokens] in the table's type. */
+  rows(g: Graph, name: string, chunk: Chunk): Tensor | undefined {
+    const r = this.#rows.get(name);
+    if (!r) return undefined;
+    return this.#bind(g, r, chunk.start * rowBytes(r.dtype, r.width), r.dtype, [r.width, chunk.tokens], name);
+  }
+  masks(g: Graph, pass: Pass, chunk: Chunk): (Tensor | undefined)[] {
+    const regions = this.#masks[pass.chunks.indexOf(chunk)] ?? [];
+    return chunk.parts.map((part, i) => {
+      const r = regions[i];
+      return r && this.#bind(g, r, 0, "f16", [part.past + part.count, part.count], "mask");
+    });
+  }
+  /** Hidden states between graphs: f32 [hidden, tokens] from token `first` of the pass. */
+  state(g: Graph, first: number, tokens: number): Tensor {
+    const at = first * this.#hidden * 4;
+    return this.#bind(g, this.#state, at, "f32", [this.#hidden, tokens], "hidden");
+  }
+
+  #bind(g: Graph, r: Region, at: number, dtype: DType, dims: readonly number[], name: string): Tensor {
+    return g.bind((this.#allocation as Allocation).buffer, r.offset + at, dtype, dims, name);
+  }
+
+  #write(r: Region, values: ArrayBufferView): void {
+    if (values.byteLength === 0) return;
+    const { buffer } = this.#allocation as Allocation;
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    if (this.#device.kind === "cpu") {
+      new Uint8Array(buffer.view(r.offset, bytes.length)).set(bytes);
+      return;
+    }
+    this.#headers.reset();
+    const tensor = this.#headers.bind(buffer, r.offset, "i8", [bytes.length]);
+    library().native.ggml_backend_tensor_set(tensor.handle, bytes, 0, bytes.length);
+  }
+
+  dispose(): void {
+    this.#allocation?.dispose();
+    this.#allocation = undefined;
+    this.#headers.dispose();
+  }
+}
+
+/** f16 [past + count, count]: 0 where token `past + row` may see, minus infinity beyond. */
+function causalMask(past: number, count: number): Uint16Array {
+  const width = past + count;
+  const mask = new Uint16Array(width * count);
+  for (let row = 0; row < count; row++)
+    mask.fill(MINUS_INFINITY, row * width + past + row + 1, (row + 1) * width);
+  return mask;
+}

@@ -1,0 +1,154 @@
+// Finds how much scratch memory the largest graphs need, by building them over addresses that are never touched.
+import { NativeBuffer } from "../ggml/buffer.ts";
+import { cpuMemory, type Device } from "../ggml/device.ts";
+import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
+import { GraphMemory } from "../ggml/graph-memory.ts";
+import { library } from "../ggml/library.ts";
+import { Graph } from "../ggml/ops.ts";
+import { rowBytes, type Tensor } from "../ggml/tensor.ts";
+import type { ModelSpec } from "../models/spec.ts";
+import type { Unit } from "../plan/units.ts";
+import { CHUNK_TOKENS, type Chunk } from "./chunks.ts";
+import type { KvDType, KvRows } from "./kv-cache.ts";
+import { buildStages, headerEstimate, headTokens, type StageMemory } from "./stage-graph.ts";
+
+/** An address range that is never read or written: tensors bound to it only count as placed. */
+const NOWHERE = { address: 1n << 40n, bytes: 2 ** 46 };
+
+/** Operands at addresses nobody touches. `turned`: transposed matrices arrive as the checkpoint holds them. */
+class NoMemory implements StageMemory {
+  readonly kv: KvRows;
+  readonly flash: boolean;
+  readonly #buffer: NativeBuffer;
+  readonly #spec: ModelSpec;
+
+  constructor(buffer: NativeBuffer, spec: ModelSpec, dtype: KvDType, flash: boolean) {
+    this.#buffer = buffer;
+    this.#spec = spec;
+    this.flash = flash;
+    const width = spec.num_kv_heads * spec.head_dim;
+    this.kv = {
+      width,
+      dtype,
+      rows: (g, _layer, _which, _first, count) => g.bind(buffer, 0, dtype, [width, count]),
+    };
+  }
+
+  weights(g: Graph, unit: Unit, chunk: Chunk) {
+    const weights: Record<string, Tensor> = {};
+    for (const [key, m] of Object.entries(unit.matrices)) {
+      if (unit.stage.weights[key]?.rows) {
+        weights[key] = g.cast(g.bind(this.#buffer, 0, m.dtype, [m.ne[0], chunk.tokens]), "f32");
+      } else if (m.transposed) {
+        weights[key] = g.cont(g.transpose(g.bind(this.#buffer, 0, m.dtype, [m.ne[1], m.ne[0]])));
+      } else weights[key] = g.bind(this.#buffer, 0, m.dtype, m.ne);
+    }
+    for (const v of unit.vectors) weights[v.key] = g.bind(this.#buffer, 0, "f32", [v.length]);
+    for (const [key, c] of Object.entries(unit.stage.constants ?? {})) {
+      weights[key] = g.bind(this.#buffer, 0, "f32", [c.length]);
+    }
+    return weights;
+  }
+
+  inputs(g: Graph, chunk: Chunk) {
+    const masks = chunk.parts.map((p) =>
+      p.count > 1 ? g.bind(this.#buffer, 0, "f16", [p.past + p.count, p.count]) : undefined,
+    );
+    return { positions: g.bind(this.#buffer, 0, "i32", [chunk.tokens]), masks };
+  }
+  state(g: Graph, _first: number, tokens: number) {
+    return g.bind(this.#buffer, 0, "f32", [this.#spec.hidden_size, tokens]);
+  }
+  selected(g: Graph, _first: number, count: number) {
+    return g.bind(this.#buffer, 0, "i32", [count]);
+  }
+}
+
+/**
+ * Bytes of scratch memory for the largest graphs of a model over `context` tokens on a device. Checks on the way that
+ * the device runs every operation; throws GraphError if not.
+ */
+export function measureScratch(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  device: Device,
+  options: { context: number; kv_dtype: KvDType; flash: boolean },
+): number {
+  const host = cpuMemory();
+  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
+  const nowhere = new NativeBuffer(host, handle, NOWHERE.address, NOWHERE.bytes);
+  const graphs = new GraphMemory(device.memory, () => {});
+  try {
+    const memory = new NoMemory(nowhere, spec, options.kv_dtype, options.flash);
+    const count = Math.min(CHUNK_TOKENS, options.context);
+    const part = { sequence: 0, base: 0, past: options.context - count, count, offset: 0 };
+    const chunk: Chunk = { start: 0, tokens: count, parts: [part] };
+    const body = units.slice(0, -1);
+    const head = units.at(-1) as Unit;
+    const wanted = { unit: head, first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
+    const measured = [
+      measure(graphs, device, body.length, (g) => buildStages(g, body, chunk, memory)),
+      measure(graphs, device, 2, (g) => buildStages(g, [], chunk, memory, wanted)),
+    ];
+    for (const unit of distinct(body)) {
+      measured.push(measure(graphs, device, 1, (g) => buildStages(g, [unit], chunk, memory)));
+    }
+    return Math.max(...measured);
+  } finally {
+    graphs.dispose();
+    nowhere.dispose();
+  }
+}
+
+function measure(memory: GraphMemory, device: Device, stages: number, build: (g: Graph) => unknown): number {
+  for (let capacity = headerEstimate(stages, 1); ; capacity *= 2) {
+    const arena = new HeaderArena(capacity, { graph: true });
+    try {
+      const g = new Graph(device, arena);
+      build(g);
+      g.checkSupport();
+      return memory.measure(g.handle);
+    } catch (error) {
+      if (!(error instanceof ArenaFullError)) throw error;
+    } finally {
+      arena.dispose();
+    }
+  }
+}
+
+/** One unit of each shape: layers repeat. */
+function distinct(units: readonly Unit[]): Unit[] {
+  const seen = new Map<string, Unit>();
+  for (const unit of units) {
+    const shapes = Object.entries(unit.matrices).map(([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}`);
+    seen.set([unit.stage.kind, ...shapes].join(" "), unit);
+  }
+  return [...seen.values()];
+}
+
+/** Whether a device has the fused attention kernel for a model's heads and cache type. */
+export function hasFlashAttention(spec: ModelSpec, device: Device, dtype: KvDType): boolean {
+  const arena = new HeaderArena(16, { graph: true });
+  try {
+    const g = new Graph(device, arena);
+    const { head_dim, num_heads, num_kv_heads } = spec;
+    const q = g.input("f32", [head_dim, 4, num_heads]);
+    const k = g.input(dtype, [head_dim, 8, num_kv_heads]);
+    const v = g.input(dtype, [head_dim, 8, num_kv_heads]);
+    const mask = g.input("f16", [8, 4]);
+    const masked = g.flashAttention(q, k, v, mask, 1);
+    const single = g.flashAttention(g.input("f32", [head_dim, 1, num_heads]), k, v, undefined, 1);
+    return device.supports(masked.handle) && device.supports(single.handle);
+  } finally {
+    arena.dispose();
+  }
+}
+
+/** Bytes of one row of each table that is used by the row. */
+export function gatheredRowBytes(units: readonly Unit[]): number[] {
+  return units.flatMap((u) =>
+    Object.entries(u.matrices)
+      .filter(([key]) => u.stage.weights[key]?.rows)
+      .map(([, m]) => rowBytes(m.dtype, m.ne[0])),
+  );
+}

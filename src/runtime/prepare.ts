@@ -1,0 +1,217 @@
+// Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
+import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
+import type { Checkpoint } from "../checkpoint/types.ts";
+import { BudgetError, ConfigError } from "../errors.ts";
+import { Device, findDevice } from "../ggml/device.ts";
+import { type FloatDType, parseDType } from "../ggml/dtypes.ts";
+import type { BeforeRead } from "../memory/direct-io.ts";
+import { defaultCpuBudget, threadCount } from "../memory/limits.ts";
+import type { Tier } from "../memory/tiers.ts";
+import { modelSpec } from "../models/families.ts";
+import type { ModelSpec } from "../models/spec.ts";
+import { type DeviceMap, type MaxMemory, parseDeviceMap, parseMaxMemory } from "../plan/options.ts";
+import type { UnitSize } from "../plan/placement.ts";
+import { type FixedBytes, makePlan, type Plan } from "../plan/plan.ts";
+import { type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
+import { inputBytes } from "./inputs.ts";
+import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
+import { type LoadProgress, loadStaging, residentSize } from "./loader.ts";
+import { gatheredRowBytes, hasFlashAttention, measureScratch } from "./measure.ts";
+import { vectorBytes } from "./residents.ts";
+import { rowStagingBytes } from "./row-reader.ts";
+import { slotSize, stagingSlot } from "./streamer.ts";
+
+export interface EngineOptions {
+  /** Type of the weights in memory: "auto" keeps the checkpoint's. */
+  readonly dtype?: string;
+  /** Where arithmetic runs: "auto", "cpu", "gpu", "cuda:0", "vulkan:0" ... */
+  readonly device?: string;
+  readonly device_map?: DeviceMap;
+  /** Bytes that may be taken per tier. Defaults: free device memory, and RAM this process may still use. */
+  readonly max_memory?: MaxMemory;
+  readonly kv_dtype?: string;
+  /** Tokens of KV cache planned for. Default: the model's maximum, at most 4096, less in a small budget. */
+  readonly context_length?: number;
+  /** Where converted copies of weights go. */
+  readonly offload_folder?: string;
+  /** false loads the whole state dict first and copies it, for comparison. */
+  readonly low_cpu_mem_usage?: boolean;
+  /** CPU threads. Default: the cores this process may use. */
+  readonly threads?: number;
+  readonly progress_callback?: (progress: LoadProgress) => void;
+  readonly signal?: AbortSignal;
+  /** Called before every read of weights, to inject delays, errors and short reads. */
+  readonly beforeRead?: BeforeRead;
+}
+
+/** The longest default context. Tokens. */
+const DEFAULT_CONTEXT = 4096;
+const SMALLEST_DEFAULT_CONTEXT = 256;
+/** The default context is halved until its cache is at most this part of the budget. */
+const KV_SHARE = 1 / 8;
+/** Device memory left to the driver and to whatever else runs there. */
+const GPU_SHARE = 0.92;
+
+/** The skeleton of a model: nothing allocated, no device opened. */
+export interface Skeleton {
+  readonly dir: string;
+  readonly checkpoint: Checkpoint;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly spec: ModelSpec;
+  readonly model: ModelUnits;
+}
+
+export interface Prepared extends Skeleton {
+  /** The CPU: computes, or converts and stages for a GPU. */
+  readonly cpu: Device;
+  /** Where the stages are computed. */
+  readonly device: Device;
+  readonly budgets: Readonly<Partial<Record<Tier, number>>>;
+  readonly plan: Plan;
+  readonly kv_dtype: KvDType;
+  /** Tokens of KV cache. */
+  readonly context: number;
+  readonly flash: boolean;
+}
+
+/** Reads headers and config.json and joins them. Throws CheckpointError, ConfigError, UnsupportedError. */
+export async function readSkeleton(dir: string, dtype = "auto", signal?: AbortSignal): Promise<Skeleton> {
+  const config = await readConfigJson(dir);
+  const spec = modelSpec(config, `${dir}/config.json`);
+  const checkpoint = await openCheckpoint(dir, { ignore: spec.ignored, ...(signal && { signal }) });
+  return {
+    dir,
+    checkpoint,
+    config,
+    spec,
+    model: modelUnits(spec, checkpoint, { dtype: weightDType(dtype) }),
+  };
+}
+
+/** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
+export async function prepare(dir: string, options: EngineOptions): Promise<Prepared> {
+  const skeleton = await readSkeleton(dir, options.dtype, options.signal);
+  const threads = options.threads ?? threadCount();
+  if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
+    throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);
+  }
+  const kv_dtype = kvDType(options.kv_dtype ?? "float16");
+  const info = findDevice(options.device ?? "auto");
+  const cpu = Device.open(info.kind === "cpu" ? info : findDevice("cpu"), { threads });
+  let device = cpu;
+  try {
+    if (info.kind === "gpu") device = Device.open(info, { threads });
+    const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
+    const { spec, model } = skeleton;
+    const flash = hasFlashAttention(spec, device, kv_dtype);
+    const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
+    const planFor = (context: number) => {
+      const scratch = measureScratch(spec, model.units, device, { context, kv_dtype, flash });
+      const fixed = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch });
+      const sizes = unitSizes(model.units, device, cpu);
+      return makePlan({ units: model.units, sizes, compute: device.kind, budgets, wanted, fixed });
+    };
+    const { context, plan } = chooseContext(
+      spec,
+      options.context_length,
+      budgets[device.kind],
+      kv_dtype,
+      planFor,
+    );
+    return { ...skeleton, cpu, device, budgets, plan, kv_dtype, context, flash };
+  } catch (error) {
+    if (device !== cpu) await device.dispose();
+    await cpu.dispose();
+    throw error;
+  }
+}
+
+/** The context asked for, or the longest default whose cache is a fair part of the budget and whose plan fits. */
+function chooseContext(
+  spec: ModelSpec,
+  asked: number | undefined,
+  budget: number | undefined,
+  kv: KvDType,
+  planFor: (context: number) => Plan,
+): { context: number; plan: Plan } {
+  if (asked !== undefined) {
+    if (!Number.isInteger(asked) || asked < 1)
+      throw new ConfigError(`context_length is ${asked}, expected a whole number above 0`);
+    if (asked > spec.max_positions) {
+      throw new ConfigError(
+        `context_length is ${asked}, the model has positions for ${spec.max_positions} tokens`,
+      );
+    }
+    return { context: asked, plan: planFor(asked) };
+  }
+  let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
+  const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
+  while (context > SMALLEST_DEFAULT_CONTEXT && kvBytes(spec, kv, context) > share)
+    context = Math.ceil(context / 2);
+  for (;;) {
+    try {
+      return { context, plan: planFor(context) };
+    } catch (error) {
+      if (!(error instanceof BudgetError) || context <= SMALLEST_DEFAULT_CONTEXT) throw error;
+      context = Math.max(SMALLEST_DEFAULT_CONTEXT, Math.ceil(context / 2));
+    }
+  }
+}
+
+function fixedBytes(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  device: Device,
+  o: { context: number; kv_dtype: KvDType; scratch: number },
+): FixedBytes {
+  const rowSizes = gatheredRowBytes(units);
+  return {
+    kv: kvBytes(spec, o.kv_dtype, o.context),
+    activations: inputBytes(o.context, spec.hidden_size, rowSizes),
+    scratch: o.scratch,
+    vectors: vectorBytes(units),
+    rows: rowStagingBytes(rowSizes),
+    staging: loadStaging(units, device.memory),
+  };
+}
+
+function unitSizes(
+  units: readonly Unit[],
+  device: Device,
+  cpu: Device,
+): { gpu: UnitSize[]; cpu: UnitSize[] } {
+  const sizes = (memory: { host: boolean; alignment: number }, slot: (u: Unit) => number): UnitSize[] =>
+    units.map((u) => ({
+      index: u.index,
+      name: u.name,
+      resident: u.owned.reduce((sum, m) => sum + residentSize(m, memory), 0),
+      slot: slot(u),
+      rowsOnly: u.rowsOnly,
+    }));
+  const onCpu = device.kind === "cpu";
+  return {
+    gpu: onCpu ? [] : sizes(device.memory, (u) => slotSize(u, "gpu")),
+    cpu: sizes(onCpu ? cpu.memory : device.hostMemory, (u) => (onCpu ? slotSize(u, "cpu") : stagingSlot(u))),
+  };
+}
+
+function defaultBudgets(device: Device): Partial<Record<Tier, number>> {
+  const cpu = defaultCpuBudget();
+  if (device.kind === "cpu") return { cpu };
+  const { free } = device.freeMemory();
+  return { cpu, ...(free > 0 && { gpu: Math.floor(free * GPU_SHARE) }) };
+}
+
+function weightDType(name: string): "auto" | FloatDType {
+  if (name === "auto") return "auto";
+  const dtype = parseDType(name);
+  if (dtype === "f32" || dtype === "f16" || dtype === "bf16") return dtype;
+  throw new ConfigError(`dtype "${name}" is not one of auto, float32, float16, bfloat16`);
+}
+
+function kvDType(name: string): KvDType {
+  const dtype = parseDType(name);
+  const match = KV_DTYPES.find((k) => k === dtype);
+  if (!match) throw new ConfigError(`kv_dtype "${name}" is not one of float16, float32`);
+  return match;
+}

@@ -1,0 +1,66 @@
+// Where the bytes of each matrix are on disk, and the aligned piece of the file that holds them.
+import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
+import { IoError } from "../errors.ts";
+import { PAGE } from "../ggml/buffer.ts";
+import { DirectFile } from "../memory/direct-io.ts";
+
+/** A range of a file widened to whole pages. All in bytes. */
+export interface Piece {
+  readonly file: DirectFile;
+  /** Start in the file, a multiple of {@link PAGE}. */
+  readonly offset: number;
+  /** A multiple of {@link PAGE}; the last piece of a file may reach beyond its end. */
+  readonly length: number;
+  /** Where the wanted bytes begin within the piece. */
+  readonly shift: number;
+  /** The wanted bytes. */
+  readonly bytes: number;
+}
+
+/** Length of a piece that holds `bytes` bytes, whatever their offset. */
+export function pieceBound(bytes: number): number {
+  return (Math.ceil(bytes / PAGE) + 1) * PAGE;
+}
+
+/** The open files of a checkpoint. */
+export class SourceFiles {
+  readonly #files: DirectFile[] = [];
+
+  /** Opens every file; a failure closes those already open. */
+  static async open(checkpoint: Checkpoint): Promise<SourceFiles> {
+    const sources = new SourceFiles();
+    try {
+      for (const { path, size, mtimeMs } of checkpoint.files) {
+        const file = await DirectFile.open(path);
+        sources.#files.push(file);
+        if (file.size !== size || file.mtimeMs !== mtimeMs) {
+          throw new IoError("the file changed while the checkpoint was opened; open it again", path);
+        }
+      }
+      return sources;
+    } catch (error) {
+      await sources.close();
+      throw error;
+    }
+  }
+
+  /** The piece that holds `length` bytes from byte `start` of a tensor. */
+  piece(entry: TensorEntry, start = 0, length = entry.bytes): Piece {
+    const from = entry.offset + start;
+    const offset = Math.floor(from / PAGE) * PAGE;
+    const end = Math.ceil((from + length) / PAGE) * PAGE;
+    const file = this.#files[entry.file] as DirectFile;
+    return { file, offset, length: end - offset, shift: from - offset, bytes: length };
+  }
+
+  /** Opens the files of a second checkpoint too; its entries' file numbers begin at the returned one. */
+  async add(checkpoint: Checkpoint): Promise<number> {
+    const first = this.#files.length;
+    for (const { path } of checkpoint.files) this.#files.push(await DirectFile.open(path));
+    return first;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#files.splice(0).map((file) => file.close()));
+  }
+}

@@ -1,0 +1,272 @@
+// Brings the units that are not resident where they are computed, ahead of their use, in the fixed cycle of the model:
+// disk -> host ring, and on to the device ring (or from RAM straight to it) when a GPU computes. Reading goes on across
+// stages, passes and tokens; only a full ring stops it.
+import { AbortError } from "../errors.ts";
+import type { NativeBuffer } from "../ggml/buffer.ts";
+import type { Device } from "../ggml/device.ts";
+import type { DType } from "../ggml/dtypes.ts";
+import { HeaderArena } from "../ggml/graph.ts";
+import { library, onThread } from "../ggml/library.ts";
+import { Allocation } from "../memory/allocate.ts";
+import type { Ledger } from "../memory/ledger.ts";
+import type { ReadQueue } from "../memory/read-queue.ts";
+import { RingArena, type Span } from "../memory/ring.ts";
+import type { Matrix, Unit } from "../plan/units.ts";
+import type { Residents } from "./residents.ts";
+import { type Piece, pieceBound, type SourceFiles } from "./sources.ts";
+
+/** Slots of a device ring start at multiples of this. Bytes. */
+const DEVICE_ALIGNMENT = 4096;
+
+/** A matrix where the graph can use it. */
+export interface Slot {
+  readonly name: string;
+  readonly buffer: NativeBuffer;
+  readonly offset: number;
+  readonly dtype: DType;
+  /** ggml's order. */
+  readonly ne: readonly [number, number];
+  /** It lies there as the checkpoint holds it, [in, out], and is to be turned round. */
+  readonly transposed: boolean;
+}
+
+function slotAt(m: Matrix, buffer: NativeBuffer, offset: number, inPlace: boolean): Slot {
+  const [rows, columns] = m.source.shape as [number, number];
+  const verbatim = { dtype: m.source.dtype, ne: [columns, rows] as const, transposed: m.transposed };
+  const final = { dtype: m.dtype, ne: m.ne, transposed: false };
+  return { name: m.name, buffer, offset, ...(inPlace ? final : verbatim) };
+}
+
+/** Bytes a unit takes in the ring it is computed from. */
+export function slotSize(unit: Unit, device: "cpu" | "gpu"): number {
+  return unit.owned.reduce((sum, m) => sum + matrixSlot(m, device), 0);
+}
+
+/** What streams has its final type already: where it differs from the checkpoint's, a converted copy is read. */
+function matrixSlot(m: Matrix, device: "cpu" | "gpu"): number {
+  return device === "cpu" ? pieceBound(m.bytes) : Math.ceil(m.bytes / DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT;
+}
+
+/** Bytes of the largest read that passes through host memory on its way to a device. */
+export function stagingSlot(unit: Unit): number {
+  return Math.max(0, ...unit.owned.map((m) => pieceBound(m.bytes)));
+}
+
+interface Job {
+  readonly unit: Unit;
+  readonly span: Span;
+  readonly slots: readonly Slot[];
+  readonly ready: Promise<void>;
+}
+
+export interface StreamerOptions {
+  readonly device: Device;
+  /** Units in the order of use; those that stay are not among them. */
+  readonly cycle: readonly Unit[];
+  readonly residents: Residents;
+  readonly sources: SourceFiles;
+  readonly queue: ReadQueue;
+  readonly ledger: Ledger;
+  /** Bytes of the ring that graphs compute from. */
+  readonly ring: number;
+  /** Bytes of host memory between disk and device; 0 where the CPU computes. */
+  readonly staging: number;
+}
+
+export class Streamer {
+  readonly #o: StreamerOptions;
+  readonly #memory: Allocation;
+  readonly #ring: RingArena;
+  readonly #staging: { memory: Allocation; ring: RingArena } | undefined;
+  readonly #jobs: Job[] = [];
+  readonly #headers = new HeaderArena(4);
+  #next = 0;
+  #loop: Promise<void> | undefined;
+  #stop = new AbortController();
+  #wake: (() => void) | undefined;
+  #failure: { error: unknown } | undefined;
+  #copies: Promise<unknown> = Promise.resolve();
+  /** Bytes brought in since the model was opened. */
+  streamedBytes = 0;
+
+  constructor(options: StreamerOptions) {
+    this.#o = options;
+    const { device, ledger, ring, staging } = options;
+    const tier = device.kind === "gpu" ? "gpu" : "cpu";
+    this.#memory = Allocation.take(ledger, tier, device.memory, ring, "streaming ring");
+    try {
+      if (staging > 0) {
+        const memory = Allocation.take(ledger, "cpu", device.hostMemory, staging, "staging ring");
+        this.#staging = { memory, ring: new RingArena(staging, { tier: "cpu" }) };
+      }
+    } catch (error) {
+      this.#memory.dispose();
+      throw error;
+    }
+    this.#ring = new RingArena(ring, { tier });
+  }
+
+  /** Starts reading, if it is not under way. */
+  start(): void {
+    if (this.#loop || this.#o.cycle.length === 0) return;
+    this.#stop = new AbortController();
+    this.#failure = undefined;
+    this.#loop = this.#run(this.#stop.signal);
+  }
+
+  /** The slots of the next unit of the cycle, once they hold its weights. Give them back with {@link release}. */
+  async acquire(unit: Unit): Promise<Job> {
+    this.start();
+    while (this.#jobs.length === 0) {
+      if (this.#failure) throw this.#failure.error;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    const job = this.#jobs[0] as Job;
+    if (job.unit !== unit)
+      throw new Error(`${unit.name} was asked for, ${job.unit.name} is next in the cycle`);
+    await job.ready;
+    this.#jobs.shift();
+    return job;
+  }
+
+  /** Gives the slots of a unit back; its graph must have run. */
+  release(job: Job): void {
+    job.span.release();
+  }
+
+  /** Ends all reading, waits for what is in flight, empties the ring and goes back to the start of the cycle. */
+  async reset(): Promise<void> {
+    this.#stop.abort(new AbortError("the streamer was reset"));
+    await this.#loop;
+    await Promise.allSettled(this.#jobs.map((job) => job.ready));
+    for (const job of this.#jobs.splice(0)) job.span.release();
+    this.#loop = undefined;
+    this.#next = 0;
+  }
+
+  /** Whether the cycle stands at its start, as a pass needs it. */
+  get atStart(): boolean {
+    const first = this.#o.cycle[0];
+    return this.#jobs.length > 0 ? this.#jobs[0]?.unit === first : this.#next === 0;
+  }
+
+  async dispose(): Promise<void> {
+    await this.reset();
+    await this.#o.queue.idle();
+    this.#memory.dispose();
+    this.#staging?.memory.dispose();
+    this.#headers.dispose();
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    const { cycle, device } = this.#o;
+    try {
+      while (!signal.aborted) {
+        const unit = cycle[this.#next] as Unit;
+        const span = await this.#ring.waitFor(slotSize(unit, device.kind), signal);
+        const job = this.#begin(unit, span, signal);
+        job.ready.catch(() => {}); // acquire reports it; nobody may be waiting yet
+        this.#jobs.push(job);
+        this.#next = (this.#next + 1) % cycle.length;
+        this.#wakeUp();
+        // With an error there is no use in reading on: the pass will fail and reset.
+        void job.ready.catch(() => this.#stop.abort());
+      }
+    } catch (error) {
+      if (!signal.aborted) this.#failure = { error };
+    } finally {
+      this.#wakeUp();
+    }
+  }
+
+  #wakeUp(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+
+  #begin(unit: Unit, span: Span, signal: AbortSignal): Job {
+    const { device, residents, sources } = this.#o;
+    const { buffer } = this.#memory;
+    const slots: Slot[] = [];
+    const arrivals: Promise<void>[] = [];
+    let at = span.offset;
+    for (const matrix of unit.owned) {
+      this.streamedBytes += matrix.source.bytes;
+      const here = at;
+      at += matrixSlot(matrix, device.kind);
+      if (device.kind === "cpu") {
+        const piece = sources.piece(matrix.source);
+        arrivals.push(this.#read(piece, buffer, here, signal));
+        slots.push(slotAt(matrix, buffer, here + piece.shift, false));
+        continue;
+      }
+      const stays = residents.matrix(matrix);
+      slots.push(slotAt(matrix, buffer, here, stays !== undefined));
+      arrivals.push(
+        stays
+          ? this.#copy(stays.placed.allocation.buffer.address(stays.placed.offset), here, matrix.bytes)
+          : this.#throughStaging(matrix, here, signal),
+      );
+    }
+    return { unit, span, slots, ready: settled(arrivals) };
+  }
+
+  #read(piece: Piece, target: NativeBuffer, at: number, signal: AbortSignal): Promise<void> {
+    return this.#o.queue.submit(
+      {
+        file: piece.file,
+        fileOffset: piece.offset,
+        length: piece.length,
+        target: target.view(at, piece.length),
+        targetOffset: 0,
+      },
+      signal,
+    );
+  }
+
+  async #throughStaging(matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
+    const staging = this.#staging as { memory: Allocation; ring: RingArena };
+    const piece = this.#o.sources.piece(matrix.source);
+    const span = await staging.ring.waitFor(piece.length, signal);
+    try {
+      await this.#read(piece, staging.memory.buffer, span.offset, signal);
+      await this.#copy(staging.memory.buffer.address(span.offset + piece.shift), at, piece.bytes);
+    } finally {
+      span.release();
+    }
+  }
+
+  /** Copies to the device on its second stream, one after another. */
+  #copy(from: bigint, at: number, bytes: number): Promise<void> {
+    const { device } = this.#o;
+    const run = async () => {
+      const { native } = library();
+      this.#headers.reset();
+      const tensor = this.#headers.bind(this.#memory.buffer, at, "i8", [bytes]);
+      if (device.asyncCopies) {
+        await onThread(
+          native.ggml_backend_tensor_set_async,
+          device.copyBackend,
+          tensor.handle,
+          from,
+          0,
+          bytes,
+        );
+        await onThread(native.ggml_backend_synchronize, device.copyBackend);
+      } else {
+        await onThread(native.ggml_backend_tensor_set, tensor.handle, from, 0, bytes);
+      }
+    };
+    const result = this.#copies.then(run, run);
+    this.#copies = result.catch(() => {});
+    return result;
+  }
+}
+
+/** Waits for all, then throws the first error: memory must not be freed under a read that is still in flight. */
+async function settled(promises: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(promises);
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
