@@ -86,6 +86,16 @@ describe("IncrementalDecoder", () => {
     expect(pieces(wordPieceDecoder, [0, 1, 2, 3])).toEqual(["un", "believ", "able", " story", ""]);
   });
 
+  test("follows decoders that trim the whole text", () => {
+    const words = ["foo", " ", "\n", "bar"];
+    const trimming: DecodeFn = (ids) =>
+      ids
+        .map((id) => words[id])
+        .join("")
+        .trim();
+    expect(pieces(trimming, [2, 1, 0, 1, 2, 3, 1])).toEqual(["", "", "foo", "", "", " \nbar", "", ""]);
+  });
+
   test("is ready for another text after flush", () => {
     const decoder = new IncrementalDecoder((ids) => sentencePiece.decode(ids));
     const hello = sentencePiece.token_to_id("▁Hello")!;

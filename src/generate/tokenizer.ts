@@ -71,7 +71,10 @@ export class AutoTokenizer extends Callable {
     this.#tokenizer = tokenizer;
     this.#path = files.path;
     this.#templates = new ChatTemplates(files.chatTemplates, files.specialTokens);
-    const idOf = (role: string) => this.token_to_id(files.specialTokens[role] ?? "");
+    const idOf = (role: string) => {
+      const text = files.specialTokens[role];
+      return text === undefined ? undefined : this.token_to_id(text);
+    };
     const eos = idOf("eos_token");
     this.eos_token_ids =
       generation.eos_token_ids.length > 0 || eos === undefined ? generation.eos_token_ids : [eos];
@@ -86,6 +89,8 @@ export class AutoTokenizer extends Callable {
    * @throws CheckpointError naming the file that is missing or malformed; ConfigError; IoError
    */
   static async from_pretrained(dir: string): Promise<AutoTokenizer> {
+    if (typeof dir !== "string")
+      throw new ConfigError(`the checkpoint must be a directory, got ${typeof dir}`);
     const files = await readTokenizerFiles(dir);
     const generation = await readGenerationConfig(dir);
     let tokenizer: LibraryTokenizer;
@@ -157,9 +162,12 @@ export class AutoTokenizer extends Callable {
   /**
    * Text of token ids. Ids that are not in use (padding of the model's vocabulary) have no text.
    * Broken UTF-8 becomes U+FFFD.
+   * @throws ConfigError if ids is not an array
    */
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
-    const known = ids.filter((id) => this.id_to_token(id) !== undefined);
+    if (!Array.isArray(ids))
+      throw new ConfigError(`the ids to decode must be an array of numbers, got ${typeof ids}`);
+    const known = (ids as readonly number[]).filter((id) => this.id_to_token(id) !== undefined);
     if (known.length === 0) return "";
     const { skip_special_tokens = false } = options;
     return this.#tokenizer.decode(known, { skip_special_tokens, clean_up_tokenization_spaces: false });

@@ -189,10 +189,11 @@ export class DirectFile {
     const request: SystemRead = { file: this, fileOffset, length: into.byteLength };
     try {
       await beforeRead?.(request);
+      if (this.#closing) throw new DisposedError(this.path);
       const asked = direct ? Math.ceil(request.length / ALIGNMENT) * ALIGNMENT : request.length;
       const { bytesRead } = await handle.read(into, 0, Math.min(asked, into.byteLength), fileOffset);
       if (direct) this.#proven = true;
-      return bytesRead;
+      return Math.min(bytesRead, request.length);
     } catch (error) {
       const code = systemCode(error);
       if (code !== undefined && TRANSIENT.has(code)) return 0;

@@ -1,6 +1,7 @@
 // Brings the units that are not resident where they are computed, ahead of their use, in the fixed cycle of the model:
 // disk -> host ring, and on to the device ring (or from RAM straight to it) when a GPU computes. Reading goes on across
 // stages, passes and tokens; only a full ring stops it.
+import { setMaxListeners } from "node:events";
 import { AbortError } from "../errors.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
@@ -110,6 +111,7 @@ export class Streamer {
   start(): void {
     if (this.#loop || this.#o.cycle.length === 0) return;
     this.#stop = new AbortController();
+    setMaxListeners(0, this.#stop.signal); // one for every read in the ring
     this.#failure = undefined;
     this.#loop = this.#run(this.#stop.signal);
   }
