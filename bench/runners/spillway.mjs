@@ -19,7 +19,7 @@ const loading = new Stopwatch();
 const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   dtype: "auto",
   device: "cpu",
-  device_map: own["device-map"],
+  device_map: /** @type {"auto" | "cpu" | "disk"} */ (own["device-map"]),
   kv_dtype: settings.kv === "f32" ? "float32" : "float16",
   context_length: settings.context,
   threads: settings.threads,
@@ -28,31 +28,29 @@ const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
 const load = loading.lap();
 
 /**
- * Greedy continuation with the time of each step, taken when the streamer gets the token. As in transformers a streamer
- * may be given the prompt first; that is not a step, so its time belongs to the prefill.
+ * Greedy continuation with the time of each step, taken when the streamer gets the token.
  * @param {number[]} ids
  * @param {number} length
  */
 async function generate(ids, length) {
+  /** @type {{ token: number, seconds: number, read: number }[]} */
+  const steps = [];
   const watch = new Stopwatch();
-  /** @type {{ seconds: number, read: number }[]} */
-  const laps = [];
-  const [sequence] = await model.generate({
+  let isPrompt = true; // which a streamer gets first, before anything is computed
+  /** @param {number[][]} row */
+  const put = ([row = []]) => {
+    if (!isPrompt) for (const token of row) steps.push({ token, ...watch.lap() });
+    isPrompt = false;
+  };
+  await model.generate({
     input_ids: [ids],
     max_new_tokens: length,
     do_sample: false,
     ignore_eos: true,
-    streamer: { put: () => laps.push(watch.lap()), end: () => {} },
+    streamer: { put, end: () => {} },
   });
-  const tokens = sequence.slice(ids.length).map(Number);
-  const [prompt, prefill] = laps;
-  if (prompt && prefill && laps.length === length + 1)
-    laps.splice(0, 2, { seconds: prompt.seconds + prefill.seconds, read: prompt.read + prefill.read });
-  if (laps.length !== length || tokens.length !== length)
-    throw new Error(
-      `asked for ${length} tokens: the streamer got ${laps.length}, the result has ${tokens.length}`,
-    );
-  return laps.map((lap, index) => ({ token: tokens[index], ...lap }));
+  if (steps.length !== length) throw new Error(`asked for ${length} tokens, got ${steps.length}`);
+  return steps;
 }
 
 if (settings.warmupTokens) await generate(promptIds(settings.warmupTokens, config.vocab_size), 2);

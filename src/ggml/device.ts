@@ -169,6 +169,18 @@ export class Device {
     return this.#copy;
   }
 
+  /**
+   * To be called after device memory was freed while the device stays open, with nothing computing. Mesa's software
+   * Vulkan counts references to freed buffers through descriptors it still holds; a new stream has none.
+   */
+  forgetBuffers(): void {
+    if (this.kind !== "gpu" || this.#compute === undefined) return;
+    const { native } = library();
+    native.ggml_backend_free(this.#compute);
+    this.#compute = native.ggml_backend_dev_init(this.info.handle, null) ?? undefined;
+    if (!this.#compute) throw new LibraryError(`${this.info.name}: the device could not be opened again`);
+  }
+
   /** Waits for the running graph, then frees the streams and threads. Safe to call twice. */
   async dispose(): Promise<void> {
     await this.idle();

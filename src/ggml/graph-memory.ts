@@ -45,18 +45,18 @@ export class GraphMemory {
     }
   }
 
-  /** Gives every intermediate tensor of a graph its address. */
-  place(graph: bigint): void {
+  /** Gives every intermediate tensor of a graph its address. Returns whether memory was replaced by a larger piece. */
+  place(graph: bigint): boolean {
     const { native } = library();
     if (!native.ggml_gallocr_alloc_graph(this.#open(), graph)) {
       throw new LibraryError("graph memory was refused by the system");
     }
     // The layout depends on the graph's shape, not only on its size, so a smaller graph may need a little more.
     const bytes = Number(native.ggml_gallocr_get_buffer_size(this.#open(), 0));
-    if (bytes > this.#size) {
-      this.#account(bytes);
-      this.#size = bytes;
-    }
+    if (bytes <= this.#size) return false;
+    this.#account(bytes);
+    this.#size = bytes;
+    return true;
   }
 
   #open(): bigint {

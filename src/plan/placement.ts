@@ -48,23 +48,26 @@ export function chooseResident(units: readonly UnitSize[], space: number): Choic
   const all = new Set(units.map((u) => u.index));
   if (residentBytes(units, all) <= space) return { resident: all, ring: 0 };
   const sizes = [...new Set(units.filter((u) => !u.rowsOnly).map((u) => u.slot))].sort((a, b) => a - b);
-  for (const ringOf of [fullRing, smallestRing]) {
-    let best: { choice: Choice; streamed: number } | undefined;
-    for (const largest of sizes) {
-      const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
-      const open = units.filter((u) => u.rowsOnly || u.slot <= largest);
-      const ring = ringOf(open);
-      const left = space - ring - kept.reduce((sum, u) => sum + u.resident, 0);
+  let best: { choice: Choice; full: boolean; streamed: number } | undefined;
+  for (const largest of sizes) {
+    const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
+    const open = units.filter((u) => u.rowsOnly || u.slot <= largest);
+    for (const reserve of [2 * largest, fullRing(open), smallestRing(open)]) {
+      const left = space - reserve - kept.reduce((sum, u) => sum + u.resident, 0);
       if (left < 0) continue;
       const resident = new Set([...kept.map((u) => u.index), ...fill(open, left)]);
       const rest = units.filter((u) => !resident.has(u.index));
+      // What stays decides which units become neighbours, so the ring it wants is known only now.
+      const wanted = fullRing(rest);
+      const ring = Math.min(wanted, space - residentBytes(units, resident));
       const streamed = rest.reduce((sum, u) => sum + (u.rowsOnly ? 0 : u.slot), 0);
-      const choice = { resident, ring: ringOf(rest) };
-      if (!best || streamed < best.streamed) best = { choice, streamed };
+      const full = ring === wanted;
+      if (!best || Number(full) > Number(best.full) || (full === best.full && streamed < best.streamed)) {
+        best = { choice: { resident, ring }, full, streamed };
+      }
     }
-    if (best) return best.choice;
   }
-  return undefined;
+  return best?.choice;
 }
 
 /** The least space in which {@link chooseResident} finds a choice. Bytes. */

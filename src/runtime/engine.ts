@@ -11,7 +11,7 @@ import { Executor, type LogitsSink } from "./executor.ts";
 import { PassInputs } from "./inputs.ts";
 import { KvCache } from "./kv-cache.ts";
 import type { LoaderContext } from "./loader.ts";
-import { gatheredRowBytes } from "./measure.ts";
+import { gatheredRowBytes, reserveScratch } from "./measure.ts";
 import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
 import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
 import { Residents } from "./residents.ts";
@@ -141,6 +141,7 @@ export class Engine {
     const place = kvPlace(this.prepared, this.#parts.ledger);
     const previous = this.#kv.capacity;
     this.#kv.dispose();
+    this.prepared.device.forgetBuffers();
     try {
       this.#kv = new KvCache(spec, kv_dtype, tokens, place);
     } catch (error) {
@@ -324,6 +325,12 @@ function graphMemory(prepared: Prepared, ledger: Ledger): { graphs: GraphMemory;
     entry?.release();
     entry = undefined;
   };
+  try {
+    reserveScratch(prepared.spec, prepared.model.units, device, prepared, graphs);
+  } catch (error) {
+    release();
+    throw error;
+  }
   return { graphs, release };
 }
 

@@ -189,7 +189,7 @@ export class Executor {
         const graph = new Graph(this.#p.device, this.#arena);
         const result = build(graph);
         graph.checkSupport();
-        this.#p.graphs.place(graph.handle);
+        if (this.#p.graphs.place(graph.handle)) this.#p.device.forgetBuffers();
         return { graph, result };
       } catch (error) {
         if (!(error instanceof ArenaFullError)) throw error;

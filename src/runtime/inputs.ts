@@ -67,8 +67,11 @@ export class PassInputs {
   /** Takes the memory up front, so that a later pass of up to this size cannot fail. */
   reserve(bytes: number): void {
     if (this.#allocation && this.#allocation.buffer.size >= bytes) return;
-    this.#allocation?.dispose();
-    this.#allocation = undefined;
+    if (this.#allocation) {
+      this.#allocation.dispose();
+      this.#allocation = undefined;
+      this.#device.forgetBuffers();
+    }
     const { ledger, tier, memory } = this.#place;
     this.#allocation = Allocation.take(ledger, tier, memory, bytes, "activations");
   }

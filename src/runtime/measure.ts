@@ -72,12 +72,48 @@ export function measureScratch(
   spec: ModelSpec,
   units: readonly Unit[],
   device: Device,
-  options: { context: number; kv_dtype: KvDType; flash: boolean },
+  options: MeasureOptions,
 ): number {
-  const host = cpuMemory();
-  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
-  const nowhere = new NativeBuffer(host, handle, NOWHERE.address, NOWHERE.bytes);
+  let most = 0;
   const graphs = new GraphMemory(device.memory, () => {});
+  try {
+    eachLargeGraph(spec, units, device, options, (g) => {
+      g.checkSupport();
+      most = Math.max(most, graphs.measure(g.handle));
+    });
+  } finally {
+    graphs.dispose();
+  }
+  return most;
+}
+
+/** Takes the scratch memory of the largest graphs at once, so that it never has to grow. */
+export function reserveScratch(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  device: Device,
+  options: MeasureOptions,
+  graphs: GraphMemory,
+): void {
+  eachLargeGraph(spec, units, device, options, (g) => graphs.reserve(g.handle));
+}
+
+export interface MeasureOptions {
+  readonly context: number;
+  readonly kv_dtype: KvDType;
+  readonly flash: boolean;
+}
+
+/** Builds the graphs that need most: all stages at once, each kind of stage, the head. */
+function eachLargeGraph(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  device: Device,
+  options: MeasureOptions,
+  visit: (g: Graph) => void,
+): void {
+  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
+  const nowhere = new NativeBuffer(cpuMemory(), handle, NOWHERE.address, NOWHERE.bytes);
   try {
     const memory = new NoMemory(nowhere, spec, options.kv_dtype, options.flash);
     const count = Math.min(CHUNK_TOKENS, options.context);
@@ -86,28 +122,22 @@ export function measureScratch(
     const body = units.slice(0, -1);
     const head = units.at(-1) as Unit;
     const wanted = { unit: head, first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
-    const measured = [
-      measure(graphs, device, body.length, (g) => buildStages(g, body, chunk, memory)),
-      measure(graphs, device, 2, (g) => buildStages(g, [], chunk, memory, wanted)),
-    ];
-    for (const unit of distinct(body)) {
-      measured.push(measure(graphs, device, 1, (g) => buildStages(g, [unit], chunk, memory)));
-    }
-    return Math.max(...measured);
+    build(device, body.length, visit, (g) => buildStages(g, body, chunk, memory));
+    build(device, 2, visit, (g) => buildStages(g, [], chunk, memory, wanted));
+    for (const unit of distinct(body)) build(device, 1, visit, (g) => buildStages(g, [unit], chunk, memory));
   } finally {
-    graphs.dispose();
     nowhere.dispose();
   }
 }
 
-function measure(memory: GraphMemory, device: Device, stages: number, build: (g: Graph) => unknown): number {
+function build(device: Device, stages: number, visit: (g: Graph) => void, make: (g: Graph) => unknown): void {
   for (let capacity = headerEstimate(stages, 1); ; capacity *= 2) {
     const arena = new HeaderArena(capacity, { graph: true });
     try {
       const g = new Graph(device, arena);
-      build(g);
-      g.checkSupport();
-      return memory.measure(g.handle);
+      make(g);
+      visit(g);
+      return;
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;
     } finally {
