@@ -65,7 +65,7 @@ export class Graph extends GraphCore {
 
   /** a * scale + bias */
   scale(a: Tensor, scale: number, bias = 0): Tensor {
-    need(a.dtype === "f32" && a.contiguous, `scale: f32 and contiguous: ${a}`);
+    need(a.dtype === "f32" && packed(a), `scale: f32 and contiguous: ${a}`);
     const { native } = library();
     return this.node("scale", this.#call(native.ggml_scale_bias, a.handle, scale, bias), "f32", a.ne, [a], {
       scale,
@@ -85,7 +85,7 @@ export class Graph extends GraphCore {
       gate.dtype === "f32" && up.dtype === "f32" && sameShape(gate, up),
       `swiglu: f32 of one shape: ${gate}, ${up}`,
     );
-    need(gate.contiguous && up.contiguous, `swiglu: contiguous: ${gate}, ${up}`);
+    need(packed(gate) && packed(up), `swiglu: contiguous: ${gate}, ${up}`);
     const { native } = library();
     return this.node("swiglu", this.#call(native.ggml_swiglu_split, gate.handle, up.handle), "f32", gate.ne, [
       gate,
@@ -131,6 +131,7 @@ export class Graph extends GraphCore {
       `get_rows: ids i32, 1-D: ${ids}`,
     );
     need(table.ne[2] === 1 && table.ne[3] === 1 && table.contiguousRows, `get_rows: a matrix: ${table}`);
+    need(!isInteger(table.dtype), `get_rows: no rows of ${table}`);
     const { native } = library();
     const handle = this.#call(native.ggml_get_rows, table.handle, ids.handle);
     return this.node("get_rows", handle, "f32", [table.ne[0], ids.ne[0], 1, 1], [table, ids]);
@@ -166,10 +167,7 @@ export class Graph extends GraphCore {
       a.contiguousRows && b.contiguousRows && !a.transposed && !b.transposed,
       `mul_mat: rows must be contiguous: ${a}, ${b}`,
     );
-    need(
-      !DTYPES[a.dtype].bytes || !["i8", "i16", "i32", "i64", "f64"].includes(a.dtype),
-      `mul_mat: no products of ${a}`,
-    );
+    need(!isInteger(a.dtype), `mul_mat: no products of ${a}`);
     const { native } = library();
     const handle = this.#call(native.ggml_mul_mat, a.handle, b.handle);
     if (options.precise ?? a.dtype === "f32") native.ggml_mul_mat_set_prec(handle, PREC_F32);
@@ -205,7 +203,7 @@ export class Graph extends GraphCore {
    */
   flashAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
     need(
-      q.dtype === "f32" && k.dtype === v.dtype,
+      q.dtype === "f32" && k.dtype === v.dtype && !isInteger(k.dtype),
       `flash_attn: q f32, k and v of one type: ${q}, ${k}, ${v}`,
     );
     need(
@@ -259,9 +257,15 @@ export class Graph extends GraphCore {
       strides[1] ?? (strides[0] ?? row) * ne[1],
       strides[2] ?? (strides[1] ?? (strides[0] ?? row) * ne[1]) * ne[2],
     ];
-    const last = offset + row + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3];
+    need(
+      [offset, ...nb].every((n) => Number.isSafeInteger(n) && n >= 0 && n % nb[0] === 0),
+      `view: offset ${offset} and strides ${nb.join(", ")} of ${a} must be multiples of ${nb[0]}`,
+    );
+    const span = row + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3];
+    // Rows that overlap count as if they did not: so ggml asserts it.
+    const last = offset + Math.max(span, row * ne[1] * ne[2] * ne[3]);
     const extent = a.nb[0] === DTYPES[a.dtype].bytes ? spanOf(a) : a.bytes;
-    need(offset >= 0 && last <= extent, `view: bytes ${offset} to ${last} of ${a}, which has ${extent}`);
+    need(last <= extent, `view: bytes ${offset} to ${last} of ${a}, which has ${extent}`);
     const { native } = library();
     const handle = this.#call(native.ggml_view_4d, a.handle, ...ne, nb[1], nb[2], nb[3], offset);
     return this.node("view", handle, a.dtype, ne, [a], { offset }, nb);
@@ -303,6 +307,7 @@ export class Graph extends GraphCore {
   cast(a: Tensor, dtype: DType): Tensor {
     if (a.dtype === dtype) return a;
     contiguousStrides(dtype, a.ne); // rows must be whole blocks
+    need(converts(a, dtype, true), `cast: no conversion of ${a} to ${dtype}`);
     const { native } = library();
     return this.node("cast", this.#call(native.ggml_cast, a.handle, DTYPES[dtype].id), dtype, a.ne, [a]);
   }
@@ -310,6 +315,7 @@ export class Graph extends GraphCore {
   /** Writes `from` into the memory of `to`, converting the type; executes where it is expanded. */
   copy(from: Tensor, to: Tensor): Tensor {
     need(from.elements === to.elements, `cpy: ${from} and ${to} differ in size`);
+    need(converts(from, to.dtype, to.contiguous), `cpy: no conversion of ${from} to ${to}`);
     const { native } = library();
     return this.node(
       "cpy",
@@ -325,7 +331,7 @@ export class Graph extends GraphCore {
   /** `a` repeated to `dims`. */
   repeat(a: Tensor, dims: readonly number[]): Tensor {
     const ne = shape(dims);
-    need(a.dtype === "f32", `repeat: f32: ${a}`);
+    need(a.dtype === "f32" && a.contiguousRows, `repeat: f32 with contiguous rows: ${a}`);
     need(
       ne.every((n, i) => n % (a.ne[i] as number) === 0),
       `repeat: ${a} does not repeat to [${ne.join(", ")}]`,
@@ -336,6 +342,7 @@ export class Graph extends GraphCore {
 
   /** Joins two tensors along dimension `dim`; the others agree. */
   concat(a: Tensor, b: Tensor, dim: 0 | 1 | 2 | 3): Tensor {
+    need([0, 1, 2, 3].includes(dim), `concat: there is no dimension ${dim}`);
     need(a.dtype === "f32" && b.dtype === "f32", `concat: f32: ${a}, ${b}`);
     need(
       a.ne.every((n, i) => i === dim || n === b.ne[i]),
@@ -370,8 +377,28 @@ export function ropeArgs(p: RopeParams) {
   ] as const;
 }
 
+/** Types that are stored and moved, never multiplied. */
+function isInteger(dtype: DType): boolean {
+  return ["i8", "i16", "i32", "i64", "f64"].includes(dtype);
+}
+
+/** Whether there is a kernel that writes `from` as `to`: the CPU backend says yes to every pair and aborts on most. */
+function converts(from: Tensor, to: DType, contiguous: boolean): boolean {
+  const quantized = (dtype: DType) => DTYPES[dtype].block > 1;
+  if (from.dtype === to) return !quantized(to) || (contiguous && from.contiguous);
+  if (quantized(from.dtype)) return to === "f32" && contiguous && from.contiguous;
+  if (quantized(to)) return !isInteger(from.dtype) && contiguous && from.contiguousRows;
+  if (isInteger(from.dtype)) return from.dtype === "i32" && to === "f32";
+  return !isInteger(to) || (from.dtype === "f32" && to === "i32");
+}
+
 function need(condition: boolean, problem: string): void {
   if (!condition) throw new GraphError(problem);
+}
+
+/** Contiguous, and the strides of dimensions of one element say so too: some asserts of ggml read them. */
+function packed(a: Tensor): boolean {
+  return contiguousStrides(a.dtype, a.ne).every((n, i) => n === a.nb[i]);
 }
 
 /** Bytes from a tensor's first element to the end of its last, strides and all. */

@@ -1,4 +1,5 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
+import { setMaxListeners } from "node:events";
 import { AbortError, BudgetError, ConfigError, DisposedError, throwIfAborted } from "../errors.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import { Ledger, type Reservation } from "../memory/ledger.ts";
@@ -131,6 +132,7 @@ export class Engine {
       }
     }
     const linked = signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
+    setMaxListeners(0, linked); // one for every row that is read
     await this.#parts.executor.run(this.#kv, sequences, want, sink, linked);
   }
 

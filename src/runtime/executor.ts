@@ -9,17 +9,18 @@ import type { Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec, Weights } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
 import type { ChunkInputs } from "./attention.ts";
-import { type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
+import { CHUNK_TOKENS, type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
 import type { GatheredRows, PassInputs } from "./inputs.ts";
 import type { KvCache } from "./kv-cache.ts";
 import type { Residents } from "./residents.ts";
 import type { RowReader } from "./row-reader.ts";
 import {
   buildStages,
-  type HeadRequest,
   headerEstimate,
   headTokens,
+  type Selection,
   type StageMemory,
+  tailStart,
 } from "./stage-graph.ts";
 import type { Slot, Streamer } from "./streamer.ts";
 
@@ -87,57 +88,68 @@ export class Executor {
     throwIfAborted(signal);
     streamer?.start();
     inputs.prepare(pass, await this.#gather(pass, signal), wanted);
-    const head = units.at(-1) as Unit;
-    const atOnce = headTokens(this.#p.spec.vocab_size);
+    const tail = tailStart(units);
     // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
     const join = device.kind === "cpu" && pass.chunks.length === 1;
-    const single = pass.chunks[0] as Chunk;
-    for (const group of this.#groups(join, wanted.length > 0)) {
+    for (const group of this.#groups(join)) {
       throwIfAborted(signal);
-      const last = group.at(-1) === head;
-      const body = last ? group.slice(0, -1) : group;
       const job = streamed.has(group[0] as Unit) ? await streamer?.acquire(group[0] as Unit) : undefined;
       try {
-        const memory = this.#memory(kv, pass, job?.slots ?? []);
-        if (last && body.length > 0 && wanted.length <= atOnce) {
-          const request = { unit: head, first: 0, count: wanted.length };
-          await this.#logits(body, single, memory, request, wanted, sink);
-          continue;
-        }
-        if (body.length > 0) for (const chunk of pass.chunks) await this.#compute(body, chunk, memory);
-        if (last) await this.#head(head, pass, memory, wanted, atOnce, sink, signal);
+        const memory = this.#memory(kv, pass, tail, job?.slots ?? []);
+        await this.#group(group, pass, memory, wanted, sink, signal);
       } finally {
         if (job) streamer?.release(job);
       }
     }
   }
 
-  /** Logits from the hidden states of the pass, some tokens at a time. */
-  async #head(
-    unit: Unit,
+  /** Computes stages that are here, over all tokens up to the last attention, then over the wanted ones. */
+  async #group(
+    group: readonly Unit[],
     pass: Pass,
     memory: StageMemory,
     wanted: Int32Array,
-    atOnce: number,
     sink: LogitsSink,
     signal?: AbortSignal,
   ): Promise<void> {
+    const body = group.filter((u) => u.index < memory.tail);
+    const rest = wanted.length > 0 ? group.filter((u) => u.index >= memory.tail) : [];
+    const whole = { first: 0, count: wanted.length };
+    const [single] = pass.chunks;
+    // The width of a product decides its rounding, so joined stages must have the width they have alone.
+    if (
+      single &&
+      pass.chunks.length === 1 &&
+      rest.length > 0 &&
+      wanted.length <= Math.min(...rest.map((u) => this.#width(u)))
+    ) {
+      await this.#compute(group, single, memory, whole, wanted, sink);
+      return;
+    }
+    if (body.length > 0)
+      for (const chunk of pass.chunks) await this.#compute(body, chunk, memory, whole, wanted, sink);
     const all: Chunk = { start: 0, tokens: pass.ids.length, parts: [] };
-    for (let first = 0; first < wanted.length; first += atOnce) {
-      throwIfAborted(signal);
-      const request = { unit, first, count: Math.min(atOnce, wanted.length - first) };
-      await this.#logits([], all, memory, request, wanted, sink);
+    for (const unit of rest) {
+      const width = this.#width(unit);
+      for (let first = 0; first < wanted.length; first += width) {
+        throwIfAborted(signal);
+        const selection = { first, count: Math.min(width, wanted.length - first) };
+        await this.#compute([unit], all, memory, selection, wanted, sink);
+      }
     }
   }
 
+  /** Tokens that a stage of the tail computes at once. */
+  #width(unit: Unit): number {
+    return unit.stage.kind === "head" ? headTokens(this.#p.spec.vocab_size) : CHUNK_TOKENS;
+  }
+
   /** Stages that are computed in one graph: runs of resident ones where stages may be joined, else one by one. */
-  #groups(join: boolean, head: boolean): Unit[][] {
+  #groups(join: boolean): Unit[][] {
     const { units, streamed } = this.#p;
     const groups: Unit[][] = [];
     let open: Unit[] | undefined;
     for (const unit of units) {
-      // Nobody wants logits of this pass; a streamed head is still brought, the cycle is fixed.
-      if (!head && unit.stage.kind === "head" && !streamed.has(unit)) continue;
       if (join && !streamed.has(unit)) {
         if (!open) {
           open = [];
@@ -152,28 +164,25 @@ export class Executor {
     return groups;
   }
 
-  async #compute(units: readonly Unit[], chunk: Chunk, memory: StageMemory): Promise<void> {
-    const g = this.#build(units.length, chunk, (graph) => buildStages(graph, units, chunk, memory)).graph;
-    await this.#p.device.compute(g.handle);
-  }
-
-  async #logits(
-    body: readonly Unit[],
+  /** Runs one graph, handing out logits if it ends in the head. */
+  async #compute(
+    units: readonly Unit[],
     chunk: Chunk,
     memory: StageMemory,
-    request: HeadRequest,
+    selection: Selection,
     wanted: Int32Array,
     sink: LogitsSink,
   ): Promise<void> {
-    const build = (graph: Graph) => buildStages(graph, body, chunk, memory, request);
-    const { graph, result } = this.#build(body.length + 1, chunk, build);
+    const { graph, result: logits } = this.#build(units.length, chunk, (g) =>
+      buildStages(g, units, chunk, memory, selection),
+    );
     await this.#p.device.compute(graph.handle);
-    const logits = result as Tensor;
+    if (!logits) return;
     const vocab = logits.ne[0];
-    for (let i = 0; i < request.count; i++) {
+    for (let i = 0; i < selection.count; i++) {
       const row = new Float32Array(vocab);
       library().native.ggml_backend_tensor_get(logits.handle, row, i * vocab * 4, vocab * 4);
-      sink(wanted[request.first + i] as number, row);
+      sink(wanted[selection.first + i] as number, row);
     }
   }
 
@@ -217,7 +226,7 @@ export class Executor {
     return resident?.tier === this.#p.device.kind ? resident.tensor : undefined;
   }
 
-  #memory(kv: KvCache, pass: Pass, slots: readonly Slot[]): StageMemory {
+  #memory(kv: KvCache, pass: Pass, tail: number, slots: readonly Slot[]): StageMemory {
     const { inputs, residents, flash } = this.#p;
     const weights = (g: Graph, unit: Unit, chunk: Chunk): Weights => {
       const bound: Record<string, Tensor> = { ...residents.vectors(unit) };
@@ -235,6 +244,8 @@ export class Executor {
     return {
       kv,
       flash,
+      tokens: pass.ids.length,
+      tail,
       weights,
       inputs: (g, chunk): ChunkInputs => ({
         positions: inputs.positions(g, chunk),

@@ -19,10 +19,14 @@ const NOWHERE = { address: 1n << 40n, bytes: 2 ** 46 };
 class NoMemory implements StageMemory {
   readonly kv: KvRows;
   readonly flash: boolean;
+  readonly tokens: number;
+  readonly tail: number;
   readonly #buffer: NativeBuffer;
   readonly #spec: ModelSpec;
 
-  constructor(buffer: NativeBuffer, spec: ModelSpec, dtype: KvDType, flash: boolean) {
+  constructor(buffer: NativeBuffer, spec: ModelSpec, dtype: KvDType, flash: boolean, tokens: number) {
+    this.tokens = tokens;
+    this.tail = spec.stages.length - 1; // the head; every other stage may have all tokens of a chunk
     this.#buffer = buffer;
     this.#spec = spec;
     this.flash = flash;
@@ -115,16 +119,15 @@ function eachLargeGraph(
   const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
   const nowhere = new NativeBuffer(cpuMemory(), handle, NOWHERE.address, NOWHERE.bytes);
   try {
-    const memory = new NoMemory(nowhere, spec, options.kv_dtype, options.flash);
     const count = Math.min(CHUNK_TOKENS, options.context);
+    const memory = new NoMemory(nowhere, spec, options.kv_dtype, options.flash, count);
     const part = { sequence: 0, base: 0, past: options.context - count, count, offset: 0 };
     const chunk: Chunk = { start: 0, tokens: count, parts: [part] };
-    const body = units.slice(0, -1);
-    const head = units.at(-1) as Unit;
-    const wanted = { unit: head, first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
-    build(device, body.length, visit, (g) => buildStages(g, body, chunk, memory));
-    build(device, 2, visit, (g) => buildStages(g, [], chunk, memory, wanted));
-    for (const unit of distinct(body)) build(device, 1, visit, (g) => buildStages(g, [unit], chunk, memory));
+    const wanted = { first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
+    const visitStages = (stages: readonly Unit[]) =>
+      build(device, stages.length, visit, (g) => buildStages(g, stages, chunk, memory, wanted));
+    visitStages(units);
+    for (const unit of distinct(units)) visitStages([unit]);
   } finally {
     nowhere.dispose();
   }

@@ -21,6 +21,10 @@ export interface StageMemory {
   readonly kv: KvRows;
   /** Whether the device has the fused attention kernel for this model. */
   readonly flash: boolean;
+  /** Tokens of the pass. */
+  readonly tokens: number;
+  /** See {@link tailStart}. */
+  readonly tail: number;
   weights(g: Graph, unit: Unit, chunk: Chunk): Weights;
   inputs(g: Graph, chunk: Chunk): ChunkInputs;
   /** Hidden states of tokens `first` ... of the pass: [hidden, tokens]. */
@@ -29,35 +33,47 @@ export interface StageMemory {
   selected(g: Graph, first: number, count: number): Tensor;
 }
 
-/** The last stage of a graph that goes up to logits. */
-export interface HeadRequest {
-  readonly unit: Unit;
+/** Some of the tokens whose logits are wanted: the only ones that the stages after the last attention compute. */
+export interface Selection {
   readonly first: number;
   readonly count: number;
 }
 
+/** The first stage that needs only the wanted tokens: the one after the last attention. */
+export function tailStart(units: readonly Unit[]): number {
+  return units.findLastIndex((u) => u.stage.kind === "attention") + 1;
+}
+
 /**
- * Stages over a chunk, from the hidden state (or the tokens) to the hidden state, or on to logits.
- * Returns the logits [vocab, count] when `head` is given.
+ * Consecutive stages over a chunk, from the hidden state (or the tokens) back to the hidden state, or to logits
+ * [vocab, count] if the head is among them, which are returned. Stages of the tail work on `selection`; their hidden
+ * states lie one after another from the start of the pass's, so tokens are never overwritten before they are read.
  */
 export function buildStages(
   g: Graph,
   units: readonly Unit[],
   chunk: Chunk,
   memory: StageMemory,
-  head?: HeadRequest,
+  selection: Selection = { first: 0, count: 0 },
 ): Tensor | undefined {
   const ctx = new CachedAttention(chunk, memory.inputs(g, chunk), memory.kv, { flash: memory.flash });
-  const embeds = units[0]?.stage.kind === "embed";
-  let x: Tensor | undefined = embeds ? undefined : memory.state(g, chunk.start, chunk.tokens);
-  for (const unit of units) x = unit.stage.build(g, x, memory.weights(g, unit, chunk), ctx);
-  if (!head) {
-    g.expand(g.copy(x as Tensor, memory.state(g, chunk.start, chunk.tokens)));
-    return undefined;
+  const { first, count } = selection;
+  let x: Tensor | undefined;
+  let narrow = false;
+  for (const unit of units) {
+    if (unit.index >= memory.tail && !narrow) {
+      narrow = true;
+      x =
+        x || unit.index === memory.tail
+          ? g.getRows(x ?? memory.state(g, 0, memory.tokens), memory.selected(g, first, count)) // [hidden, count]
+          : memory.state(g, first, count);
+    } else if (!x && unit.stage.kind !== "embed") x = memory.state(g, chunk.start, chunk.tokens);
+    x = unit.stage.build(g, x, memory.weights(g, unit, chunk), ctx);
   }
-  const rows = g.getRows(x as Tensor, memory.selected(g, head.first, head.count)); // [hidden, count]
-  const logits = head.unit.stage.build(g, rows, memory.weights(g, head.unit, chunk), ctx);
-  return g.output(logits);
+  if (units.at(-1)?.stage.kind === "head") return g.output(x as Tensor);
+  const place = narrow ? memory.state(g, first, count) : memory.state(g, chunk.start, chunk.tokens);
+  g.expand(g.copy(x as Tensor, place));
+  return undefined;
 }
 
 /** Headers a graph of `stages` stages over `parts` sequences needs at most, roughly; arenas grow if it is more. */
