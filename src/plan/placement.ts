@@ -6,8 +6,10 @@ export interface UnitSize {
   readonly name: string;
   /** In device memory or RAM, when it stays. */
   readonly resident: number;
-  /** In a slot of the ring, when it streams. */
+  /** In slots of the ring, when it streams. */
   readonly slot: number;
+  /** The largest of those slots: one matrix. */
+  readonly piece: number;
   /** Used by the row: streams through no slot. */
   readonly rowsOnly: boolean;
 }
@@ -30,11 +32,14 @@ export function smallestRing(streamed: readonly UnitSize[]): number {
   return Math.max(0, ...streamed.filter((u) => !u.rowsOnly).map((u) => u.slot));
 }
 
-/** A ring in which the next unit is read while one is computed: two neighbours of the cycle at a time. */
+/**
+ * A ring in which reading goes on while a unit is computed: one unit and one matrix of the next. (A matrix takes longer
+ * to read than a unit to compute, so more would only take memory from units that could stay.)
+ */
 export function fullRing(streamed: readonly UnitSize[]): number {
   const cycle = streamed.filter((u) => !u.rowsOnly);
   if (cycle.length < 2) return smallestRing(cycle);
-  return Math.max(...cycle.map((u, i) => u.slot + (cycle[(i + 1) % cycle.length] as UnitSize).slot));
+  return smallestRing(cycle) + Math.max(...cycle.map((u) => u.piece));
 }
 
 /**
@@ -52,12 +57,12 @@ export function chooseResident(units: readonly UnitSize[], space: number): Choic
   for (const largest of sizes) {
     const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
     const open = units.filter((u) => u.rowsOnly || u.slot <= largest);
-    for (const reserve of [2 * largest, fullRing(open), smallestRing(open)]) {
+    for (const reserve of [fullRing(open), smallestRing(open)]) {
       const left = space - reserve - kept.reduce((sum, u) => sum + u.resident, 0);
       if (left < 0) continue;
       const resident = new Set([...kept.map((u) => u.index), ...fill(open, left)]);
       const rest = units.filter((u) => !resident.has(u.index));
-      // What stays decides which units become neighbours, so the ring it wants is known only now.
+      // What stays decides what the ring must hold, so the ring it wants is known only now.
       const wanted = fullRing(rest);
       const ring = Math.min(wanted, space - residentBytes(units, resident));
       const streamed = rest.reduce((sum, u) => sum + (u.rowsOnly ? 0 : u.slot), 0);

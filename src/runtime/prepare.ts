@@ -19,7 +19,7 @@ import { type LoadProgress, loadStaging, residentSize } from "./loader.ts";
 import { gatheredRowBytes, hasFlashAttention, measureScratch } from "./measure.ts";
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
-import { slotSize, stagingSlot } from "./streamer.ts";
+import { largestSlot, slotSize } from "./streamer.ts";
 
 export interface EngineOptions {
   /** Type of the weights in memory: "auto" keeps the checkpoint's. */
@@ -180,18 +180,38 @@ function unitSizes(
   device: Device,
   cpu: Device,
 ): { gpu: UnitSize[]; cpu: UnitSize[] } {
-  const sizes = (memory: { host: boolean; alignment: number }, slot: (u: Unit) => number): UnitSize[] =>
+  const sizes = (
+    memory: { host: boolean; alignment: number },
+    slot: (u: Unit) => number,
+    piece: (u: Unit) => number,
+  ): UnitSize[] =>
     units.map((u) => ({
       index: u.index,
       name: u.name,
       resident: u.owned.reduce((sum, m) => sum + residentSize(m, memory), 0),
       slot: slot(u),
+      piece: piece(u),
       rowsOnly: u.rowsOnly,
     }));
-  const onCpu = device.kind === "cpu";
+  if (device.kind === "cpu") {
+    return {
+      gpu: [],
+      cpu: sizes(
+        cpu.memory,
+        (u) => slotSize(u, "cpu"),
+        (u) => largestSlot(u, "cpu"),
+      ),
+    };
+  }
+  // On their way to a GPU matrices pass through host memory one by one.
+  const passing = (u: Unit) => largestSlot(u, "cpu");
   return {
-    gpu: onCpu ? [] : sizes(device.memory, (u) => slotSize(u, "gpu")),
-    cpu: sizes(onCpu ? cpu.memory : device.hostMemory, (u) => (onCpu ? slotSize(u, "cpu") : stagingSlot(u))),
+    gpu: sizes(
+      device.memory,
+      (u) => slotSize(u, "gpu"),
+      (u) => largestSlot(u, "gpu"),
+    ),
+    cpu: sizes(device.hostMemory, passing, passing),
   };
 }
 

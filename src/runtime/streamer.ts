@@ -48,16 +48,18 @@ function matrixSlot(m: Matrix, device: "cpu" | "gpu"): number {
   return device === "cpu" ? pieceBound(m.bytes) : Math.ceil(m.bytes / DEVICE_ALIGNMENT) * DEVICE_ALIGNMENT;
 }
 
-/** Bytes of the largest read that passes through host memory on its way to a device. */
-export function stagingSlot(unit: Unit): number {
-  return Math.max(0, ...unit.owned.map((m) => pieceBound(m.bytes)));
+/** Bytes of the largest matrix of a unit in a ring. */
+export function largestSlot(unit: Unit, device: "cpu" | "gpu"): number {
+  return Math.max(0, ...unit.owned.map((m) => matrixSlot(m, device)));
 }
 
 interface Job {
   readonly unit: Unit;
-  readonly span: Span;
-  readonly slots: readonly Slot[];
-  readonly ready: Promise<void>;
+  readonly spans: Span[];
+  readonly slots: Slot[];
+  readonly arrivals: Promise<void>[];
+  /** Settles when all arrivals have; set once every matrix has its slot. */
+  ready: Promise<void>;
 }
 
 export interface StreamerOptions {
@@ -80,6 +82,10 @@ export class Streamer {
   readonly #ring: RingArena;
   readonly #staging: { memory: Allocation; ring: RingArena } | undefined;
   readonly #jobs: Job[] = [];
+  /** The unit whose matrices are being given slots. */
+  #partial: Job | undefined;
+  /** Matrices get slots one by one; in a ring too small for that a unit gets one slot for all. */
+  readonly #oneByOne: boolean;
   readonly #headers = new HeaderArena(4);
   #next = 0;
   #loop: Promise<void> | undefined;
@@ -105,6 +111,9 @@ export class Streamer {
       throw error;
     }
     this.#ring = new RingArena(ring, { tier });
+    const units = options.cycle.map((u) => slotSize(u, device.kind));
+    const pieces = options.cycle.map((u) => largestSlot(u, device.kind));
+    this.#oneByOne = Math.max(0, ...units) + Math.max(0, ...pieces) <= ring;
   }
 
   /** Starts reading, if it is not under way. */
@@ -135,15 +144,18 @@ export class Streamer {
 
   /** Gives the slots of a unit back; its graph must have run. */
   release(job: Job): void {
-    job.span.release();
+    for (const span of job.spans) span.release();
   }
 
   /** Ends all reading, waits for what is in flight, empties the ring and goes back to the start of the cycle. */
   async reset(): Promise<void> {
     this.#stop.abort(new AbortError("the streamer was reset"));
     await this.#loop;
-    await Promise.allSettled(this.#jobs.map((job) => job.ready));
-    for (const job of this.#jobs.splice(0)) job.span.release();
+    const begun = this.#jobs.splice(0);
+    if (this.#partial) begun.push(this.#partial);
+    this.#partial = undefined;
+    await Promise.allSettled(begun.flatMap((job) => job.arrivals));
+    for (const job of begun) this.release(job);
     this.#loop = undefined;
     this.#next = 0;
   }
@@ -163,18 +175,20 @@ export class Streamer {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { cycle, device } = this.#o;
+    const { cycle } = this.#o;
     try {
       while (!signal.aborted) {
         const unit = cycle[this.#next] as Unit;
-        const span = await this.#ring.waitFor(slotSize(unit, device.kind), signal);
-        const job = this.#begin(unit, span, signal);
-        job.ready.catch(() => {}); // acquire reports it; nobody may be waiting yet
+        const job: Job = { unit, spans: [], slots: [], arrivals: [], ready: Promise.resolve() };
+        this.#partial = job;
+        await this.#begin(job, signal);
+        this.#partial = undefined;
+        job.ready = settled(job.arrivals);
+        // With an error there is no use in reading on: acquire reports it, the pass fails and resets.
+        job.ready.catch(() => this.#stop.abort());
         this.#jobs.push(job);
         this.#next = (this.#next + 1) % cycle.length;
         this.#wakeUp();
-        // With an error there is no use in reading on: the pass will fail and reset.
-        void job.ready.catch(() => this.#stop.abort());
       }
     } catch (error) {
       if (!signal.aborted) this.#failure = { error };
@@ -188,31 +202,39 @@ export class Streamer {
     this.#wake = undefined;
   }
 
-  #begin(unit: Unit, span: Span, signal: AbortSignal): Job {
+  /** Finds slots for a unit's matrices as the ring empties, and sets them on their way. */
+  async #begin(job: Job, signal: AbortSignal): Promise<void> {
+    const { device } = this.#o;
+    const sizes = job.unit.owned.map((m) => matrixSlot(m, device.kind));
+    let at = 0;
+    for (const [i, matrix] of job.unit.owned.entries()) {
+      if (this.#oneByOne || i === 0) {
+        const wanted = this.#oneByOne ? (sizes[i] as number) : sizes.reduce((a, b) => a + b, 0);
+        const span = await this.#ring.waitFor(wanted, signal);
+        job.spans.push(span);
+        at = span.offset;
+      }
+      this.streamedBytes += matrix.bytes;
+      const arrival = this.#bring(job, matrix, at, signal);
+      arrival.catch(() => {}); // reported through `ready`
+      job.arrivals.push(arrival);
+      at += sizes[i] as number;
+    }
+  }
+
+  #bring(job: Job, matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
     const { device, residents, sources } = this.#o;
     const { buffer } = this.#memory;
-    const slots: Slot[] = [];
-    const arrivals: Promise<void>[] = [];
-    let at = span.offset;
-    for (const matrix of unit.owned) {
-      this.streamedBytes += matrix.source.bytes;
-      const here = at;
-      at += matrixSlot(matrix, device.kind);
-      if (device.kind === "cpu") {
-        const piece = sources.piece(matrix.source);
-        arrivals.push(this.#read(piece, buffer, here, signal));
-        slots.push(slotAt(matrix, buffer, here + piece.shift, false));
-        continue;
-      }
-      const stays = residents.matrix(matrix);
-      slots.push(slotAt(matrix, buffer, here, stays !== undefined));
-      arrivals.push(
-        stays
-          ? this.#copy(stays.placed.allocation.buffer.address(stays.placed.offset), here, matrix.bytes)
-          : this.#throughStaging(matrix, here, signal),
-      );
+    if (device.kind === "cpu") {
+      const piece = sources.piece(matrix.source);
+      job.slots.push(slotAt(matrix, buffer, at + piece.shift, false));
+      return this.#read(piece, buffer, at, signal);
     }
-    return { unit, span, slots, ready: settled(arrivals) };
+    const stays = residents.matrix(matrix);
+    job.slots.push(slotAt(matrix, buffer, at, stays !== undefined));
+    if (!stays) return this.#throughStaging(matrix, at, signal);
+    const from = stays.placed.allocation.buffer.address(stays.placed.offset);
+    return this.#copy(from, at, matrix.bytes);
   }
 
   #read(piece: Piece, target: NativeBuffer, at: number, signal: AbortSignal): Promise<void> {
