@@ -48,15 +48,16 @@ export class GraphMemory {
   /** Gives every intermediate tensor of a graph its address. Returns whether memory was replaced by a larger piece. */
   place(graph: bigint): boolean {
     const { native } = library();
-    if (!native.ggml_gallocr_alloc_graph(this.#open(), graph)) {
+    const handle = this.#open();
+    // Measuring gives memory back that is too small, so what the graph needs is entered before it is taken.
+    const bytes = this.measure(graph);
+    const held = Number(native.ggml_gallocr_get_buffer_size(handle, 0));
+    const grows = held === 0 || held < bytes;
+    if (grows) this.reserve(graph);
+    if (!native.ggml_gallocr_alloc_graph(handle, graph)) {
       throw new LibraryError("graph memory was refused by the system");
     }
-    // The layout depends on the graph's shape, not only on its size, so a smaller graph may need a little more.
-    const bytes = Number(native.ggml_gallocr_get_buffer_size(this.#open(), 0));
-    if (bytes <= this.#size) return false;
-    this.#account(bytes);
-    this.#size = bytes;
-    return true;
+    return grows;
   }
 
   #open(): bigint {

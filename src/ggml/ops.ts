@@ -35,7 +35,20 @@ export interface RopeParams {
 
 const ROPE_NEOX = 2;
 const PREC_F32 = 10;
-const UNARY = ["sqr", "sqrt", "log", "exp", "tanh", "sigmoid", "silu", "gelu_erf", "relu", "step"] as const;
+const UNARY = [
+  "sqr",
+  "sqrt",
+  "log",
+  "exp",
+  "tanh",
+  "sigmoid",
+  "silu",
+  "gelu_erf",
+  "relu",
+  "step",
+  "abs",
+  "sgn",
+] as const;
 type Unary = (typeof UNARY)[number];
 
 export class Graph extends GraphCore {
@@ -392,12 +405,13 @@ function converts(from: Tensor, to: DType, contiguous: boolean): boolean {
   return !isInteger(to) || (from.dtype === "f32" && to === "i32");
 }
 
-function need(condition: boolean, problem: string): void {
+/** Throws {@link GraphError} unless the condition holds. */
+export function need(condition: boolean, problem: string): void {
   if (!condition) throw new GraphError(problem);
 }
 
 /** Contiguous, and the strides of dimensions of one element say so too: some asserts of ggml read them. */
-function packed(a: Tensor): boolean {
+export function packed(a: Tensor): boolean {
   return contiguousStrides(a.dtype, a.ne).every((n, i) => n === a.nb[i]);
 }
 

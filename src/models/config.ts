@@ -1,6 +1,12 @@
 // Reads config.json key by key with errors that name the key; knows the older and the newer forms of it.
 import { ConfigError } from "../errors.ts";
 
+/** Positions and ids are 32-bit numbers. */
+const MAX_SIZE = 2 ** 31 - 1;
+/** Far beyond any published model. */
+export const MAX_LAYERS = 10_000;
+export const MAX_HEAD_DIM = 65_536;
+
 /** A parsed config.json with typed access. Keys nobody asks for are ignored, as in transformers. */
 export class RawConfig {
   readonly #json: Record<string, unknown>;
@@ -22,11 +28,11 @@ export class RawConfig {
     return this.#json[key];
   }
 
-  /** A positive whole number. */
-  size(key: string, fallback?: number): number {
+  /** A positive whole number, at most `most`: what is sized by it must not fill memory before it is compared. */
+  size(key: string, fallback?: number, most = MAX_SIZE): number {
     const value = this.#get(key, fallback);
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1)
-      this.#bad(key, value, "a whole number above 0");
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1 || value > most)
+      this.#bad(key, value, `a whole number from 1 to ${most}`);
     return value as number;
   }
 
@@ -34,6 +40,13 @@ export class RawConfig {
     const value = this.#get(key, fallback);
     if (typeof value !== "number" || !Number.isFinite(value)) this.#bad(key, value, "a number");
     return value as number;
+  }
+
+  /** A number above 0. */
+  positive(key: string, fallback?: number): number {
+    const value = this.number(key, fallback);
+    if (value <= 0) this.#bad(key, value, "a number above 0");
+    return value;
   }
 
   boolean(key: string, fallback?: boolean): boolean {

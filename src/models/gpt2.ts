@@ -2,6 +2,7 @@
 import { UnsupportedError } from "../errors.ts";
 import { fusedAttention } from "./blocks/attention.ts";
 import { geluErf, geluTanh, layerNorm, plainMlp } from "./blocks/mlp.ts";
+import { MAX_LAYERS } from "./config.ts";
 import type { Family, Stage, WeightSpec } from "./spec.ts";
 
 const none: Record<string, string> = {};
@@ -14,13 +15,13 @@ export const gpt2: Family = {
     const heads = config.size("n_head");
     if (hidden % heads !== 0) config.fail("n_head", `${heads} does not divide ${hidden}`);
     const headDim = hidden / heads;
-    const layers = config.size("n_layer");
+    const layers = config.size("n_layer", undefined, MAX_LAYERS);
     const vocab = config.size("vocab_size");
     const maxPositions = config.size("n_positions", 1024);
     const inner = config.size("n_inner", 4 * hidden);
-    const eps = config.number("layer_norm_epsilon", 1e-5);
+    const eps = config.positive("layer_norm_epsilon", 1e-5);
     const name = config.string("activation_function", "gelu_new");
-    const activation = ACTIVATIONS[name as keyof typeof ACTIVATIONS];
+    const activation = Object.hasOwn(ACTIVATIONS, name) && ACTIVATIONS[name as keyof typeof ACTIVATIONS];
     if (!activation) {
       throw new UnsupportedError(
         `config.json: activation_function "${name}"; supported: ${Object.keys(ACTIVATIONS).join(", ")}`,

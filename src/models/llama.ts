@@ -3,7 +3,7 @@ import { UnsupportedError } from "../errors.ts";
 import { groupedQueryAttention } from "./blocks/attention.ts";
 import { gatedMlp, rmsNorm } from "./blocks/mlp.ts";
 import { readRope } from "./blocks/rope.ts";
-import type { RawConfig } from "./config.ts";
+import { MAX_HEAD_DIM, MAX_LAYERS, type RawConfig } from "./config.ts";
 import type { Family, ModelSpec, Stage, WeightSpec } from "./spec.ts";
 
 /** What families built on Llama's plan say differently. */
@@ -22,12 +22,12 @@ export function llamaSpec(config: RawConfig, variant: LlamaVariant): ModelSpec {
   if (heads % kvHeads !== 0) config.fail("num_key_value_heads", `${kvHeads} does not divide ${heads} heads`);
   if (!config.has("head_dim") && hidden % heads !== 0)
     config.fail("num_attention_heads", `${heads} does not divide ${hidden}`);
-  const headDim = config.size("head_dim", hidden / heads);
+  const headDim = config.size("head_dim", hidden / heads, MAX_HEAD_DIM);
   const intermediate = config.size("intermediate_size");
-  const layers = config.size("num_hidden_layers");
+  const layers = config.size("num_hidden_layers", undefined, MAX_LAYERS);
   const vocab = config.size("vocab_size");
   const maxPositions = config.size("max_position_embeddings", 2048);
-  const eps = config.number("rms_norm_eps", 1e-6);
+  const eps = config.positive("rms_norm_eps", 1e-6);
   const activation = config.string("hidden_act", "silu");
   if (activation !== "silu")
     throw new UnsupportedError(`config.json: hidden_act "${activation}"; supported: silu`);

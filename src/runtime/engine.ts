@@ -10,7 +10,7 @@ import type { Unit } from "../plan/units.ts";
 import type { SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
 import { PassInputs } from "./inputs.ts";
-import { KvCache } from "./kv-cache.ts";
+import { KvCache, kvBytes } from "./kv-cache.ts";
 import type { LoaderContext } from "./loader.ts";
 import { gatheredRowBytes, reserveScratch } from "./measure.ts";
 import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
@@ -140,20 +140,26 @@ export class Engine {
   async ensureCapacity(tokens: number): Promise<void> {
     if (tokens <= this.#kv.capacity) return;
     const { spec, kv_dtype } = this.prepared;
-    const place = kvPlace(this.prepared, this.#parts.ledger);
+    const { ledger } = this.#parts;
+    const place = kvPlace(this.prepared, ledger);
     const previous = this.#kv.capacity;
+    const needed = kvBytes(spec, kv_dtype, tokens);
+    const room = ledger.free(place.tier) + kvBytes(spec, kv_dtype, previous);
+    if (needed > room) {
+      throw new BudgetError(
+        `the KV cache has room for ${previous} tokens and ${tokens} are needed: they take ${formatBytes(needed)} on ` +
+          `${place.tier}, of whose budget ${formatBytes(room)} are left for it; open the model with context_length ` +
+          `${tokens} (--context-length), which keeps fewer weights in memory, or use fewer or shorter sequences`,
+        { tier: place.tier, needed, budget: ledger.budget(place.tier) },
+      );
+    }
     this.#kv.dispose();
     this.prepared.device.forgetBuffers();
     try {
       this.#kv = new KvCache(spec, kv_dtype, tokens, place);
     } catch (error) {
       this.#kv = new KvCache(spec, kv_dtype, previous, place);
-      if (!(error instanceof BudgetError)) throw error;
-      throw new BudgetError(
-        `the KV cache holds ${previous} tokens and ${tokens} are needed: ${error.message}; ` +
-          `open the model with context_length ${tokens} (--context-length), or use fewer or shorter sequences`,
-        error,
-      );
+      throw error;
     }
   }
 
@@ -233,9 +239,11 @@ async function load(
   }
   cleanup.add(() => residents.dispose());
   progress.end();
+  throwIfAborted(options.signal);
 
   const rowSizes = gatheredRowBytes(units);
-  const rows = new RowReader(cpu, ledger, residents, sources, rowSizes, new ReadQueue({ depth: 1 }));
+  const rowQueue = new ReadQueue({ depth: 1, beforeRead: options.beforeRead });
+  const rows = new RowReader(cpu, ledger, residents, sources, rowSizes, rowQueue);
   cleanup.add(() => rows.dispose());
   const inputs = new PassInputs(device, ledger, spec.hidden_size);
   cleanup.add(() => inputs.dispose());

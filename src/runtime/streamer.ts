@@ -87,6 +87,8 @@ export class Streamer {
   /** Matrices get slots one by one; in a ring too small for that a unit gets one slot for all. */
   readonly #oneByOne: boolean;
   readonly #headers = new HeaderArena(4);
+  #cycle: readonly Unit[];
+  #gate: ((unit: Unit) => Promise<void>) | undefined;
   #next = 0;
   #loop: Promise<void> | undefined;
   #stop = new AbortController();
@@ -98,6 +100,7 @@ export class Streamer {
 
   constructor(options: StreamerOptions) {
     this.#o = options;
+    this.#cycle = options.cycle;
     const { device, ledger, ring, staging } = options;
     const tier = device.kind === "gpu" ? "gpu" : "cpu";
     this.#memory = Allocation.take(ledger, tier, device.memory, ring, "streaming ring");
@@ -118,7 +121,7 @@ export class Streamer {
 
   /** Starts reading, if it is not under way. */
   start(): void {
-    if (this.#loop || this.#o.cycle.length === 0) return;
+    if (this.#loop || this.#cycle.length === 0) return;
     this.#stop = new AbortController();
     setMaxListeners(0, this.#stop.signal); // one for every read in the ring
     this.#failure = undefined;
@@ -137,7 +140,10 @@ export class Streamer {
     const job = this.#jobs[0] as Job;
     if (job.unit !== unit)
       throw new Error(`${unit.name} was asked for, ${job.unit.name} is next in the cycle`);
-    await job.ready;
+    // What is read before the one that failed is only aborted: the failure is what there is to say.
+    await job.ready.catch((error: unknown) => {
+      throw this.#failure?.error ?? error;
+    });
     this.#jobs.shift();
     return job;
   }
@@ -154,15 +160,30 @@ export class Streamer {
     const begun = this.#jobs.splice(0);
     if (this.#partial) begun.push(this.#partial);
     this.#partial = undefined;
-    await Promise.allSettled(begun.flatMap((job) => job.arrivals));
+    await Promise.allSettled(begun.flatMap((job) => [...job.arrivals, job.ready]));
     for (const job of begun) this.release(job);
     this.#loop = undefined;
     this.#next = 0;
   }
 
+  /**
+   * Another order of use, from its start: a training step goes through the stages forward and then backward. `gate` is
+   * awaited before a unit is read, so that an update of its weights can be finished first.
+   */
+  async follow(cycle: readonly Unit[], gate?: (unit: Unit) => Promise<void>): Promise<void> {
+    await this.reset();
+    this.#cycle = cycle;
+    this.#gate = gate;
+  }
+
+  /** The order of use that the model was opened with. */
+  get pass(): readonly Unit[] {
+    return this.#o.cycle;
+  }
+
   /** Whether the cycle stands at its start, as a pass needs it. */
   get atStart(): boolean {
-    const first = this.#o.cycle[0];
+    const first = this.#cycle[0];
     return this.#jobs.length > 0 ? this.#jobs[0]?.unit === first : this.#next === 0;
   }
 
@@ -175,17 +196,21 @@ export class Streamer {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { cycle } = this.#o;
+    const cycle = this.#cycle;
     try {
       while (!signal.aborted) {
         const unit = cycle[this.#next] as Unit;
         const job: Job = { unit, spans: [], slots: [], arrivals: [], ready: Promise.resolve() };
         this.#partial = job;
+        await this.#gate?.(unit);
         await this.#begin(job, signal);
         this.#partial = undefined;
         job.ready = settled(job.arrivals);
         // With an error there is no use in reading on: acquire reports it, the pass fails and resets.
-        job.ready.catch(() => this.#stop.abort());
+        job.ready.catch((error: unknown) => {
+          this.#failure ??= { error };
+          this.#stop.abort();
+        });
         this.#jobs.push(job);
         this.#next = (this.#next + 1) % cycle.length;
         this.#wakeUp();

@@ -17,13 +17,13 @@ export interface Rope {
 export function readRope(config: RawConfig, headDim: number, maxPositions: number): Rope {
   const scaling = config.object("rope_parameters") ?? config.object("rope_scaling");
   const theta = scaling?.has("rope_theta")
-    ? scaling.number("rope_theta")
-    : config.number("rope_theta", 10000);
+    ? scaling.positive("rope_theta")
+    : config.positive("rope_theta", 10000);
   const partial = scaling?.has("partial_rotary_factor")
-    ? scaling.number("partial_rotary_factor")
-    : config.number("partial_rotary_factor", 1);
+    ? scaling.positive("partial_rotary_factor")
+    : config.positive("partial_rotary_factor", 1);
   const dims = Math.floor(headDim * partial);
-  if (dims < 2 || dims % 2 !== 0)
+  if (dims < 2 || dims > headDim || dims % 2 !== 0)
     config.fail("partial_rotary_factor", `rotates ${dims} of ${headDim} dimensions`);
   const type = scaling
     ? scaling.string(scaling.has("rope_type") ? "rope_type" : "type", "default")
@@ -58,14 +58,14 @@ function scaled(
   if (type === "default" || !scaling) return { attention: 1 };
   switch (type) {
     case "linear": {
-      const factor = scaling.number("factor");
+      const factor = scaling.positive("factor");
       return { inverse: plain.map((f) => f / factor), attention: 1 };
     }
     case "llama3": {
-      const factor = scaling.number("factor");
-      const low = scaling.number("low_freq_factor");
-      const high = scaling.number("high_freq_factor");
-      const original = scaling.number("original_max_position_embeddings");
+      const factor = scaling.positive("factor");
+      const low = scaling.positive("low_freq_factor");
+      const high = scaling.positive("high_freq_factor");
+      const original = scaling.positive("original_max_position_embeddings");
       const inverse = plain.map((f) => {
         const wavelength = (2 * Math.PI) / f;
         if (wavelength < original / high) return f;
@@ -89,12 +89,12 @@ function yarn(
   plain: Float64Array,
   model: { theta: number; dims: number; maxPositions: number },
 ): Scaled {
-  const original = scaling.number("original_max_position_embeddings", model.maxPositions);
-  const factor = scaling.number("factor", model.maxPositions / original);
+  const original = scaling.positive("original_max_position_embeddings", model.maxPositions);
+  const factor = scaling.positive("factor", model.maxPositions / original);
   const magnitude = (mscale: number) => (factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1);
   const both = scaling.has("mscale") && scaling.has("mscale_all_dim");
   const attention = scaling.has("attention_factor")
-    ? scaling.number("attention_factor")
+    ? scaling.positive("attention_factor")
     : both && scaling.number("mscale") !== 0 && scaling.number("mscale_all_dim") !== 0
       ? magnitude(scaling.number("mscale")) / magnitude(scaling.number("mscale_all_dim"))
       : magnitude(1);
@@ -103,8 +103,8 @@ function yarn(
   const dimension = (rotations: number) =>
     (dims * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
   const truncate = scaling.boolean("truncate", true);
-  let first = dimension(scaling.number("beta_fast", 32));
-  let last = dimension(scaling.number("beta_slow", 1));
+  let first = dimension(scaling.positive("beta_fast", 32));
+  let last = dimension(scaling.positive("beta_slow", 1));
   if (truncate) {
     first = Math.floor(first);
     last = Math.ceil(last);

@@ -1,0 +1,76 @@
+import { describe, expect, test, vi } from "vitest";
+import { AbortError, BudgetError, ConfigError, IoError } from "../errors.ts";
+import { failureOf, ToldInJson } from "./exit-codes.ts";
+import { forTerminal, Interruption, processIo, ReaderLeft, styled, writeJson } from "./io.ts";
+import { Captured, testIo } from "./testing.ts";
+
+describe("what a model writes to a terminal", () => {
+  test("keeps lines, tabs and every language, but no control characters", () => {
+    const terminal = { isTTY: true };
+    expect(forTerminal("a\tb\nздравствуй 世界 🙂", terminal)).toBe("a\tb\nздравствуй 世界 🙂");
+    expect(forTerminal("\x1b]0;title\x07\x1b[2J\x9b2J\r", terminal)).toBe("�]0;title��[2J�2J�");
+  });
+
+  test("is left as it is in a file", () => {
+    expect(forTerminal("\x1b[2J", {})).toBe("\x1b[2J");
+  });
+});
+
+describe("output", () => {
+  test("JSON writes what has no number as null", async () => {
+    const stdout = new Captured();
+    await writeJson(testIo(stdout, new Captured()), { budget: Number.POSITIVE_INFINITY });
+    expect(JSON.parse(stdout.text)).toEqual({ budget: null });
+  });
+
+  test("is not coloured where nobody can see it", () => {
+    expect(styled(new Captured(), "red", "error")).toBe("error");
+  });
+});
+
+describe("exit codes", () => {
+  const never = new AbortController().signal;
+  const budget = new BudgetError("too big", { tier: "cpu", needed: 2, budget: 1 });
+  test.each([
+    [new ConfigError("no"), 2],
+    [budget, 3],
+    [new ToldInJson("too big", { cause: budget }), 3],
+    [new IoError("no"), 1],
+    [new TypeError("a defect"), 1],
+    ["not even an error", 1],
+    [new ReaderLeft(), 0],
+    [new AbortError(new Interruption("SIGINT")), 130],
+    [new AbortError(new Interruption("SIGTERM")), 143],
+  ])("%s -> %d", (error, code) => {
+    expect(failureOf(error, never).exitCode).toBe(code);
+  });
+
+  test("an error of the platform after Ctrl-C is the interrupt", () => {
+    const error = new DOMException("This operation was aborted", "AbortError");
+    expect(failureOf(error, AbortSignal.abort(new Interruption("SIGINT"))).exitCode).toBe(130);
+  });
+
+  test("a real failure while the user was leaving stays a failure", () => {
+    expect(failureOf(new IoError("disk"), AbortSignal.abort(new Interruption("SIGINT"))).exitCode).toBe(1);
+  });
+});
+
+describe("signals", () => {
+  test("the first one asks for an end, the second one is an end, and close() stops listening", () => {
+    const exit = vi.spyOn(process, "exit").mockReturnValue(undefined as never);
+    const listening = process.listenerCount("SIGINT");
+    const io = processIo();
+    try {
+      const send = process.listeners("SIGINT").at(-1) as (signal: NodeJS.Signals) => void;
+      send("SIGINT");
+      expect(io.signal.reason).toEqual(new Interruption("SIGINT"));
+      expect(exit).not.toHaveBeenCalled();
+      send("SIGINT");
+      expect(exit).toHaveBeenCalledWith(130);
+    } finally {
+      io.close();
+      exit.mockRestore();
+    }
+    expect(process.listenerCount("SIGINT")).toBe(listening);
+  });
+});

@@ -1,0 +1,126 @@
+// Regions in memory the tensor library allocates: host RAM and device memory. Copies run on a thread of libuv's pool,
+// in parts, so that an abort is heard.
+import { throwIfAborted } from "../../errors.ts";
+import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
+import type { Device } from "../../ggml/device.ts";
+import { HeaderArena } from "../../ggml/graph.ts";
+import { library, onThread } from "../../ggml/library.ts";
+import { Allocation } from "../allocate.ts";
+import type { Ledger } from "../ledger.ts";
+import { type Backing, ManagedStore } from "./managed.ts";
+
+/** Bytes copied between two looks at the signal. */
+const PART = 16 * 2 ** 20;
+/** Device memory is taken in multiples of this: Vulkan clears whole words only. Bytes. */
+const DEVICE_UNIT = 256;
+
+/** Keeps regions in host RAM, where they can be used in place. */
+export class CpuStore extends ManagedStore {
+  readonly tier = "cpu";
+  readonly #memory: BufferType;
+  readonly #ledger: Ledger;
+
+  /** `memory`: plain host memory, or the pinned host memory of a device. */
+  constructor(options: { memory: BufferType; ledger: Ledger }) {
+    super();
+    this.#memory = options.memory;
+    this.#ledger = options.ledger;
+  }
+
+  protected async take(bytes: number, what: string): Promise<Backing> {
+    const allocation = await zeroed(this.#ledger, "cpu", this.#memory, bytes, what);
+    return {
+      granularity: 1,
+      buffer: allocation.buffer,
+      read: (target, at, offset, length, signal) =>
+        copy("read", allocation.buffer, offset, target, at, length, signal),
+      write: (source, at, offset, length, signal) =>
+        copy("write", allocation.buffer, offset, source, at, length, signal),
+      release: async () => allocation.dispose(),
+    };
+  }
+
+  protected async close(): Promise<void> {}
+}
+
+/**
+ * Keeps regions in the memory of a GPU. Copies run one at a time, as its drivers like them. Free regions with nothing
+ * computing on the device: freeing waits for the graph that runs, and then renews the device's stream.
+ */
+export class GpuStore extends ManagedStore {
+  readonly tier = "gpu";
+  readonly #device: Device;
+  readonly #ledger: Ledger;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(options: { device: Device; ledger: Ledger }) {
+    super();
+    this.#device = options.device;
+    this.#ledger = options.ledger;
+  }
+
+  protected async take(bytes: number, what: string): Promise<Backing> {
+    const allocation = await this.#alone(() => zeroed(this.#ledger, "gpu", this.#device.memory, bytes, what));
+    const { buffer } = allocation;
+    return {
+      granularity: 1,
+      read: (target, at, offset, length, signal) =>
+        this.#alone(() => copy("read", buffer, offset, target, at, length, signal)),
+      write: (source, at, offset, length, signal) =>
+        this.#alone(() => copy("write", buffer, offset, source, at, length, signal)),
+      release: () =>
+        this.#alone(async () => {
+          await this.#device.idle();
+          allocation.dispose();
+          this.#device.forgetBuffers();
+        }),
+    };
+  }
+
+  protected async close(): Promise<void> {
+    await this.#last;
+  }
+
+  #alone<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+}
+
+async function zeroed(ledger: Ledger, tier: "gpu" | "cpu", memory: BufferType, bytes: number, what: string) {
+  const allocation = Allocation.take(ledger, tier, memory, bytes, what);
+  try {
+    await onThread(library().native.ggml_backend_buffer_clear, allocation.buffer.handle, 0);
+    return allocation;
+  } catch (error) {
+    allocation.dispose();
+    throw error;
+  }
+}
+
+/** Between a region's buffer, any device's, and host memory. */
+async function copy(
+  direction: "read" | "write",
+  buffer: NativeBuffer,
+  offset: number,
+  host: NativeBuffer,
+  at: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { native } = library();
+  const move = direction === "read" ? native.ggml_backend_tensor_get : native.ggml_backend_tensor_set;
+  const headers = new HeaderArena(1);
+  try {
+    for (let done = 0; done < length; done += PART) {
+      throwIfAborted(signal);
+      const part = Math.min(PART, length - done);
+      headers.reset();
+      const tensor = headers.bind(buffer, offset + done, "i8", [part]);
+      await onThread(move, tensor.handle, host.address(at + done), 0, part);
+    }
+  } finally {
+    headers.dispose();
+  }
+}

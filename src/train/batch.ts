@@ -1,0 +1,122 @@
+// A micro-batch as the stages see it: flattened ids, positions, the target of every token, and the attention mask.
+import { ConfigError } from "../errors.ts";
+
+/** Ignored by the loss, as in transformers. */
+export const IGNORED = -100;
+
+/** Sequences of one length, as transformers takes them: labels are shifted inside. */
+export interface TrainingBatch {
+  /** [batch, tokens] */
+  readonly input_ids: readonly (readonly number[])[];
+  /** [batch, tokens]; -100 is ignored. */
+  readonly labels: readonly (readonly number[])[];
+  /** [batch, tokens]; default 0, 1, 2 ... */
+  readonly positions?: readonly (readonly number[])[];
+  /** [batch, tokens]; tokens attend within one document only. Default: one document per sequence. */
+  readonly document_ids?: readonly (readonly number[])[];
+}
+
+export interface MicroBatch {
+  readonly sequences: number;
+  /** Tokens of a sequence. */
+  readonly length: number;
+  /** i32 [sequences * length], one sequence after another. */
+  readonly ids: Int32Array;
+  readonly positions: Int32Array;
+  /** Tokens that have a target, ascending, and those targets. */
+  readonly predicting: Int32Array;
+  readonly targets: Int32Array;
+  /** f16 bits [length, length, 1, sequences or 1]: 0 where a token may see, minus infinity elsewhere. */
+  readonly mask: Uint16Array;
+  /** Sequences the mask has: 1 when all share one. */
+  readonly masks: number;
+}
+
+const MINUS_INFINITY = 0xfc00;
+
+/** Flattens and checks a batch. Throws ConfigError that names the row. */
+export function microBatch(
+  batch: TrainingBatch,
+  model: { vocab_size: number; max_positions: number },
+): MicroBatch {
+  const { input_ids, labels, document_ids } = batch;
+  const sequences = input_ids.length;
+  const length = input_ids[0]?.length ?? 0;
+  if (sequences === 0 || length === 0)
+    throw new ConfigError("input_ids: at least one sequence of at least one token is needed");
+  if (length > model.max_positions) {
+    throw new ConfigError(
+      `input_ids: ${length} tokens are more than the model's ${model.max_positions} positions`,
+    );
+  }
+  const rows = (name: string, table: readonly (readonly number[])[]) => {
+    if (table.length !== sequences)
+      throw new ConfigError(`${name}: ${table.length} rows for ${sequences} sequences`);
+    const odd = table.findIndex((row) => row.length !== length);
+    if (odd >= 0)
+      throw new ConfigError(
+        `${name}: row ${odd} has ${table[odd]?.length} entries, row 0 of input_ids has ${length}`,
+      );
+  };
+  rows("input_ids", input_ids);
+  rows("labels", labels);
+  if (batch.positions) rows("positions", batch.positions);
+  if (document_ids) rows("document_ids", document_ids);
+
+  const ids = new Int32Array(sequences * length);
+  const positions = new Int32Array(sequences * length);
+  const predicting: number[] = [];
+  const targets: number[] = [];
+  for (let s = 0; s < sequences; s++) {
+    for (let t = 0; t < length; t++) {
+      const at = s * length + t;
+      ids[at] = token(input_ids[s]?.[t], "input_ids", s, model.vocab_size);
+      positions[at] = batch.positions?.[s]?.[t] ?? t;
+      if ((positions[at] as number) < 0 || (positions[at] as number) >= model.max_positions) {
+        throw new ConfigError(
+          `positions: row ${s} has ${positions[at]}, the model has ${model.max_positions} positions`,
+        );
+      }
+      const target = t + 1 < length ? labels[s]?.[t + 1] : IGNORED;
+      const crosses = document_ids && t + 1 < length && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
+      if (target === IGNORED || crosses) continue;
+      predicting.push(at);
+      targets.push(token(target, "labels", s, model.vocab_size));
+    }
+  }
+  const masks = document_ids ? sequences : 1;
+  return {
+    sequences,
+    length,
+    ids,
+    positions,
+    predicting: Int32Array.from(predicting),
+    targets: Int32Array.from(targets),
+    mask: attentionMask(length, masks, document_ids),
+    masks,
+  };
+}
+
+function token(value: number | undefined, name: string, row: number, vocab: number): number {
+  if (value === undefined || !Number.isInteger(value) || value < 0 || value >= vocab) {
+    throw new ConfigError(`${name}: row ${row}: ${value} is not a token of a vocabulary of ${vocab}`);
+  }
+  return value;
+}
+
+function attentionMask(
+  length: number,
+  masks: number,
+  documents: readonly (readonly number[])[] | undefined,
+): Uint16Array {
+  const mask = new Uint16Array(length * length * masks).fill(MINUS_INFINITY);
+  for (let s = 0; s < masks; s++) {
+    for (let q = 0; q < length; q++) {
+      const row = (s * length + q) * length;
+      for (let k = 0; k <= q; k++) {
+        if (!documents || documents[s]?.[k] === documents[s]?.[q]) mask[row + k] = 0;
+      }
+    }
+  }
+  return mask;
+}

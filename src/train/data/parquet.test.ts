@@ -1,0 +1,121 @@
+// The fixtures are written by DuckDB 1.5 (text.*, completion, messages) and hyparquet-writer 0.17 (groups: 4, 1, 7, 3 rows).
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { openHandles, rejection } from "../../checkpoint/testing.ts";
+import { ConfigError, SpillwayError } from "../../errors.ts";
+import { GROUP_CACHE_BYTES, GroupCache } from "./parquet.ts";
+import { openRows } from "./source.ts";
+import { FIXTURES, jsonl, temporaryFile } from "./testing.ts";
+
+const fixture = (name: string) => join(FIXTURES, "data", name);
+
+describe("Parquet", () => {
+  test.each(["uncompressed", "snappy", "zstd", "gzip", "brotli", "lz4_raw"])(
+    "texts, compression %s",
+    async (codec) => {
+      await using rows = await openRows(fixture(`text.${codec}.parquet`));
+      const read = await Promise.all(Array.from({ length: rows.rows }, (_, i) => rows.read(i)));
+      const texts = ["The fox ran home.", "A bird sang: über 😀!", "", "It was late.\nThe moon rose."];
+      expect(read).toEqual(texts.map((text) => ({ kind: "text", text })));
+    },
+  );
+
+  test("prompts with completions; columns that rows are not made of are not read", async () => {
+    await using rows = await openRows(fixture("completion.parquet"));
+    expect(rows.rows).toBe(9);
+    expect(await rows.read(5)).toEqual({ kind: "completion", prompt: "What is 1 + 2?", completion: " 3" });
+  });
+
+  test("conversations; a row without one is named", async () => {
+    const path = fixture("messages.parquet");
+    await using rows = await openRows(path);
+    expect(await rows.read(0)).toEqual({
+      kind: "chat",
+      tools: null,
+      messages: [
+        { role: "system", content: "Be brief." },
+        { role: "user", content: "Hi" },
+        { role: "assistant", content: "Hello." },
+      ],
+    });
+    expect(String(await rejection(rows.read(2)))).toContain(
+      `${path}: row 3: holds "messages", expected "text"`,
+    );
+  });
+
+  test("rows are found in their row groups, across files", async () => {
+    await using rows = await openRows([fixture("groups.parquet"), fixture("groups.parquet")]);
+    expect(rows.groups?.map((group) => group.rows)).toEqual([4, 1, 7, 3, 4, 1, 7, 3]);
+    for (const row of [0, 3, 4, 5, 11, 12, 14, 15, 29]) {
+      expect(await rows.read(row)).toEqual({ kind: "text", text: `row ${row % 15}` });
+    }
+  });
+
+  test("other columns: the message lists them", async () => {
+    const bytes = Buffer.from(readFileSync(fixture("text.uncompressed.parquet")));
+    for (let at = bytes.indexOf("text"); at !== -1; at = bytes.indexOf("text", at)) bytes.write("body", at);
+    const error = await rejection(openRows(temporaryFile(bytes)));
+    expect(String(error)).toMatch(/has the columns id, body; rows are made of "text"/);
+  });
+
+  test("JSONL beside Parquet is refused", async () => {
+    const path = temporaryFile(jsonl([{ text: "a" }]));
+    expect(String(await rejection(openRows([fixture("groups.parquet"), path])))).toMatch(
+      /is Parquet and .* is not/,
+    );
+    expect(openHandles(dirname(path)) ?? 0).toBe(0);
+  });
+
+  test("whatever is cut off or overwritten: rows, or an error on purpose, and no handle stays open", async () => {
+    const whole = readFileSync(fixture("messages.parquet"));
+    const damage = fc.oneof(
+      fc.record({ at: fc.nat(whole.length - 1), bytes: fc.uint8Array({ minLength: 1, maxLength: 4 }) }),
+      fc.record({ at: fc.nat(whole.length - 1), bytes: fc.constant(undefined) }),
+    );
+    await fc.assert(
+      fc.asyncProperty(damage, async ({ at, bytes }) => {
+        const broken = Buffer.from(bytes === undefined ? whole.subarray(0, at) : whole);
+        if (bytes !== undefined) broken.set(bytes.subarray(0, broken.length - at), at);
+        const path = temporaryFile(broken);
+        try {
+          await using rows = await openRows(path);
+          for (let row = 0; row < Math.min(rows.rows, 5); row++) await rows.read(row);
+        } catch (error) {
+          expect(error).toBeInstanceOf(SpillwayError);
+          expect(String(error)).toContain(path);
+        }
+        expect(openHandles(dirname(path)) ?? 0).toBe(0);
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
+
+describe("GroupCache", () => {
+  const half = GROUP_CACHE_BYTES / 2;
+
+  test("keeps the groups used last, as many as fit", async () => {
+    const cache = new GroupCache();
+    const decoded: string[] = [];
+    const use = (key: string, bytes: number) =>
+      cache.get(key, bytes, async () => {
+        decoded.push(key);
+        return [key];
+      });
+    for (const key of ["a", "b", "a", "c", "a", "b"]) await use(key, half);
+    expect(decoded).toEqual(["a", "b", "c", "b"]); // c took the place of b, a had been used since
+    await use("huge", 10 * half);
+    await use("huge", 10 * half);
+    await use("a", half);
+    expect(decoded).toEqual(["a", "b", "c", "b", "huge", "a"]);
+  });
+
+  test("a failure is not kept", async () => {
+    const cache = new GroupCache();
+    const fail = () => Promise.reject(new ConfigError("broken"));
+    expect(await rejection(cache.get("a", 1, fail))).toBeInstanceOf(ConfigError);
+    expect(await cache.get("a", 1, async () => ["fine"])).toEqual(["fine"]);
+  });
+});

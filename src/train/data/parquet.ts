@@ -1,0 +1,228 @@
+// One Parquet file (https://parquet.apache.org/docs/file-format), read a row group at a time and only the columns that
+// rows are made of. Decoding is hyparquet's; here are bounds, the cache, and errors that name the file.
+import { type FileHandle, open } from "node:fs/promises";
+import type { FileMetaData } from "hyparquet";
+import { readExactly, readFailure } from "../../checkpoint/files.ts";
+import { ConfigError, SpillwayError, throwIfAborted, UnsupportedError } from "../../errors.ts";
+import { formatBytes } from "../../memory/sizes.ts";
+import { badRow, parseRow, ROW_COLUMNS, type Row, type RowProblem } from "./row.ts";
+import { numbered, type RowFile, type RowGroup } from "./row-file.ts";
+
+/** Decoded groups kept: the order of a shuffled epoch moves in windows of this size (order.ts). */
+export const GROUP_CACHE_BYTES = 64 * 2 ** 20;
+/** The largest row group that is decoded, bytes of the columns in use. */
+const MAX_GROUP_BYTES = 512 * 2 ** 20;
+
+type Hyparquet = typeof import("hyparquet");
+
+/**
+ * Opens the file and reads its footer; keeps it open until `close`.
+ * Throws ConfigError if it is malformed or has no column rows are made of, UnsupportedError for a row group over 512 MiB,
+ * IoError, AbortError.
+ */
+export async function openParquet(path: string, cache: GroupCache, signal?: AbortSignal): Promise<RowFile> {
+  throwIfAborted(signal);
+  const library = await import("hyparquet"); // here, so that those who have no such files do not wait for it
+  const handle = await open(path, "r").catch((error: unknown) => {
+    throw readFailure(error, path);
+  });
+  try {
+    const { size } = await handle.stat();
+    const file = new Bytes(handle, path, size);
+    let metadata: FileMetaData;
+    try {
+      metadata = await library.parquetMetadataAsync(file, { geoparquet: false });
+    } catch (error) {
+      throw malformed(error, path, "its footer");
+    }
+    const columns = usedColumns(library, metadata, path);
+    return new ParquetFile(library, file, metadata, columns, groupsOf(metadata, columns, path), cache);
+  } catch (error) {
+    await handle.close();
+    throw readFailure(error, path);
+  }
+}
+
+function usedColumns(library: Hyparquet, metadata: FileMetaData, path: string): string[] {
+  let names: string[];
+  try {
+    names = library.parquetSchema(metadata).children.map(({ element }) => element.name);
+  } catch (error) {
+    throw malformed(error, path, "its schema");
+  }
+  const used = ROW_COLUMNS.filter((name) => names.includes(name));
+  if (
+    used.includes("text") ||
+    used.includes("messages") ||
+    (used.includes("prompt") && used.includes("completion"))
+  )
+    return used;
+  throw new ConfigError(
+    `${path}: has the columns ${names.slice(0, 16).join(", ") || "(none)"}; rows are made of "text", "prompt" with ` +
+      '"completion", or "messages": rename the columns',
+  );
+}
+
+function groupsOf(metadata: FileMetaData, columns: readonly string[], path: string): RowGroup[] {
+  return metadata.row_groups.map((group, i) => {
+    const rows = Number(group.num_rows);
+    let bytes = 0;
+    for (const { meta_data: column } of group.columns) {
+      if (column === undefined || columns.includes(column.path_in_schema[0] ?? ""))
+        bytes += Number(column?.total_uncompressed_size ?? 0n);
+    }
+    if (!Number.isSafeInteger(rows) || rows < 0 || !Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new ConfigError(
+        `${path}: row group ${i} claims ${rows} rows of ${bytes} bytes: the file is malformed`,
+      );
+    }
+    if (bytes > MAX_GROUP_BYTES) {
+      throw new UnsupportedError(
+        `${path}: row group ${i} is ${formatBytes(bytes)}, and a group is decoded whole, up to ` +
+          `${formatBytes(MAX_GROUP_BYTES)}: write the file with smaller row groups (row_group_size in pyarrow)`,
+      );
+    }
+    return { rows, bytes };
+  });
+}
+
+class ParquetFile implements RowFile {
+  readonly path: string;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly groups: readonly RowGroup[];
+  readonly #library: Hyparquet;
+  readonly #file: Bytes;
+  readonly #metadata: FileMetaData;
+  readonly #columns: string[];
+  readonly #cache: GroupCache;
+  /** Number of the first row of each group. */
+  readonly #starts: readonly number[];
+
+  constructor(
+    library: Hyparquet,
+    file: Bytes,
+    metadata: FileMetaData,
+    columns: string[],
+    groups: readonly RowGroup[],
+    cache: GroupCache,
+  ) {
+    this.#library = library;
+    this.#file = file;
+    this.#metadata = metadata;
+    this.#columns = columns;
+    this.#cache = cache;
+    this.path = file.path;
+    this.bytes = file.byteLength;
+    this.groups = groups;
+    const { starts, rows } = numbered(groups);
+    this.#starts = starts;
+    this.rows = rows;
+  }
+
+  async read(row: number): Promise<Row | RowProblem> {
+    const group = this.#starts.findLastIndex((start) => start <= row);
+    const start = this.#starts[group]!;
+    const { rows, bytes } = this.groups[group]!;
+    const decoded = await this.#cache.get(`${group} ${this.path}`, bytes, () =>
+      this.#decode(group, start, rows),
+    );
+    return parseRow(decoded[row - start]);
+  }
+
+  async locate(row: number): Promise<string> {
+    return `${this.path}: row ${row + 1}`;
+  }
+
+  async close(): Promise<void> {
+    await this.#file.handle.close();
+  }
+
+  async #decode(group: number, start: number, rows: number): Promise<readonly unknown[]> {
+    const { compressors } = await import("hyparquet-compressors");
+    let decoded: readonly unknown[];
+    try {
+      decoded = await this.#library.parquetReadObjects({
+        file: this.#file,
+        metadata: this.#metadata,
+        columns: this.#columns,
+        rowStart: start,
+        rowEnd: start + rows,
+        compressors,
+        parsers: { stringFromBytes },
+      });
+    } catch (error) {
+      throw malformed(error, this.path, `row group ${group}`);
+    }
+    if (decoded.length === rows) return decoded;
+    throw badRow(this.path, `row group ${group} holds ${decoded.length} rows, the footer says ${rows}`);
+  }
+}
+
+/** Strings are UTF-8; another encoding would otherwise be learned as U+FFFD. */
+function stringFromBytes(bytes: Uint8Array | undefined): string | undefined {
+  return bytes && utf8.decode(bytes);
+}
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+function malformed(error: unknown, path: string, what: string): unknown {
+  if (error instanceof SpillwayError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new ConfigError(`${path}: ${what} cannot be read (${reason})`, { cause: error });
+}
+
+/** The file as hyparquet asks for it, with every range checked against the file: the numbers come from the file itself. */
+class Bytes {
+  readonly handle: FileHandle;
+  readonly path: string;
+  readonly byteLength: number;
+
+  constructor(handle: FileHandle, path: string, byteLength: number) {
+    this.handle = handle;
+    this.path = path;
+    this.byteLength = byteLength;
+  }
+
+  async slice(start: number, end = this.byteLength): Promise<ArrayBuffer> {
+    if (!(start >= 0 && start <= end && end <= this.byteLength)) {
+      throw new RangeError(
+        `bytes ${start} to ${end} of ${this.byteLength} are asked for: the file is cut short`,
+      );
+    }
+    if (end - start > MAX_GROUP_BYTES) throw new RangeError(`a range of ${end - start} bytes is asked for`);
+    const into = new Uint8Array(end - start);
+    await readExactly(this.handle, into, start, this.path);
+    return into.buffer;
+  }
+}
+
+/** Decoded row groups of all files, the latest ones used, up to {@link GROUP_CACHE_BYTES} or one that is larger. */
+export class GroupCache {
+  readonly #kept = new Map<string, { readonly bytes: number; readonly rows: Promise<readonly unknown[]> }>();
+  #bytes = 0;
+
+  get(key: string, bytes: number, decode: () => Promise<readonly unknown[]>): Promise<readonly unknown[]> {
+    const known = this.#kept.get(key);
+    if (known !== undefined) {
+      this.#kept.delete(key); // to the end: the map's order is that of use
+      this.#kept.set(key, known);
+      return known.rows;
+    }
+    for (const [oldest] of this.#kept) {
+      if (this.#bytes + bytes <= GROUP_CACHE_BYTES) break;
+      this.#drop(oldest);
+    }
+    const rows = decode();
+    rows.catch(() => this.#drop(key)); // whoever asked gets the error; the next one tries again
+    this.#kept.set(key, { bytes, rows });
+    this.#bytes += bytes;
+    return rows;
+  }
+
+  #drop(key: string): void {
+    const entry = this.#kept.get(key);
+    if (entry === undefined) return;
+    this.#kept.delete(key);
+    this.#bytes -= entry.bytes;
+  }
+}

@@ -1,0 +1,114 @@
+// Forward and backward of one stage as graphs of their own: backward computes the stage again from its input and asks
+// the rules for gradients. Adds operations to a graph; allocates nothing and runs nothing.
+import { ConfigError } from "../errors.ts";
+import { backward } from "../ggml/gradients.ts";
+import type { TapeEntry } from "../ggml/graph.ts";
+import type { Graph } from "../ggml/ops.ts";
+import type { Tensor } from "../ggml/tensor.ts";
+import type { Stage, StageContext, Weights } from "../models/spec.ts";
+
+/**
+ * Tensors by the keys of `stage.weights` and `stage.constants`, laid out as in the checkpoint: ggml's dimensions are the
+ * shape reversed, also of weights a family stores transposed. Types may be f32, f16, bf16 or (without gradients) any.
+ */
+export type Parameters = Readonly<Record<string, Tensor>>;
+
+/** What a stage is computed from. */
+export interface StageInput {
+  /** f32 [hidden, tokens]; the first stage has none. */
+  readonly x?: Tensor | undefined;
+  /** i32 [tokens], for stages with tables of tokens. */
+  readonly ids?: Tensor | undefined;
+  readonly parameters: Parameters;
+  /** Rows of tables that were gathered elsewhere, by key: f32 [width, tokens]. They stand for the table. */
+  readonly gathered?: Parameters;
+}
+
+/** Which gradients are asked for. */
+export interface Wanted {
+  /** Keys of parameters, or of gathered rows. */
+  readonly parameters: readonly string[];
+  /** That of the stage's input. */
+  readonly x: boolean;
+}
+
+/** f32, each in the shape of what it is the gradient of. */
+export interface StageGradients {
+  readonly x: Tensor | undefined;
+  readonly parameters: Readonly<Record<string, Tensor>>;
+}
+
+/** The stage's result: hidden states f32 [hidden, tokens], or logits [vocab, tokens]. */
+export function stageForward(g: Graph, stage: Stage, input: StageInput, ctx: StageContext): Tensor {
+  return stage.build(g, input.x, stageWeights(g, stage, input, ctx), ctx);
+}
+
+/** Gradients of the stage from `dy`, the gradient of its result. What of the result no gradient needs is not computed. */
+export function stageBackward(
+  g: Graph,
+  stage: Stage,
+  input: StageInput,
+  ctx: StageContext,
+  dy: Tensor,
+  wanted: Wanted,
+): StageGradients {
+  const { tape, result } = recorded(g, () => stageForward(g, stage, input, ctx));
+  return stageGradients(g, tape, input, result, dy, wanted);
+}
+
+/** Builds with the tape on. */
+export function recorded(g: Graph, build: () => Tensor): { tape: readonly TapeEntry[]; result: Tensor } {
+  const before = g.tape;
+  const tape: TapeEntry[] = [];
+  g.tape = tape;
+  try {
+    return { tape, result: build() };
+  } finally {
+    g.tape = before;
+  }
+}
+
+/** What a recorded stage's inputs get from `dy`, the gradient of its result. */
+export function stageGradients(
+  g: Graph,
+  tape: readonly TapeEntry[],
+  input: StageInput,
+  result: Tensor,
+  dy: Tensor,
+  wanted: Wanted,
+): StageGradients {
+  const targets = new Map(wanted.parameters.map((key) => [key, held(input, key)]));
+  const x = wanted.x ? input.x : undefined;
+  if (wanted.x && !x) throw new ConfigError("a stage without an input has no gradient of its input");
+  const gradients = backward(
+    g,
+    tape,
+    new Map([[result, dy]]),
+    new Set([...targets.values(), ...(x ? [x] : [])]),
+  );
+  const parameters: Record<string, Tensor> = {};
+  for (const [key, tensor] of targets) parameters[key] = gradients.get(tensor) as Tensor;
+  return { x: x && gradients.get(x), parameters };
+}
+
+/** What `stage.build` takes: tables' rows of this batch, and stored transposes turned round. */
+function stageWeights(g: Graph, stage: Stage, input: StageInput, ctx: StageContext): Weights {
+  const weights: Record<string, Tensor> = {};
+  for (const [key, { rows, transposed }] of Object.entries(stage.weights)) {
+    const tensor = held(input, key);
+    if (rows && !input.gathered?.[key]) {
+      const ids = rows === "tokens" ? input.ids : ctx.positions;
+      if (!ids) throw new ConfigError(`${stage.name}: token ids are needed for the rows of ${key}`);
+      weights[key] = g.getRows(tensor, ids); // f32 [width, tokens]
+    } else weights[key] = transposed ? g.cont(g.transpose(tensor)) : tensor;
+  }
+  for (const key of Object.keys(stage.constants ?? {})) weights[key] = held(input, key);
+  return weights;
+}
+
+function held({ parameters, gathered }: StageInput, key: string): Tensor {
+  const tensor = gathered?.[key] ?? parameters[key];
+  if (!tensor)
+    throw new ConfigError(`there is no parameter "${key}"; there are: ${Object.keys(parameters).join(", ")}`);
+  return tensor;
+}
