@@ -1,6 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { GraphError } from "../errors.ts";
-import { Device, findDevice, listDevices } from "./device.ts";
 import { CASES } from "./gradients/cases.ts";
 import { RULES } from "./gradients/rules.ts";
 import {
@@ -9,14 +8,14 @@ import {
   type Given,
   gradientGraph,
   gradientsOf,
+  type Inputs,
   numeric,
-  randomNumbers,
+  onCpu,
+  projected,
   relativeDifference,
-  resultSize,
+  TestGpu,
 } from "./gradients/testing.ts";
 import { backward } from "./gradients.ts";
-import type { Graph } from "./ops.ts";
-import type { Tensor } from "./tensor.ts";
 
 /**
  * The step of central differences. Their error is h^2 / 6 times the third derivative, below 20 here, plus the rounding of
@@ -24,129 +23,145 @@ import type { Tensor } from "./tensor.ts";
  */
 const STEP = 2 ** -7;
 const NUMERIC_TOLERANCE = 1e-3;
-/** Kernels of two devices sum in another order and take exp and tanh from other libraries. */
-const KERNEL_TOLERANCE = 2e-5;
-/** Other GPUs may round operands of products to 10 bits (TF32), whatever is asked for. */
-const TENSOR_CORE_TOLERANCE = 3e-3;
-
-const cpu = () => Device.open(findDevice("cpu"), { threads: 1 });
-
-/** Weights of the elements of a result in the number that is differentiated: multiples of 1/8 from -1 to 1. */
-function directionFor(device: Device, c: Case): Given {
-  const next = randomNumbers(11);
-  const size = resultSize(device, c);
-  return {
-    dims: [size],
-    values: Float32Array.from({ length: size }, () => (Math.floor(next() * 17) - 8) / 8),
-  };
-}
-
-/** The same function with its result as a vector, so that the direction's shape is known. */
-function flat(c: Case): Case {
-  return {
-    ...c,
-    build: (g, t) => {
-      const result = c.build(g, t);
-      return g.reshape(result.contiguous ? result : g.cont(result), result.elements);
-    },
-  };
-}
 
 describe("every rule agrees with central differences", () => {
-  test.each(CASES.map((c) => [c.name, c] as const))("%s", async (_name, named) => {
-    const device = cpu();
-    try {
-      const c = flat(named);
-      const direction = directionFor(device, c);
-      const gradients = await gradientsOf(device, c, direction);
-      const expected = await numeric(device, c, direction, named.h ?? STEP);
+  test.each(CASES.map((c) => [c.name, c] as const))("%s", (_name, c) =>
+    onCpu(async (device) => {
+      const { flat, direction } = projected(device, c);
+      const gradients = await gradientsOf(device, flat, direction);
+      const expected = await numeric(device, flat, direction, c.h ?? STEP);
       for (const name of c.wanted) {
         expect(relativeDifference(gradients[name]!, expected[name]!), name).toBeLessThan(NUMERIC_TOLERANCE);
       }
-    } finally {
-      await device.dispose();
-    }
-  });
+    }),
+  );
 
-  test("and no rule is left out", () => {
-    const recorded = new Set<string>();
-    const device = cpu();
-    for (const c of CASES) {
-      new Evaluation(device, c.inputs, (g, t) => {
-        g.tape = [];
-        const result = g.cont(c.build(g, t));
-        for (const { op } of g.tape) recorded.add(op);
-        return { result };
-      }).dispose();
-    }
-    expect([...Object.keys(RULES)].filter((op) => !recorded.has(op))).toEqual([]);
-  });
+  test("and no rule is left out", () =>
+    onCpu((device) => {
+      const recorded = new Set<string>();
+      for (const c of CASES) {
+        new Evaluation(device, c.inputs, (g, t) => {
+          g.tape = [];
+          c.build(g, t);
+          for (const { op } of g.tape) recorded.add(op);
+          return {};
+        }).dispose();
+      }
+      expect(Object.keys(RULES).filter((op) => !recorded.has(op))).toEqual([]);
+    }));
 });
 
 describe("a GPU gives the CPU's gradients", () => {
-  // Read when the GPU backend is loaded: without it Vulkan rounds what it multiplies to halves.
-  process.env.GGML_VK_DISABLE_F16 = "1";
-  const info = listDevices().find((d) => d.kind === "gpu");
-  if (!info) console.log("gradients on a GPU: skipped, the tensor library reports no GPU device");
-  test.runIf(process.env.SPILLWAY_TEST_GPU === "1")("there is one", () => expect(info).toBeDefined());
-
-  // Memory is given back only after the device: see Device.forgetBuffers.
-  const held: Evaluation[] = [];
-  let gpu: Device;
-  beforeAll(() => {
-    if (info) gpu = Device.open(info, { threads: 1 });
-  });
-  afterAll(async () => {
-    await gpu?.dispose();
-    for (const evaluation of held) evaluation.dispose();
-  });
+  const gpu = TestGpu.find("gradients");
+  afterAll(() => gpu?.dispose());
 
   const cases = CASES.filter((c) => !c.cpuOnly).map((c) => [c.name, c] as const);
-  test.skipIf(!info).each(cases)("%s", async (_name, named) => {
-    const c = flat(named);
-    const device = cpu();
-    try {
-      const inputs = { ...c.inputs, direction: directionFor(device, c) };
-      const expected = await gradientsOf(device, c, inputs.direction);
-      const evaluation = new Evaluation(gpu, inputs, gradientGraph(c));
-      held.push(evaluation);
-      const gradients = await evaluation.run(inputs);
-      const tolerance = info?.name.startsWith("vulkan") ? KERNEL_TOLERANCE : TENSOR_CORE_TOLERANCE;
+  test.skipIf(!gpu).each(cases)("%s", (_name, c) =>
+    onCpu(async (device) => {
+      const { flat, direction } = projected(device, c);
+      const expected = await gradientsOf(device, flat, direction);
+      const gradients = await gpu!.evaluate({ ...c.inputs, direction }, gradientGraph(flat));
       for (const name of c.wanted) {
-        expect(relativeDifference(gradients[name]!, expected[name]!), name).toBeLessThan(tolerance);
+        expect(relativeDifference(gradients[name]!, expected[name]!), name).toBeLessThan(gpu!.tolerance);
       }
-    } finally {
-      await device.dispose();
-    }
-  });
+    }),
+  );
+});
+
+const a: Given = { dims: [8, 2], values: new Float32Array(16).fill(1) };
+
+describe("only what is asked for is computed", () => {
+  test("operations that lead to no wanted tensor get no gradient", () =>
+    onCpu((device) => {
+      const count = (wanted: string[]) => {
+        let added = 0;
+        new Evaluation(device, { a, b: a }, (g, t) => {
+          g.tape = [];
+          const y = g.mul(g.unary("exp", g.unary("sqr", t.a!)), t.b!);
+          const tape = g.tape;
+          g.tape = undefined;
+          const node = g.node.bind(g);
+          g.node = (...args) => {
+            added++;
+            return node(...args);
+          };
+          backward(g, tape, new Map([[y, y]]), new Set(wanted.map((name) => t[name]!)));
+          return { y };
+        }).dispose();
+        return added;
+      };
+      expect(count([])).toBe(0);
+      expect(count(["b"])).toBe(1); // dy exp(a^2)
+      expect(count(["a"])).toBe(4); // dy b, times exp, times a, times 2
+    }));
+
+  test("the tape is not written to, and on again afterwards", () =>
+    onCpu((device) => {
+      new Evaluation(device, { a }, (g, t) => {
+        g.tape = [];
+        const y = g.unary("sqr", t.a!);
+        const gradients = backward(g, g.tape, new Map([[y, y]]), new Set([t.a!]));
+        expect(g.tape.map(({ op }) => op)).toEqual(["sqr"]);
+        return { gradient: gradients.get(t.a!)! };
+      }).dispose();
+    }));
+
+  test("a gradient that is a result keeps its memory though others are computed from it", () =>
+    onCpu(async (device) => {
+      // The sum's gradient is a reshaped view: the first operand gets it as it is, the second's is derived from it.
+      const b: Given = { dims: [2], values: new Float32Array(2) };
+      const flat: Given = { dims: [16], values: Float32Array.from({ length: 16 }, (_, i) => i) };
+      const evaluation = new Evaluation(device, { a, b, flat }, (g, t) => {
+        g.tape = [];
+        const repeated = g.repeat(g.repeat(g.repeat(t.b!, [4]), [8]), [8, 2]);
+        const y = g.reshape(g.add(t.a!, repeated), 16);
+        const gradients = backward(g, g.tape, new Map([[y, g.scale(t.flat!, 2)]]), new Set([t.a!, t.b!]));
+        return { a: gradients.get(t.a!)!, b: gradients.get(t.b!)! };
+      });
+      const results = await evaluation.run({ a, b, flat });
+      evaluation.dispose();
+      expect([...results.a!]).toEqual(Array.from({ length: 16 }, (_, i) => 2 * i));
+      expect([...results.b!]).toEqual([112, 128]);
+    }));
+
+  test("a way on which nothing comes back gives zeros", () =>
+    onCpu(async (device) => {
+      const c: Case = {
+        inputs: { a },
+        wanted: ["a"],
+        build: (g, t) => g.unary("sqr", g.unary("step", t.a!)),
+      };
+      const gradients = await gradientsOf(device, c, { ...a, values: new Float32Array(16).fill(1) });
+      expect([...gradients.a!]).toEqual(new Array(16).fill(0));
+    }));
 });
 
 describe("what cannot be differentiated", () => {
   /** Builds on a graph with the tape on, then asks for the gradient of "a" with the result as its own seed. */
-  function gradientOf(c: Case, wanted = "a"): void {
-    const device = cpu();
-    new Evaluation(device, c.inputs, (g, t) => {
-      g.tape = [];
-      const result = c.build(g, t);
-      backward(g, g.tape, new Map([[result, result]]), new Set([t[wanted] as Tensor]));
-      return { result };
-    }).dispose();
-  }
-  const a: Given = { dims: [8, 2], values: new Float32Array(16) };
+  const gradientOfA = (inputs: Inputs, build: Case["build"]) =>
+    onCpu((device) =>
+      new Evaluation(device, inputs, (g, t) => {
+        g.tape = [];
+        const result = build(g, t);
+        backward(g, g.tape, new Map([[result, result]]), new Set([t.a!]));
+        return { result };
+      }).dispose(),
+    );
   const ids: Given = { dims: [2], values: new Int32Array(2) };
-  const half: Given = { dims: [8, 8], values: new Float32Array(64), dtype: "f16" };
+  const square: Given = { dims: [2, 2], values: new Float32Array(4) };
+  const heads: Given = { dims: [8, 8], values: new Float32Array(64) };
 
-  test.each<[string, Record<string, Given>, (g: Graph, t: Record<string, Tensor>) => Tensor, RegExp]>([
+  test.each<[string, Inputs, Case["build"], RegExp]>([
     [
       "attention without stored products",
-      { a: { ...half, dtype: "f32" }, k: half },
+      { a: heads, k: { ...heads, dtype: "f16" } },
       (g, t) => g.flashAttention(t.a!, t.k!, t.k!, undefined, 1),
       /flash_attn has no gradient for its inputs \(a f32\[8, 8, 1, 1\]\)/,
     ],
     ["a copy into other memory", { a, b: a }, (g, t) => g.copy(t.a!, t.b!), /cpy has no gradient/],
     [
       "a mask",
-      { a: { dims: [2, 2], values: new Float32Array(4) }, b: { dims: [2, 2], values: new Float32Array(4) } },
+      { a: square, b: square },
       (g, t) => g.softMax(t.b!, t.a!, 1),
       /soft_max has no gradient for its input 1/,
     ],
@@ -160,7 +175,7 @@ describe("what cannot be differentiated", () => {
       "what the result does not depend on",
       { a, b: a },
       (g, t) => g.unary("sqr", t.b!),
-      /no recorded operation leads from/,
+      /no recorded operation leads from a f32/,
     ],
     [
       "a view whose rows overlap",
@@ -174,20 +189,19 @@ describe("what cannot be differentiated", () => {
       (g, t) => g.cont(g.view(g.view(t.a!, [4, 2], [32], 0), [6], [], 0)),
       /rows of view f32\[6, 1, 1, 1\] are not within rows/,
     ],
-  ])("%s", (_name, inputs, build, message) => {
-    const c: Case = { inputs, wanted: ["a"], build };
-    expect(() => gradientOf(c)).toThrow(GraphError);
-    expect(() => gradientOf(c)).toThrow(message);
+  ])("%s", async (_name, inputs, build, message) => {
+    await expect(gradientOfA(inputs, build)).rejects.toThrow(GraphError);
+    await expect(gradientOfA(inputs, build)).rejects.toThrow(message);
   });
 
-  test("a seed of another shape", () => {
-    const device = cpu();
-    expect(
-      () =>
+  test("a seed of another shape", async () => {
+    const seeding = onCpu(
+      (device) =>
         new Evaluation(device, { a }, (g, t) => {
           backward(g, [], new Map([[t.a!, g.sumRows(t.a!)]]), new Set([t.a!]));
           return {};
         }),
-    ).toThrow(/gradient of a f32\[8, 2, 1, 1\] must be f32 of its shape/);
+    );
+    await expect(seeding).rejects.toThrow(/gradient of a f32\[8, 2, 1, 1\] must be f32 of its shape/);
   });
 });

@@ -69,16 +69,16 @@ export class Graph extends GraphCore {
   }
 
   #binary(op: "add" | "sub" | "mul" | "div", a: Tensor, b: Tensor): Tensor {
-    need(a.dtype === "f32" && b.dtype === "f32", `${op}: both must be f32: ${a}, ${b}`);
-    need(canRepeat(b, a), `${op}: ${b} cannot be repeated to ${a}`);
-    need(a.contiguousRows && b.contiguousRows, `${op}: rows must be contiguous: ${a}, ${b}`);
+    need(a.dtype === "f32" && b.dtype === "f32", () => `${op}: both must be f32: ${a}, ${b}`);
+    need(canRepeat(b, a), () => `${op}: ${b} cannot be repeated to ${a}`);
+    need(a.contiguousRows && b.contiguousRows, () => `${op}: rows must be contiguous: ${a}, ${b}`);
     const { native } = library();
     return this.node(op, this.#call(native[`ggml_${op}`], a.handle, b.handle), "f32", a.ne, [a, b]);
   }
 
   /** a * scale + bias */
   scale(a: Tensor, scale: number, bias = 0): Tensor {
-    need(a.dtype === "f32" && packed(a), `scale: f32 and contiguous: ${a}`);
+    need(a.dtype === "f32" && packed(a), () => `scale: f32 and contiguous: ${a}`);
     const { native } = library();
     return this.node("scale", this.#call(native.ggml_scale_bias, a.handle, scale, bias), "f32", a.ne, [a], {
       scale,
@@ -87,7 +87,7 @@ export class Graph extends GraphCore {
   }
 
   unary(op: Unary, a: Tensor): Tensor {
-    need(a.dtype === "f32" && a.contiguous, `${op}: f32 and contiguous: ${a}`);
+    need(a.dtype === "f32" && a.contiguous, () => `${op}: f32 and contiguous: ${a}`);
     const { native } = library();
     return this.node(op, this.#call(native[`ggml_${op}`], a.handle), "f32", a.ne, [a]);
   }
@@ -96,9 +96,9 @@ export class Graph extends GraphCore {
   swiglu(gate: Tensor, up: Tensor): Tensor {
     need(
       gate.dtype === "f32" && up.dtype === "f32" && sameShape(gate, up),
-      `swiglu: f32 of one shape: ${gate}, ${up}`,
+      () => `swiglu: f32 of one shape: ${gate}, ${up}`,
     );
-    need(packed(gate) && packed(up), `swiglu: contiguous: ${gate}, ${up}`);
+    need(packed(gate) && packed(up), () => `swiglu: contiguous: ${gate}, ${up}`);
     const { native } = library();
     return this.node("swiglu", this.#call(native.ggml_swiglu_split, gate.handle, up.handle), "f32", gate.ne, [
       gate,
@@ -118,15 +118,15 @@ export class Graph extends GraphCore {
   }
 
   #norm(op: "norm" | "rms_norm", a: Tensor, eps: number): Tensor {
-    need(a.dtype === "f32" && a.contiguousRows, `${op}: f32 with contiguous rows: ${a}`);
-    need(eps >= 0 && Number.isFinite(eps), `${op}: eps ${eps}`);
+    need(a.dtype === "f32" && a.contiguousRows, () => `${op}: f32 with contiguous rows: ${a}`);
+    need(eps >= 0 && Number.isFinite(eps), () => `${op}: eps ${eps}`);
     const { native } = library();
     return this.node(op, this.#call(native[`ggml_${op}`], a.handle, eps), "f32", a.ne, [a], { eps });
   }
 
   /** [n, m] -> [1, m]: the sum of each row. */
   sumRows(a: Tensor): Tensor {
-    need(a.dtype === "f32" && a.contiguousRows, `sum_rows: f32 with contiguous rows: ${a}`);
+    need(a.dtype === "f32" && a.contiguousRows, () => `sum_rows: f32 with contiguous rows: ${a}`);
     const { native } = library();
     return this.node(
       "sum_rows",
@@ -141,10 +141,13 @@ export class Graph extends GraphCore {
   getRows(table: Tensor, ids: Tensor): Tensor {
     need(
       ids.dtype === "i32" && ids.ne[1] === 1 && ids.ne[2] === 1 && ids.ne[3] === 1,
-      `get_rows: ids i32, 1-D: ${ids}`,
+      () => `get_rows: ids i32, 1-D: ${ids}`,
     );
-    need(table.ne[2] === 1 && table.ne[3] === 1 && table.contiguousRows, `get_rows: a matrix: ${table}`);
-    need(!isInteger(table.dtype), `get_rows: no rows of ${table}`);
+    need(
+      table.ne[2] === 1 && table.ne[3] === 1 && table.contiguousRows,
+      () => `get_rows: a matrix: ${table}`,
+    );
+    need(!isInteger(table.dtype), () => `get_rows: no rows of ${table}`);
     const { native } = library();
     const handle = this.#call(native.ggml_get_rows, table.handle, ids.handle);
     return this.node("get_rows", handle, "f32", [table.ne[0], ids.ne[0], 1, 1], [table, ids]);
@@ -152,14 +155,14 @@ export class Graph extends GraphCore {
 
   /** softmax(a * scale + mask) along rows; mask f16 or f32, [columns, >= rows]. */
   softMax(a: Tensor, mask: Tensor | undefined, scale: number): Tensor {
-    need(a.dtype === "f32" && a.contiguous, `soft_max: f32 and contiguous: ${a}`);
+    need(a.dtype === "f32" && a.contiguous, () => `soft_max: f32 and contiguous: ${a}`);
     if (mask) {
-      need(mask.dtype === "f16" || mask.dtype === "f32", `soft_max: mask must be f16 or f32: ${mask}`);
+      need(mask.dtype === "f16" || mask.dtype === "f32", () => `soft_max: mask must be f16 or f32: ${mask}`);
       need(
         mask.contiguous && mask.ne[0] === a.ne[0] && mask.ne[1] >= a.ne[1],
-        `soft_max: mask ${mask} for ${a}`,
+        () => `soft_max: mask ${mask} for ${a}`,
       );
-      need(a.ne[2] % mask.ne[2] === 0 && a.ne[3] % mask.ne[3] === 0, `soft_max: mask ${mask} for ${a}`);
+      need(a.ne[2] % mask.ne[2] === 0 && a.ne[3] % mask.ne[3] === 0, () => `soft_max: mask ${mask} for ${a}`);
     }
     const { native } = library();
     const handle = this.#call(native.ggml_soft_max_ext, a.handle, mask?.handle ?? null, scale, 0);
@@ -173,14 +176,14 @@ export class Graph extends GraphCore {
    * `precise` asks GPUs for f32 accumulation and products.
    */
   mulMat(a: Tensor, b: Tensor, options: { precise?: boolean } = {}): Tensor {
-    need(a.ne[0] === b.ne[0], `mul_mat: inner sizes differ: ${a}, ${b}`);
-    need(b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0, `mul_mat: ${a} does not repeat over ${b}`);
-    need(b.dtype === "f32" || b.dtype === a.dtype, `mul_mat: second operand must be f32: ${b}`);
+    need(a.ne[0] === b.ne[0], () => `mul_mat: inner sizes differ: ${a}, ${b}`);
+    need(b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0, () => `mul_mat: ${a} does not repeat over ${b}`);
+    need(b.dtype === "f32" || b.dtype === a.dtype, () => `mul_mat: second operand must be f32: ${b}`);
     need(
       a.contiguousRows && b.contiguousRows && !a.transposed && !b.transposed,
-      `mul_mat: rows must be contiguous: ${a}, ${b}`,
+      () => `mul_mat: rows must be contiguous: ${a}, ${b}`,
     );
-    need(!isInteger(a.dtype), `mul_mat: no products of ${a}`);
+    need(!isInteger(a.dtype), () => `mul_mat: no products of ${a}`);
     const { native } = library();
     const handle = this.#call(native.ggml_mul_mat, a.handle, b.handle);
     if (options.precise ?? a.dtype === "f32") native.ggml_mul_mat_set_prec(handle, PREC_F32);
@@ -191,13 +194,17 @@ export class Graph extends GraphCore {
 
   /** Rotates q or k [head_dim, heads, tokens] by `positions` (i32 [tokens]); `factors` f32 [dims/2] divide frequencies. */
   rope(a: Tensor, positions: Tensor, p: RopeParams, factors?: Tensor): Tensor {
-    need(a.dtype === "f32" && a.contiguousRows, `rope: f32 with contiguous rows: ${a}`);
+    need(a.dtype === "f32" && a.contiguousRows, () => `rope: f32 with contiguous rows: ${a}`);
     need(
       positions.dtype === "i32" && positions.ne[0] === a.ne[2] && positions.elements === a.ne[2],
-      `rope: ${positions} for ${a}`,
+      () => `rope: ${positions} for ${a}`,
     );
-    need(p.dims % 2 === 0 && p.dims > 0 && p.dims <= a.ne[0], `rope: ${p.dims} rotated dimensions of ${a}`);
-    if (factors) need(factors.dtype === "f32" && factors.ne[0] >= p.dims / 2, `rope: factors ${factors}`);
+    need(
+      p.dims % 2 === 0 && p.dims > 0 && p.dims <= a.ne[0],
+      () => `rope: ${p.dims} rotated dimensions of ${a}`,
+    );
+    if (factors)
+      need(factors.dtype === "f32" && factors.ne[0] >= p.dims / 2, () => `rope: factors ${factors}`);
     const { native } = library();
     const handle = this.#call(
       native.ggml_rope_ext,
@@ -217,24 +224,30 @@ export class Graph extends GraphCore {
   flashAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
     need(
       q.dtype === "f32" && k.dtype === v.dtype && !isInteger(k.dtype),
-      `flash_attn: q f32, k and v of one type: ${q}, ${k}, ${v}`,
+      () => `flash_attn: q f32, k and v of one type: ${q}, ${k}, ${v}`,
     );
     need(
       q.ne[0] === k.ne[0] && k.ne[1] === v.ne[1] && k.ne[2] === v.ne[2],
-      `flash_attn: shapes: ${q}, ${k}, ${v}`,
+      () => `flash_attn: shapes: ${q}, ${k}, ${v}`,
     );
     need(
       q.ne[2] % k.ne[2] === 0 && q.ne[3] === k.ne[3] && q.ne[3] === v.ne[3],
-      `flash_attn: heads: ${q}, ${k}`,
+      () => `flash_attn: heads: ${q}, ${k}`,
     );
     need(
       q.contiguousRows && k.contiguousRows && v.contiguousRows,
-      `flash_attn: rows must be contiguous: ${q}, ${k}, ${v}`,
+      () => `flash_attn: rows must be contiguous: ${q}, ${k}, ${v}`,
     );
     if (mask) {
-      need(mask.dtype === "f16" && mask.contiguous, `flash_attn: mask must be f16 and contiguous: ${mask}`);
-      need(mask.ne[0] === k.ne[1] && mask.ne[1] >= q.ne[1], `flash_attn: mask ${mask} for ${q}, ${k}`);
-      need(q.ne[2] % mask.ne[2] === 0 && q.ne[3] % mask.ne[3] === 0, `flash_attn: mask ${mask} for ${q}`);
+      need(
+        mask.dtype === "f16" && mask.contiguous,
+        () => `flash_attn: mask must be f16 and contiguous: ${mask}`,
+      );
+      need(mask.ne[0] === k.ne[1] && mask.ne[1] >= q.ne[1], () => `flash_attn: mask ${mask} for ${q}, ${k}`);
+      need(
+        q.ne[2] % mask.ne[2] === 0 && q.ne[3] % mask.ne[3] === 0,
+        () => `flash_attn: mask ${mask} for ${q}`,
+      );
     }
     const { native } = library();
     const handle = this.#call(
@@ -251,10 +264,10 @@ export class Graph extends GraphCore {
   /** The same elements under another shape; contiguous tensors only. */
   reshape(a: Tensor, ...dims: number[]): Tensor {
     const ne = shape(dims);
-    need(a.contiguous, `reshape: must be contiguous: ${a}`);
+    need(a.contiguous, () => `reshape: must be contiguous: ${a}`);
     need(
       ne[0] * ne[1] * ne[2] * ne[3] === a.elements,
-      `reshape: ${a} has not the elements of [${ne.join(", ")}]`,
+      () => `reshape: ${a} has not the elements of [${ne.join(", ")}]`,
     );
     const { native } = library();
     return this.node("reshape", this.#call(native.ggml_reshape_4d, a.handle, ...ne), a.dtype, ne, [a]);
@@ -272,13 +285,13 @@ export class Graph extends GraphCore {
     ];
     need(
       [offset, ...nb].every((n) => Number.isSafeInteger(n) && n >= 0 && n % nb[0] === 0),
-      `view: offset ${offset} and strides ${nb.join(", ")} of ${a} must be multiples of ${nb[0]}`,
+      () => `view: offset ${offset} and strides ${nb.join(", ")} of ${a} must be multiples of ${nb[0]}`,
     );
     const span = row + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3];
     // Rows that overlap count as if they did not: so ggml asserts it.
     const last = offset + Math.max(span, row * ne[1] * ne[2] * ne[3]);
     const extent = a.nb[0] === DTYPES[a.dtype].bytes ? spanOf(a) : a.bytes;
-    need(last <= extent, `view: bytes ${offset} to ${last} of ${a}, which has ${extent}`);
+    need(last <= extent, () => `view: bytes ${offset} to ${last} of ${a}, which has ${extent}`);
     const { native } = library();
     const handle = this.#call(native.ggml_view_4d, a.handle, ...ne, nb[1], nb[2], nb[3], offset);
     return this.node("view", handle, a.dtype, ne, [a], { offset }, nb);
@@ -286,7 +299,10 @@ export class Graph extends GraphCore {
 
   /** Dimension i goes to place axes[i]. No data moves. */
   permute(a: Tensor, ...axes: [number, number, number, number]): Tensor {
-    need([...axes].sort().join() === "0,1,2,3", `permute: axes ${axes.join()} are not an order of 0 to 3`);
+    need(
+      [...axes].sort().join() === "0,1,2,3",
+      () => `permute: axes ${axes.join()} are not an order of 0 to 3`,
+    );
     const ne = [1, 1, 1, 1] as [number, number, number, number];
     const nb = [0, 0, 0, 0] as [number, number, number, number];
     for (let i = 0; i < 4; i++) {
@@ -311,7 +327,10 @@ export class Graph extends GraphCore {
 
   /** A contiguous copy. */
   cont(a: Tensor): Tensor {
-    need(DTYPES[a.dtype].block === 1 || a.contiguous, `cont: quantized tensors cannot be rearranged: ${a}`);
+    need(
+      DTYPES[a.dtype].block === 1 || a.contiguous,
+      () => `cont: quantized tensors cannot be rearranged: ${a}`,
+    );
     const { native } = library();
     return this.node("cont", this.#call(native.ggml_cont, a.handle), a.dtype, a.ne, [a]);
   }
@@ -320,15 +339,15 @@ export class Graph extends GraphCore {
   cast(a: Tensor, dtype: DType): Tensor {
     if (a.dtype === dtype) return a;
     contiguousStrides(dtype, a.ne); // rows must be whole blocks
-    need(converts(a, dtype, true), `cast: no conversion of ${a} to ${dtype}`);
+    need(converts(a, dtype, true), () => `cast: no conversion of ${a} to ${dtype}`);
     const { native } = library();
     return this.node("cast", this.#call(native.ggml_cast, a.handle, DTYPES[dtype].id), dtype, a.ne, [a]);
   }
 
   /** Writes `from` into the memory of `to`, converting the type; executes where it is expanded. */
   copy(from: Tensor, to: Tensor): Tensor {
-    need(from.elements === to.elements, `cpy: ${from} and ${to} differ in size`);
-    need(converts(from, to.dtype, to.contiguous), `cpy: no conversion of ${from} to ${to}`);
+    need(from.elements === to.elements, () => `cpy: ${from} and ${to} differ in size`);
+    need(converts(from, to.dtype, to.contiguous), () => `cpy: no conversion of ${from} to ${to}`);
     const { native } = library();
     return this.node(
       "cpy",
@@ -344,10 +363,10 @@ export class Graph extends GraphCore {
   /** `a` repeated to `dims`. */
   repeat(a: Tensor, dims: readonly number[]): Tensor {
     const ne = shape(dims);
-    need(a.dtype === "f32" && a.contiguousRows, `repeat: f32 with contiguous rows: ${a}`);
+    need(a.dtype === "f32" && a.contiguousRows, () => `repeat: f32 with contiguous rows: ${a}`);
     need(
       ne.every((n, i) => n % (a.ne[i] as number) === 0),
-      `repeat: ${a} does not repeat to [${ne.join(", ")}]`,
+      () => `repeat: ${a} does not repeat to [${ne.join(", ")}]`,
     );
     const { native } = library();
     return this.node("repeat", this.#call(native.ggml_repeat_4d, a.handle, ...ne), "f32", ne, [a]);
@@ -355,11 +374,11 @@ export class Graph extends GraphCore {
 
   /** Joins two tensors along dimension `dim`; the others agree. */
   concat(a: Tensor, b: Tensor, dim: 0 | 1 | 2 | 3): Tensor {
-    need([0, 1, 2, 3].includes(dim), `concat: there is no dimension ${dim}`);
-    need(a.dtype === "f32" && b.dtype === "f32", `concat: f32: ${a}, ${b}`);
+    need([0, 1, 2, 3].includes(dim), () => `concat: there is no dimension ${dim}`);
+    need(a.dtype === "f32" && b.dtype === "f32", () => `concat: f32: ${a}, ${b}`);
     need(
       a.ne.every((n, i) => i === dim || n === b.ne[i]),
-      `concat: ${a} and ${b} differ beside dimension ${dim}`,
+      () => `concat: ${a} and ${b} differ beside dimension ${dim}`,
     );
     const ne = a.ne.map((n, i) => (i === dim ? n + (b.ne[i] as number) : n)) as unknown as Shape;
     const { native } = library();
@@ -405,9 +424,12 @@ function converts(from: Tensor, to: DType, contiguous: boolean): boolean {
   return !isInteger(to) || (from.dtype === "f32" && to === "i32");
 }
 
-/** Throws {@link GraphError} unless the condition holds. */
-export function need(condition: boolean, problem: string): void {
-  if (!condition) throw new GraphError(problem);
+/**
+ * Throws {@link GraphError} unless the condition holds. The message is made only where it is needed: a graph is built for
+ * every token, with several checks an operation.
+ */
+export function need(condition: boolean, problem: () => string): void {
+  if (!condition) throw new GraphError(problem());
 }
 
 /** Contiguous, and the strides of dimensions of one element say so too: some asserts of ggml read them. */

@@ -43,6 +43,8 @@ export type LogitsSink = (token: number, logits: Float32Array) => void;
 
 export class Executor {
   readonly #p: ExecutorParts;
+  /** Shapes of graphs that the device is known to run. */
+  readonly #supported = new Set<string>();
   #arena = new HeaderArena(1024, { graph: true });
 
   constructor(parts: ExecutorParts) {
@@ -173,7 +175,8 @@ export class Executor {
     wanted: Int32Array,
     sink: LogitsSink,
   ): Promise<void> {
-    const { graph, result: logits } = this.#build(units.length, chunk, (g) =>
+    const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
+    const { graph, result: logits } = this.#build(units.length, chunk, shape.join(), (g) =>
       buildStages(g, units, chunk, memory, selection),
     );
     await this.#p.device.compute(graph.handle);
@@ -187,7 +190,12 @@ export class Executor {
   }
 
   /** Builds a graph and gives its tensors memory; a larger arena is made when a graph outgrows the present one. */
-  #build<T>(stages: number, chunk: Chunk, build: (g: Graph) => T): { graph: Graph; result: T } {
+  #build<T>(
+    stages: number,
+    chunk: Chunk,
+    shape: string,
+    build: (g: Graph) => T,
+  ): { graph: Graph; result: T } {
     const estimate = headerEstimate(stages, Math.max(1, chunk.parts.length));
     for (let capacity = Math.max(estimate, this.#arena.capacity); ; capacity *= 2) {
       if (capacity > this.#arena.capacity) {
@@ -197,7 +205,9 @@ export class Executor {
       try {
         const graph = new Graph(this.#p.device, this.#arena);
         const result = build(graph);
-        graph.checkSupport();
+        // What a device can run depends on types and shapes, which are those of the last graph of this kind.
+        if (!this.#supported.has(shape)) graph.checkSupport();
+        this.#supported.add(shape);
         if (this.#p.graphs.place(graph.handle)) this.#p.device.forgetBuffers();
         return { graph, result };
       } catch (error) {

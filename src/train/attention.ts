@@ -31,14 +31,14 @@ export class TrainingAttention implements StageContext {
     const tokens = sequences * length;
     need(
       positions.dtype === "i32" && positions.ne[0] === tokens && positions.elements === tokens,
-      `attention: positions of ${sequences} sequences of ${length} tokens: ${positions}`,
+      () => `attention: positions of ${sequences} sequences of ${length} tokens: ${positions}`,
     );
     const [keys, queries, heads, batch] = mask.ne;
     need(
       (mask.dtype === "f16" || mask.dtype === "f32") && keys === length && queries === length && heads === 1,
-      `attention: a mask of f16 or f32 [${length}, ${length}, 1, ${sequences} or 1]: ${mask}`,
+      () => `attention: a mask of f16 or f32 [${length}, ${length}, 1, ${sequences} or 1]: ${mask}`,
     );
-    need(batch === 1 || batch === sequences, `attention: a mask for 1 or ${sequences} sequences: ${mask}`);
+    need(batch === 1 || batch === sequences, () => `attention: a mask for 1 or ${sequences} sequences: ${mask}`);
     this.positions = positions;
     this.tokens = tokens;
     this.#sequences = sequences;
@@ -62,7 +62,7 @@ export class TrainingAttention implements StageContext {
     const [dim, heads, tokens] = a.ne;
     need(
       tokens === this.tokens,
-      `attention: ${a} for ${this.#sequences} sequences of ${this.#length} tokens`,
+      () => `attention: ${a} for ${this.#sequences} sequences of ${this.#length} tokens`,
     );
     const dims = [dim, heads, this.#length, this.#sequences] as const;
     if (a.contiguous) return g.reshape(a, ...dims);

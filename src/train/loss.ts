@@ -39,7 +39,7 @@ export function crossEntropy(g: Graph, logits: Tensor, targets: Tensor, gradScal
   const [vocab, rows] = logits.ne;
   need(
     targets.dtype === "i32" && targets.ne[0] === rows && targets.elements === rows,
-    `cross_entropy: one target for each row of ${logits}: ${targets}`,
+    () => `cross_entropy: one target for each row of ${logits}: ${targets}`,
   );
   const starts = countBy(g, vocab, rows); // of each row, in a vector of all logits
   const element = (column: Tensor) => g.cast(g.add(g.cast(column, "f32"), starts), "i32");
@@ -98,9 +98,9 @@ export function headLoss(g: Graph, stage: Stage, input: HeadInput, options: Head
   const count = predicting.elements;
   need(
     predicting.dtype === "i32" && targets.dtype === "i32" && targets.elements === count,
-    `head: i32 of one length: ${predicting}, ${targets}`,
+    () => `head: i32 of one length: ${predicting}, ${targets}`,
   );
-  need(Number.isSafeInteger(blockTokens) && blockTokens > 0, `head: blocks of ${blockTokens} tokens`);
+  need(Number.isSafeInteger(blockTokens) && blockTokens > 0, () => `head: blocks of ${blockTokens} tokens`);
   let sum: Tensor | undefined;
   let x: Tensor | undefined;
   const parameters: Record<string, Tensor> = {};

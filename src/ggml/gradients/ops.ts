@@ -20,26 +20,26 @@ export function dense(g: Graph, a: Tensor): Tensor {
 
 /** Sums what `repeat` would have copied: the shape of dy -> the shape of `like`. */
 export function repeatBack(g: Graph, dy: Tensor, like: Tensor): Tensor {
-  need(isDense(dy) && like.dtype === "f32" && canRepeat(like, dy), `repeat_back: ${dy} to ${like}`);
+  need(isDense(dy) && like.dtype === "f32" && canRepeat(like, dy), () => `repeat_back: ${dy} to ${like}`);
   return emit(g, "repeat_back", like.ne, [dy], (n, c) => n.ggml_repeat_back(c, dy.handle, like.handle));
 }
 
 /** The gradient of silu at `x`. */
 export function siluBack(g: Graph, dy: Tensor, x: Tensor): Tensor {
-  need(isDense(dy) && isDense(x) && sameShape(dy, x), `silu_back: ${dy}, ${x}`);
+  need(isDense(dy) && isDense(x) && sameShape(dy, x), () => `silu_back: ${dy}, ${x}`);
   return emit(g, "silu_back", x.ne, [dy, x], (n, c) => n.ggml_silu_back(c, dy.handle, x.handle));
 }
 
 /** The gradient of x / rms(x) at `x`. */
 export function rmsNormBack(g: Graph, dy: Tensor, x: Tensor, eps: number): Tensor {
-  need(isDense(dy) && isDense(x) && sameShape(dy, x), `rms_norm_back: ${dy}, ${x}`);
-  need(eps >= 0 && Number.isFinite(eps), `rms_norm_back: eps ${eps}`);
+  need(isDense(dy) && isDense(x) && sameShape(dy, x), () => `rms_norm_back: ${dy}, ${x}`);
+  need(eps >= 0 && Number.isFinite(eps), () => `rms_norm_back: eps ${eps}`);
   return emit(g, "rms_norm_back", x.ne, [dy, x], (n, c) => n.ggml_rms_norm_back(c, dy.handle, x.handle, eps));
 }
 
 /** The gradient of softmax(x * scale + mask) whose result was `y`. Expands what it adds. */
 export function softMaxBack(g: Graph, dy: Tensor, y: Tensor, scale: number): Tensor {
-  need(isDense(dy) && isDense(y) && sameShape(dy, y), `soft_max_back: ${dy}, ${y}`);
+  need(isDense(dy) && isDense(y) && sameShape(dy, y), () => `soft_max_back: ${dy}, ${y}`);
   const dx = emit(g, "soft_max_back", y.ne, [dy, y], (n, c) =>
     n.ggml_soft_max_ext_back(c, dy.handle, y.handle, scale, 0),
   );
@@ -52,10 +52,13 @@ export function softMaxBack(g: Graph, dy: Tensor, y: Tensor, scale: number): Ten
 
 /** Rotates the other way round: the gradient of `rope`. */
 export function ropeBack(g: Graph, dy: Tensor, positions: Tensor, p: RopeParams, factors?: Tensor): Tensor {
-  need(isDense(dy), `rope_back: f32 and contiguous: ${dy}`);
-  need(positions.dtype === "i32" && positions.elements === dy.ne[2], `rope_back: ${positions} for ${dy}`);
-  need(p.dims % 2 === 0 && p.dims > 0 && p.dims <= dy.ne[0], `rope_back: ${p.dims} rotated of ${dy}`);
-  if (factors) need(isDense(factors) && factors.ne[0] >= p.dims / 2, `rope_back: factors ${factors}`);
+  need(isDense(dy), () => `rope_back: f32 and contiguous: ${dy}`);
+  need(
+    positions.dtype === "i32" && positions.elements === dy.ne[2],
+    () => `rope_back: ${positions} for ${dy}`,
+  );
+  need(p.dims % 2 === 0 && p.dims > 0 && p.dims <= dy.ne[0], () => `rope_back: ${p.dims} rotated of ${dy}`);
+  if (factors) need(isDense(factors) && factors.ne[0] >= p.dims / 2, () => `rope_back: factors ${factors}`);
   const divisors = factors?.handle ?? null;
   return emit(g, "rope_back", dy.ne, [dy, positions, factors], (n, c) =>
     n.ggml_rope_ext_back(c, dy.handle, positions.handle, divisors, ...ropeArgs(p)),
@@ -64,8 +67,8 @@ export function ropeBack(g: Graph, dy: Tensor, positions: Tensor, p: RopeParams,
 
 /** Adds rows up by their id: [n, ids] -> f32 of the table's shape; rows nobody names are zero. Ids must be inside. */
 export function getRowsBack(g: Graph, dy: Tensor, ids: Tensor, table: Tensor): Tensor {
-  need(isDense(dy) && isMatrix(dy) && isMatrix(table), `get_rows_back: ${dy} to ${table}`);
-  need(isRowIds(ids, dy) && dy.ne[0] === table.ne[0], `get_rows_back: ${dy}, ids ${ids}, to ${table}`);
+  need(isDense(dy) && isMatrix(dy) && isMatrix(table), () => `get_rows_back: ${dy} to ${table}`);
+  need(isRowIds(ids, dy) && dy.ne[0] === table.ne[0], () => `get_rows_back: ${dy}, ids ${ids}, to ${table}`);
   return emit(g, "get_rows_back", table.ne, [dy, ids], (n, c) =>
     n.ggml_get_rows_back(c, dy.handle, ids.handle, table.handle),
   );
@@ -88,21 +91,33 @@ export interface Window {
 
 /** Adds `from` to `into`, or to a window of it; without a window the two have one shape. */
 export function accumulate(g: Graph, into: Tensor, from: Tensor, window?: Window): Tensor {
-  need(isDense(into) && isDense(from), `accumulate: f32 and contiguous: ${into}, ${from}`);
-  need(window !== undefined || sameShape(into, from), `accumulate: one shape: ${into}, ${from}`);
+  need(isDense(into) && isDense(from), () => `accumulate: f32 and contiguous: ${into}, ${from}`);
+  need(window !== undefined || sameShape(into, from), () => `accumulate: one shape: ${into}, ${from}`);
   const { strides, offset } = window ?? { strides: [into.nb[1], into.nb[2], into.nb[3]], offset: 0 };
   let end = offset + 4 * from.ne[0];
   let spanned = 4 * from.ne[0];
   for (const [i, stride] of strides.entries()) {
     const n = from.ne[i + 1] as number;
-    need(stride % 4 === 0 && stride >= spanned, `accumulate: ${from} overlaps itself, stride ${stride}`);
+    need(
+      stride % 4 === 0 && stride >= spanned,
+      () => `accumulate: ${from} overlaps itself, stride ${stride}`,
+    );
     // Kernels divide by the stride of every dimension, multiply by that of those with several elements.
-    need(n === 1 || stride < WINDOW_LIMIT, `accumulate: stride ${stride} of ${into} is not below 2 GiB`);
+    need(
+      n === 1 || stride < WINDOW_LIMIT,
+      () => `accumulate: stride ${stride} of ${into} is not below 2 GiB`,
+    );
     spanned = stride * n;
     end += stride * (n - 1);
   }
-  need(offset >= 0 && offset % 4 === 0 && offset < WINDOW_LIMIT, `accumulate: offset ${offset} in ${into}`);
-  need(end <= into.bytes, `accumulate: ${from} ends at byte ${end} of ${into}, which has ${into.bytes}`);
+  need(
+    offset >= 0 && offset % 4 === 0 && offset < WINDOW_LIMIT,
+    () => `accumulate: offset ${offset} in ${into}`,
+  );
+  need(
+    end <= into.bytes,
+    () => `accumulate: ${from} ends at byte ${end} of ${into}, which has ${into.bytes}`,
+  );
   const [nb1, nb2, nb3] = strides.map((s) => Math.min(s, WINDOW_LIMIT - 4)) as [number, number, number];
   return emit(g, "accumulate", into.ne, [into, from], (n, c) =>
     n.ggml_acc_inplace(c, into.handle, from.handle, nb1, nb2, nb3, offset),
@@ -111,9 +126,9 @@ export function accumulate(g: Graph, into: Tensor, from: Tensor, window?: Window
 
 /** Overwrites rows `ids` (i32, inside, no row twice) of the matrix `into` with the rows of `from`. */
 export function setRows(g: Graph, into: Tensor, from: Tensor, ids: Tensor): Tensor {
-  need(isDense(into) && isDense(from), `set_rows: f32 and contiguous: ${into}, ${from}`);
-  need(isMatrix(into) && isMatrix(from) && from.ne[0] === into.ne[0], `set_rows: ${from} into ${into}`);
-  need(isRowIds(ids, from) && from.ne[1] <= into.ne[1], `set_rows: ${from} into ${into}, ids ${ids}`);
+  need(isDense(into) && isDense(from), () => `set_rows: f32 and contiguous: ${into}, ${from}`);
+  need(isMatrix(into) && isMatrix(from) && from.ne[0] === into.ne[0], () => `set_rows: ${from} into ${into}`);
+  need(isRowIds(ids, from) && from.ne[1] <= into.ne[1], () => `set_rows: ${from} into ${into}, ids ${ids}`);
   return emit(g, "set_rows", into.ne, [into, from, ids], (n, c) =>
     n.ggml_set_rows(c, into.handle, from.handle, ids.handle),
   );
@@ -123,7 +138,7 @@ export function setRows(g: Graph, into: Tensor, from: Tensor, ids: Tensor): Tens
 
 /** [n, rows] -> i32 [rows]: where each row's largest element is. */
 export function argMax(g: Graph, a: Tensor): Tensor {
-  need(isDense(a) && isMatrix(a), `argmax: an f32 matrix: ${a}`);
+  need(isDense(a) && isMatrix(a), () => `argmax: an f32 matrix: ${a}`);
   g.arena.take();
   const handle = library().native.ggml_argmax(g.arena.context, a.handle);
   return g.node("argmax", handle, "i32", [a.ne[1], 1, 1, 1], [a]);
@@ -132,7 +147,7 @@ export function argMax(g: Graph, a: Tensor): Tensor {
 /** 0, step, 2 step ...: f32 [count]. Throws where f32 does not count exactly any more. */
 export function countBy(g: Graph, step: number, count: number): Tensor {
   const whole = Number.isSafeInteger(step) && step > 0 && Number.isSafeInteger(count) && count > 0;
-  need(whole && step * count <= EXACT, `arange: ${count} times ${step} is not within 1 to ${EXACT}`);
+  need(whole && step * count <= EXACT, () => `arange: ${count} times ${step} is not within 1 to ${EXACT}`);
   return emit(g, "arange", [count, 1, 1, 1], [], (n, c) => n.ggml_arange(c, 0, step * count, step));
 }
 

@@ -1,5 +1,5 @@
 // For tests: small graphs that are built once and computed for different inputs, and numerical derivatives of them.
-import type { Device } from "../device.ts";
+import { Device, type DeviceInfo, findDevice, listDevices } from "../device.ts";
 import type { DType } from "../dtypes.ts";
 import { backward } from "../gradients.ts";
 import { HeaderArena } from "../graph.ts";
@@ -19,19 +19,29 @@ export interface Given {
 export type Inputs = Readonly<Record<string, Given>>;
 type Tensors<K extends string = string> = Record<K, Tensor>;
 
-/** A graph over named inputs. Its memory is freed by `dispose`, which must come before the device's. */
+/** A graph over named inputs. On a GPU its memory is freed after the device: see {@link TestGpu}. */
 export class Evaluation {
   readonly #device: Device;
-  readonly #arena = new HeaderArena(2048, { graph: true });
+  readonly #arena = new HeaderArena(4096, { graph: true });
   readonly #memory: GraphMemory;
   readonly #graph: Graph;
   readonly #inputs: Tensors = {};
-  readonly #outputs: Tensors;
+  #outputs: Tensors = {};
 
+  /** Throws what `build` throws, leaving nothing behind. */
   constructor(device: Device, inputs: Inputs, build: (g: Graph, t: Tensors) => Tensors) {
     this.#device = device;
     this.#memory = new GraphMemory(device.memory, () => {});
     this.#graph = new Graph(device, this.#arena);
+    try {
+      this.#build(inputs, build);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+  }
+
+  #build(inputs: Inputs, build: (g: Graph, t: Tensors) => Tensors): void {
     const given: Tensors = {};
     for (const [name, { dims, values, dtype }] of Object.entries(inputs)) {
       const held = values instanceof Float32Array ? "f32" : values instanceof Int32Array ? "i32" : "f16";
@@ -46,11 +56,18 @@ export class Evaluation {
     this.#memory.place(this.#graph.handle);
   }
 
+  /** Bytes of everything the graph computes. */
+  get bytes(): number {
+    return this.#memory.measure(this.#graph.handle);
+  }
+
   /** The values of all outputs. */
   async run(inputs: Inputs): Promise<Record<string, Float32Array>> {
     const { native } = library();
     for (const [name, tensor] of Object.entries(this.#inputs)) {
       const { values } = inputs[name] as Given;
+      if (values.length !== tensor.elements)
+        throw new RangeError(`${tensor} is given ${values.length} values`);
       native.ggml_backend_tensor_set(tensor.handle, values, 0, tensor.bytes);
     }
     await this.#device.compute(this.#graph.handle);
@@ -65,6 +82,59 @@ export class Evaluation {
   dispose(): void {
     this.#memory.dispose();
     this.#arena.dispose();
+  }
+}
+
+/** Runs `work` on a CPU device of one thread. */
+export async function onCpu<T>(work: (device: Device) => T | Promise<T>): Promise<T> {
+  const device = Device.open(findDevice("cpu"), { threads: 1 });
+  try {
+    return await work(device);
+  } finally {
+    await device.dispose();
+  }
+}
+
+/** The first GPU there is, which keeps the memory of what ran on it until it is closed: see Device.forgetBuffers. */
+export class TestGpu {
+  readonly #info: DeviceInfo;
+  readonly #held: Evaluation[] = [];
+  #device: Device | undefined;
+
+  private constructor(info: DeviceInfo) {
+    this.#info = info;
+  }
+
+  /** Undefined where there is none, with a line that says so; an error if SPILLWAY_TEST_GPU=1 asks for one. */
+  static find(what: string): TestGpu | undefined {
+    // Read when the GPU backend is loaded: without it Vulkan rounds what it multiplies to halves.
+    process.env.GGML_VK_DISABLE_F16 = "1";
+    const info = listDevices().find((d) => d.kind === "gpu");
+    if (info) return new TestGpu(info);
+    const reason = `${what} on a GPU: the tensor library reports no GPU device`;
+    if (process.env.SPILLWAY_TEST_GPU === "1") throw new Error(reason);
+    console.log(`${reason}; skipped`);
+    return undefined;
+  }
+
+  /**
+   * How far results may be from the CPU's, relative to the largest: kernels sum in another order and take exp and tanh
+   * from other libraries, and GPUs other than Vulkan's may round operands of products to 10 bits (TF32) unasked.
+   */
+  get tolerance(): number {
+    return this.#info.name.startsWith("vulkan") ? 2e-5 : 3e-3;
+  }
+
+  evaluate(inputs: Inputs, build: (g: Graph, t: Tensors) => Tensors): Promise<Record<string, Float32Array>> {
+    this.#device ??= Device.open(this.#info, { threads: 1 });
+    const evaluation = new Evaluation(this.#device, inputs, build);
+    this.#held.push(evaluation);
+    return evaluation.run(inputs);
+  }
+
+  async dispose(): Promise<void> {
+    await this.#device?.dispose();
+    for (const evaluation of this.#held) evaluation.dispose();
   }
 }
 
@@ -108,10 +178,10 @@ export async function numeric(
   direction: Given,
   h: number,
 ): Promise<Record<string, Float32Array>> {
-  const evaluation = new Evaluation(device, c.inputs, (g, t) => ({ result: g.cont(c.build(g, t)) }));
-  const projected = async (inputs: Inputs) => {
+  const evaluation = new Evaluation(device, c.inputs, (g, t) => ({ result: c.build(g, t) }));
+  const sum = async (inputs: Inputs) => {
     const { result } = await evaluation.run(inputs);
-    return (result as Float32Array).reduce((sum, y, i) => sum + y * (direction.values[i] as number), 0);
+    return (result as Float32Array).reduce((total, y, i) => total + y * (direction.values[i] as number), 0);
   };
   const gradients: Record<string, Float32Array> = {};
   try {
@@ -119,8 +189,7 @@ export async function numeric(
       const given = c.inputs[name] as Given;
       gradients[name] = new Float32Array(given.values.length);
       for (const i of given.values.keys()) {
-        const at = (x: number) =>
-          projected({ ...c.inputs, [name]: { ...given, values: given.values.with(i, x) } });
+        const at = (x: number) => sum({ ...c.inputs, [name]: { ...given, values: given.values.with(i, x) } });
         const x = given.values[i] as number;
         gradients[name][i] = ((await at(x + h)) - (await at(x - h))) / (2 * h);
       }
@@ -131,15 +200,24 @@ export async function numeric(
   }
 }
 
-/** How many elements the result of a case has. */
-export function resultSize(device: Device, c: Case): number {
-  let elements = 0;
-  new Evaluation(device, c.inputs, (g, t) => {
-    const result = c.build(g, t);
-    elements = result.elements;
-    return { result: g.cont(result) };
-  }).dispose();
-  return elements;
+/**
+ * The same function with its result as a vector, and weights of its elements in the number that is differentiated:
+ * multiples of 1/8 from -1 to 1.
+ */
+export function projected(device: Device, c: Case): { flat: Case; direction: Given } {
+  let size = 0;
+  const flat: Case = {
+    ...c,
+    build: (g, t) => {
+      const result = c.build(g, t);
+      size = result.elements;
+      return g.reshape(result.contiguous ? result : g.cont(result), size);
+    },
+  };
+  new Evaluation(device, c.inputs, (g, t) => ({ result: flat.build(g, t) })).dispose();
+  const next = randomNumbers(11);
+  const values = Float32Array.from({ length: size }, () => (Math.floor(next() * 17) - 8) / 8);
+  return { flat, direction: { dims: [size], values } };
 }
 
 /** The largest difference of two arrays, relative to the largest element of the second. */

@@ -60,7 +60,8 @@ export class GpuStore extends ManagedStore {
   }
 
   protected async take(bytes: number, what: string): Promise<Backing> {
-    const allocation = await this.#alone(() => zeroed(this.#ledger, "gpu", this.#device.memory, bytes, what));
+    const room = Math.ceil(bytes / DEVICE_UNIT) * DEVICE_UNIT;
+    const allocation = await this.#alone(() => zeroed(this.#ledger, "gpu", this.#device.memory, room, what));
     const { buffer } = allocation;
     return {
       granularity: 1,

@@ -44,7 +44,7 @@ export class RangeSet {
   }
 
   overlaps(from: number, to: number): boolean {
-    return this.#pieces.some((piece) => piece.from < to && from < piece.to);
+    return from < to && this.#pieces.some((piece) => piece.from < to && from < piece.to);
   }
 
   /** The start of the smallest piece of at least `length`, the first of several. */

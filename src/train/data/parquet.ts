@@ -5,6 +5,7 @@ import type { FileMetaData } from "hyparquet";
 import { readExactly, readFailure } from "../../checkpoint/files.ts";
 import { ConfigError, SpillwayError, throwIfAborted, UnsupportedError } from "../../errors.ts";
 import { formatBytes } from "../../memory/sizes.ts";
+import { checkPages } from "./parquet-pages.ts";
 import { badRow, parseRow, ROW_COLUMNS, type Row, type RowProblem } from "./row.ts";
 import { numbered, type RowFile, type RowGroup } from "./row-file.ts";
 
@@ -12,8 +13,27 @@ import { numbered, type RowFile, type RowGroup } from "./row-file.ts";
 export const GROUP_CACHE_BYTES = 64 * 2 ** 20;
 /** The largest row group that is decoded, bytes of the columns in use. */
 const MAX_GROUP_BYTES = 512 * 2 ** 20;
+/** The longest one. */
+const MAX_GROUP_ROWS = 2 ** 22;
 
-type Hyparquet = typeof import("hyparquet");
+/** What is used of the libraries. Loaded on first use, so that those who have no such files do not wait for it. */
+type Library = Awaited<ReturnType<typeof loadLibrary>>;
+
+async function loadLibrary() {
+  const [{ parquetMetadataAsync, parquetReadObjects, parquetSchema }, column, schema, { compressors }] =
+    await Promise.all([
+      import("hyparquet"),
+      import("hyparquet/src/column.js"),
+      import("hyparquet/src/schema.js"),
+      import("hyparquet-compressors"),
+    ]);
+  const { parquetHeader } = column;
+  const { getMaxDefinitionLevel, getMaxRepetitionLevel, getTreePath } = schema;
+  return {
+    ...{ parquetMetadataAsync, parquetReadObjects, parquetSchema },
+    ...{ parquetHeader, getMaxDefinitionLevel, getMaxRepetitionLevel, getTreePath, compressors },
+  };
+}
 
 /**
  * Opens the file and reads its footer; keeps it open until `close`.
@@ -22,34 +42,32 @@ type Hyparquet = typeof import("hyparquet");
  */
 export async function openParquet(path: string, cache: GroupCache, signal?: AbortSignal): Promise<RowFile> {
   throwIfAborted(signal);
-  const library = await import("hyparquet"); // here, so that those who have no such files do not wait for it
+  const library = await loadLibrary();
   const handle = await open(path, "r").catch((error: unknown) => {
     throw readFailure(error, path);
   });
   try {
     const { size } = await handle.stat();
     const file = new Bytes(handle, path, size);
-    let metadata: FileMetaData;
-    try {
-      metadata = await library.parquetMetadataAsync(file, { geoparquet: false });
-    } catch (error) {
-      throw malformed(error, path, "its footer");
-    }
-    const columns = usedColumns(library, metadata, path);
-    return new ParquetFile(library, file, metadata, columns, groupsOf(metadata, columns, path), cache);
+    return await readFooter(library, new Bytes(handle, path, size), cache);
   } catch (error) {
     await handle.close();
     throw readFailure(error, path);
   }
 }
 
-function usedColumns(library: Hyparquet, metadata: FileMetaData, path: string): string[] {
-  let names: string[];
+async function readFooter(library: Library, file: Bytes, cache: GroupCache): Promise<RowFile> {
   try {
-    names = library.parquetSchema(metadata).children.map(({ element }) => element.name);
+    const metadata = await library.parquetMetadataAsync(file, { geoparquet: false });
+    const columns = usedColumns(library, metadata, file.path);
+    return new ParquetFile(library, file, metadata, columns, groupsOf(metadata, columns, file.path), cache);
   } catch (error) {
-    throw malformed(error, path, "its schema");
+    throw malformed(error, file.path, "its footer");
   }
+}
+
+function usedColumns(library: Library, metadata: FileMetaData, path: string): string[] {
+  const names = library.parquetSchema(metadata).children.map(({ element }) => element.name);
   const used = ROW_COLUMNS.filter((name) => names.includes(name));
   if (
     used.includes("text") ||
@@ -76,10 +94,10 @@ function groupsOf(metadata: FileMetaData, columns: readonly string[], path: stri
         `${path}: row group ${i} claims ${rows} rows of ${bytes} bytes: the file is malformed`,
       );
     }
-    if (bytes > MAX_GROUP_BYTES) {
+    if (bytes > MAX_GROUP_BYTES || rows > MAX_GROUP_ROWS) {
       throw new UnsupportedError(
-        `${path}: row group ${i} is ${formatBytes(bytes)}, and a group is decoded whole, up to ` +
-          `${formatBytes(MAX_GROUP_BYTES)}: write the file with smaller row groups (row_group_size in pyarrow)`,
+        `${path}: row group ${i} is ${formatBytes(bytes)} in ${rows} rows; a group is decoded whole, up to ` +
+          `${formatBytes(MAX_GROUP_BYTES)} and ${MAX_GROUP_ROWS} rows: write smaller ones (row_group_size in pyarrow)`,
       );
     }
     return { rows, bytes };
@@ -91,7 +109,7 @@ class ParquetFile implements RowFile {
   readonly rows: number;
   readonly bytes: number;
   readonly groups: readonly RowGroup[];
-  readonly #library: Hyparquet;
+  readonly #library: Library;
   readonly #file: Bytes;
   readonly #metadata: FileMetaData;
   readonly #columns: string[];
@@ -100,7 +118,7 @@ class ParquetFile implements RowFile {
   readonly #starts: readonly number[];
 
   constructor(
-    library: Hyparquet,
+    library: Library,
     file: Bytes,
     metadata: FileMetaData,
     columns: string[],
@@ -139,9 +157,10 @@ class ParquetFile implements RowFile {
   }
 
   async #decode(group: number, start: number, rows: number): Promise<readonly unknown[]> {
-    const { compressors } = await import("hyparquet-compressors");
+    const { compressors } = this.#library;
     let decoded: readonly unknown[];
     try {
+      await this.#check(group, rows);
       decoded = await this.#library.parquetReadObjects({
         file: this.#file,
         metadata: this.#metadata,
@@ -156,6 +175,26 @@ class ParquetFile implements RowFile {
     }
     if (decoded.length === rows) return decoded;
     throw badRow(this.path, `row group ${group} holds ${decoded.length} rows, the footer says ${rows}`);
+  }
+
+  /** Looks through the pages of the group's columns in use. The bytes are read twice; the second time they are in the page cache. */
+  async #check(group: number, rows: number): Promise<void> {
+    const { parquetSchema, getTreePath, getMaxRepetitionLevel, getMaxDefinitionLevel } = this.#library;
+    const tree = parquetSchema(this.#metadata);
+    for (const { meta_data: column } of this.#metadata.row_groups[group]!.columns) {
+      if (column === undefined) throw new RangeError("the columns are in another file");
+      if (!this.#columns.includes(column.path_in_schema[0] ?? "")) continue;
+      const path = getTreePath(tree, column.path_in_schema);
+      const start = Number(column.dictionary_page_offset || column.data_page_offset);
+      const bytes = new Uint8Array(
+        await this.#file.slice(start, start + Number(column.total_compressed_size)),
+      );
+      const levels = {
+        maxRepetition: getMaxRepetitionLevel(path),
+        maxDefinition: getMaxDefinitionLevel(path),
+      };
+      checkPages(bytes, { column, ...levels, rows, maxBytes: MAX_GROUP_BYTES }, this.#library);
+    }
   }
 }
 

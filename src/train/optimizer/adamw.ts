@@ -1,0 +1,61 @@
+// AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it, with both moments in f32: 8 bytes per element.
+import { ConfigError } from "../../errors.ts";
+import { ADAMW_CONSTANTS, type UpdateGraph } from "./kernels.ts";
+import { type Block, checkDecay, f32, pieces, type StepParams, type UpdateRule } from "./rule.ts";
+
+export interface AdamOptions {
+  /** Decay of the averages of the gradient and of its square; torch's 0.9 and 0.999 if absent. */
+  readonly betas?: readonly [number, number];
+  /** Added to the root of the second moment; 1e-8 if absent. */
+  readonly eps?: number;
+}
+
+export class AdamW implements UpdateRule {
+  readonly name = "AdamW";
+  readonly moments = [f32("exp_avg"), f32("exp_avg_sq")];
+  readonly scratch = 0;
+  readonly #constants: (params: StepParams) => readonly number[];
+
+  /** Throws ConfigError for values out of range. */
+  constructor(options: AdamOptions = {}) {
+    this.#constants = adamConstants(options);
+  }
+
+  constants(params: StepParams): readonly number[] {
+    return this.#constants(params);
+  }
+
+  build(g: UpdateGraph, block: Block): void {
+    const [expAvg, expAvgSq] = block.moments;
+    if (!expAvg || !expAvgSq) throw new Error("AdamW keeps two moments");
+    for (const { first, dims } of pieces(block.count)) {
+      g.adamw(
+        g.at(block.weights, dims, "f32", first),
+        g.at(block.gradient, dims, "f32", first),
+        g.at(expAvg, dims, "f32", first),
+        g.at(expAvgSq, dims, "f32", first),
+        g.at(block.constants, [ADAMW_CONSTANTS]),
+      );
+    }
+  }
+}
+
+/** The constants of ggml's AdamW kernel for a step. */
+export function adamConstants({ betas = [0.9, 0.999], eps = 1e-8 }: AdamOptions) {
+  checkDecay("betas[0]", betas[0]);
+  checkDecay("betas[1]", betas[1]);
+  if (!(eps >= 0 && Number.isFinite(eps))) {
+    throw new ConfigError(`optimizer: eps is ${eps}, it must be a finite number of at least 0`);
+  }
+  // The kernel averages with betas rounded to f32. Corrected with the same ones, the averages' weights add up to 1.
+  const [beta1, beta2] = betas.map(Math.fround) as [number, number];
+  return ({ lr, weight_decay, step }: StepParams): readonly number[] => [
+    lr,
+    beta1,
+    beta2,
+    eps,
+    weight_decay,
+    1 / (1 - beta1 ** step),
+    1 / (1 - beta2 ** step),
+  ];
+}
