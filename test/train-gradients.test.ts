@@ -2,10 +2,16 @@
 // each of its gradients by name.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { type Checkpoint, openCheckpoint, readConfigJson, readTensor } from "../src/checkpoint/index.ts";
-import { Device, findDevice, listDevices } from "../src/ggml/device.ts";
-import { Evaluation, type Given, type Inputs, relativeDifference } from "../src/ggml/gradients/testing.ts";
+import {
+  Evaluation,
+  type Given,
+  type Inputs,
+  onCpu,
+  relativeDifference,
+  TestGpu,
+} from "../src/ggml/gradients/testing.ts";
 import type { Graph } from "../src/ggml/ops.ts";
 import type { Tensor } from "../src/ggml/tensor.ts";
 import { modelSpec } from "../src/models/families.ts";
@@ -46,19 +52,22 @@ async function floats(checkpoint: Checkpoint, name: string): Promise<Float32Arra
   return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 }
 
+/** Computes a graph once. */
+type Compute = (
+  inputs: Inputs,
+  build: (g: Graph, t: Record<string, Tensor>) => Record<string, Tensor>,
+) => Promise<Record<string, Float32Array>>;
+
 /** One step of a model that lives in JavaScript's memory: stages' inputs are kept, everything else is computed again. */
 class Step {
-  readonly #device: Device;
+  readonly #compute: Compute;
   readonly #reference: Reference;
-  /** Native memory is kept until the device is closed: see Device.forgetBuffers. */
-  readonly #held: Evaluation[];
   /** By name in the checkpoint. */
   readonly gradients = new Map<string, Float32Array>();
 
-  constructor(device: Device, reference: Reference, held: Evaluation[]) {
-    this.#device = device;
+  constructor(compute: Compute, reference: Reference) {
+    this.#compute = compute;
     this.#reference = reference;
-    this.#held = held;
   }
 
   /** The mean loss; `blockTokens` tokens at a time go through the head. */
@@ -148,12 +157,6 @@ class Step {
     const { sequences, length } = this.#reference.batch;
     return new TrainingAttention({ sequences, length, positions: t.positions_!, mask: t.mask! });
   }
-
-  async #compute(inputs: Inputs, build: (g: Graph, t: Record<string, Tensor>) => Record<string, Tensor>) {
-    const evaluation = new Evaluation(this.#device, inputs, build);
-    this.#held.push(evaluation);
-    return evaluation.run(inputs);
-  }
 }
 
 /** Sum of squares over all gradients, under the root. */
@@ -163,9 +166,9 @@ function norm(gradients: ReadonlyMap<string, Float32Array>): number {
   return Math.sqrt(sum);
 }
 
-async function expectReference(device: Device, name: string, held: Evaluation[], tolerance: number) {
+async function expectReference(compute: Compute, name: string, tolerance: number): Promise<void> {
   const reference = await readReference(name);
-  const step = new Step(device, reference, held);
+  const step = new Step(compute, reference);
   const loss = await step.run(24); // 62 predicting tokens: two whole blocks and one of 14
   expect(Math.abs(loss / reference.loss - 1)).toBeLessThan(1e-5);
   const gradNorm = norm(step.gradients);
@@ -183,16 +186,33 @@ async function expectReference(device: Device, name: string, held: Evaluation[],
 }
 
 const FAMILIES = ["gpt2", "llama", "qwen2"];
+const TOLERANCE = 1e-4;
 
-describe("on the CPU: loss within 1e-5, gradients within 1e-4 of the largest of their tensor", () => {
-  test.each(FAMILIES)("%s", async (name) => {
-    const device = Device.open(findDevice("cpu"), { threads: 2 });
-    const held: Evaluation[] = [];
-    try {
-      await expectReference(device, name, held, 1e-4);
-    } finally {
-      for (const evaluation of held) evaluation.dispose();
-      await device.dispose();
-    }
-  });
+describe("on the CPU: the loss within 1e-5, gradients within 1e-4 of the largest of their tensor", () => {
+  test.each(FAMILIES)("%s", (name) =>
+    onCpu((device) => {
+      const compute: Compute = async (inputs, build) => {
+        const evaluation = new Evaluation(device, inputs, build);
+        try {
+          return await evaluation.run(inputs);
+        } finally {
+          evaluation.dispose();
+        }
+      };
+      return expectReference(compute, name, TOLERANCE);
+    }),
+  );
+});
+
+describe("on a GPU: the same, as far as it multiplies in f32", () => {
+  const gpu = TestGpu.find("whole models' gradients");
+  afterAll(() => gpu?.dispose());
+
+  test.skipIf(!gpu).each(FAMILIES)("%s", (name) =>
+    expectReference(
+      (inputs, build) => gpu!.evaluate(inputs, build),
+      name,
+      Math.max(TOLERANCE, gpu!.tolerance),
+    ),
+  );
 });

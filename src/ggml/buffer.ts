@@ -2,6 +2,7 @@
 import koffi from "koffi";
 import { DisposedError, LibraryError } from "../errors.ts";
 import { library } from "./library.ts";
+import { preferHugePages } from "./system.ts";
 
 let live = 0;
 
@@ -50,6 +51,7 @@ export class BufferType {
     if (usage !== "any") native.ggml_backend_buffer_set_usage(handle, USAGE[usage]);
     const start = native.ggml_backend_buffer_get_base(handle);
     const base = this.host ? roundUp(start, BigInt(PAGE)) : start;
+    if (this.host) preferHugePages(base, size);
     return new NativeBuffer(this, handle, base, size);
   }
 }

@@ -83,17 +83,6 @@ export class ArenaFullError extends GraphError {
   }
 }
 
-/** Operations whose result lies in the memory of one of their inputs: which one. */
-const LIES_IN: Readonly<Record<string, number>> = {
-  reshape: 0,
-  view: 0,
-  permute: 0,
-  cpy: 1,
-  fill: 0,
-  accumulate: 0,
-  set_rows: 0,
-};
-
 /** What a graph is made of before it is computed. */
 export class GraphCore {
   readonly device: Device;
@@ -102,8 +91,6 @@ export class GraphCore {
   tape: TapeEntry[] | undefined;
   readonly #graph: bigint;
   readonly #nodes: Tensor[] = [];
-  /** Tensors that lie in the memory of another: that other. */
-  readonly #roots = new Map<Tensor, Tensor>();
 
   constructor(device: Device, arena: HeaderArena) {
     this.device = device;
@@ -129,11 +116,7 @@ export class GraphCore {
 
   /** Makes `tensor` a result: its memory is not reused within the graph. */
   output(tensor: Tensor): Tensor {
-    const { native } = library();
-    native.ggml_set_output(tensor.handle);
-    // The allocator asks the tensor that owns the memory, not the view.
-    const root = this.#roots.get(tensor);
-    if (root) native.ggml_set_output(root.handle);
+    library().native.ggml_set_output(tensor.handle);
     this.expand(tensor);
     return tensor;
   }
@@ -149,7 +132,8 @@ export class GraphCore {
     for (const node of this.#nodes) {
       if (!this.device.supports(node.handle)) {
         throw new GraphError(
-          `${this.device.name} cannot run ${native.ggml_op_desc(node.handle)} giving ${node}`,
+          `${this.device.name} cannot run ${native.ggml_op_desc(node.handle)} giving ${node}` +
+            (this.device.kind === "gpu" ? '; run on the CPU instead: device "cpu" (--device cpu)' : ""),
         );
       }
     }
@@ -167,8 +151,6 @@ export class GraphCore {
   ): Tensor {
     const output = new Tensor(handle, dtype, ne, nb, op);
     this.#nodes.push(output);
-    const holder = inputs[LIES_IN[op] ?? -1];
-    if (holder) this.#roots.set(output, this.#roots.get(holder) ?? holder);
     this.tape?.push({ op, inputs, output, params });
     return output;
   }

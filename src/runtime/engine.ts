@@ -222,7 +222,7 @@ async function load(
     signal: options.signal,
     onBytes: (name, bytes) => progress.add(name, bytes),
   };
-  const units = await onDisk(prepared, options, ctx, progress);
+  const units = await onDisk(prepared, options, ctx, progress, cleanup);
   progress.begin(bytesToRead(units, plan.homes));
   const naive = options.low_cpu_mem_usage === false;
   const stateDict = naive ? await StateDict.read(prepared.checkpoint, ctx) : undefined;
@@ -294,11 +294,18 @@ async function onDisk(
   options: EngineOptions,
   ctx: LoaderContext,
   progress: Progress,
+  cleanup: Cleanup,
 ): Promise<readonly Unit[]> {
   const { units } = prepared.model;
   const matrices = needConversion(units, (u) => prepared.plan.homes[u.index] === "disk");
   if (matrices.length === 0) return units;
   progress.begin(matrices.reduce((sum, m) => sum + m.source.bytes, 0));
+  const entry = ctx.ledger.reserve(
+    "disk",
+    matrices.reduce((sum, m) => sum + m.bytes, 0),
+    "converted weights",
+  );
+  cleanup.add(() => entry.release());
   const copy = await offloadCopy(prepared.checkpoint, matrices, options.offload_folder, ctx);
   const firstFile = await ctx.sources.add(copy);
   const moved = new Map(matrices.map((m) => [m.name, redirect(m, copy, firstFile)]));

@@ -6,6 +6,7 @@ import { type BufferType, type NativeBuffer, PAGE } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
+import { moveBytes } from "../ggml/system.ts";
 import { rowBytes } from "../ggml/tensor.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
@@ -74,7 +75,7 @@ const MOVE_BYTES = 8 * 1024 * 1024;
 /** Moves bytes that lie at `from` to the cache line below; returns where they then begin. */
 async function alignDown(buffer: NativeBuffer, from: number, bytes: number): Promise<number> {
   const to = Math.floor(from / CACHE_LINE) * CACHE_LINE;
-  if (to === from) return from;
+  if (to === from || (await moveBytes(buffer.address(to), buffer.address(from), bytes))) return to;
   for (let done = 0; done < bytes; done += MOVE_BYTES) {
     const length = Math.min(MOVE_BYTES, bytes - done);
     const span = from - to + length;

@@ -1,0 +1,50 @@
+// Two calls of the C library that make loading cheaper, where the platform has them. Everything works without.
+import koffi from "koffi";
+import { onThread } from "./library.ts";
+
+const MADV_HUGEPAGE = 14;
+/** Smaller pieces of memory gain nothing from huge pages. Bytes. */
+const HUGE_FROM = 4 * 1024 * 1024;
+const PAGE = 4096n;
+
+type Madvise = (address: bigint, bytes: number, advice: number) => number;
+interface Memmove {
+  async: (to: bigint, from: bigint, bytes: number, done: (error: unknown, result: bigint) => void) => void;
+}
+interface System {
+  readonly madvise: Madvise | undefined;
+  readonly memmove: Memmove | undefined;
+}
+
+let system: System | undefined;
+
+function load(): System {
+  try {
+    const process_ = koffi.load(process.platform === "win32" ? "msvcrt.dll" : null);
+    const memmove = process_.func("memmove", "void *", ["void *", "void *", "size_t"]) as unknown as Memmove;
+    const madvise =
+      process.platform === "linux"
+        ? (process_.func("madvise", "int", ["void *", "size_t", "int"]) as unknown as Madvise)
+        : undefined;
+    return { madvise, memmove };
+  } catch {
+    return { madvise: undefined, memmove: undefined };
+  }
+}
+
+/** Asks for huge pages behind a large allocation: filling 4 KiB pages one by one limits how fast weights can arrive. */
+export function preferHugePages(address: bigint, bytes: number): void {
+  system ??= load();
+  if (bytes < HUGE_FROM || !system.madvise) return;
+  const start = ((address + PAGE - 1n) / PAGE) * PAGE;
+  const length = bytes - Number(start - address);
+  system.madvise(start, length - (length % Number(PAGE)), MADV_HUGEPAGE); // advice: a refusal changes nothing
+}
+
+/** Moves bytes within native memory, ranges may overlap, off the event loop. False where the platform lacks it. */
+export async function moveBytes(to: bigint, from: bigint, bytes: number): Promise<boolean> {
+  system ??= load();
+  if (!system.memmove) return false;
+  await onThread(system.memmove, to, from, bytes);
+  return true;
+}
