@@ -51,7 +51,7 @@ export async function runForJson(command) {
     );
   }
   const peak = CGROUP_PEAK.exec(errors)?.[1];
-  return { ...JSON.parse(json), ...(peak && { memory_cgroup_peak_bytes: Number(peak) << 20 }) };
+  return { ...JSON.parse(json), ...(peak && { memory_cgroup_peak_bytes: Number(peak) * 2 ** 20 }) };
 }
 
 /** @param {import("node:stream").Readable} stream */

@@ -12,9 +12,9 @@ test("the last line on stdout is the result, whatever was printed before it", as
 });
 
 test("the peak of the memory cgroup is taken from what known-disk.sh says", async () => {
-  const says = "peak of the memory cgroup: 3 MiB, times the limit was hit: 7";
+  const says = "peak of the memory cgroup: 3000 MiB, times the limit was hit: 7";
   const run = await runForJson(node(`console.error("${says}"); console.log("{}")`));
-  expect(run.memory_cgroup_peak_bytes).toBe(3 * 2 ** 20);
+  expect(run.memory_cgroup_peak_bytes).toBe(3000 * 2 ** 20);
 });
 
 test("a failure carries the exit code and the end of stderr", async () => {
