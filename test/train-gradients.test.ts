@@ -159,6 +159,13 @@ class Step {
   }
 }
 
+/** Relative: of the loss and the gradients' norm; of each gradient to the largest of its tensor. */
+interface Tolerances {
+  readonly loss: number;
+  readonly gradients: number;
+}
+const F32: Tolerances = { loss: 1e-5, gradients: 1e-4 };
+
 /** Sum of squares over all gradients, under the root. */
 function norm(gradients: ReadonlyMap<string, Float32Array>): number {
   let sum = 0;
@@ -166,13 +173,13 @@ function norm(gradients: ReadonlyMap<string, Float32Array>): number {
   return Math.sqrt(sum);
 }
 
-async function expectReference(compute: Compute, name: string, tolerance: number): Promise<void> {
+async function expectReference(compute: Compute, name: string, within: Tolerances): Promise<void> {
   const reference = await readReference(name);
   const step = new Step(compute, reference);
   const loss = await step.run(24); // 62 predicting tokens: two whole blocks and one of 14
-  expect(Math.abs(loss / reference.loss - 1)).toBeLessThan(1e-5);
+  expect(Math.abs(loss / reference.loss - 1)).toBeLessThan(within.loss);
   const gradNorm = norm(step.gradients);
-  expect(Math.abs(gradNorm / reference.gradNorm - 1)).toBeLessThan(1e-5);
+  expect(Math.abs(gradNorm / reference.gradNorm - 1)).toBeLessThan(within.loss);
 
   const prefix = "grad_step1_clipped.";
   const names = [...reference.trained.tensors.keys()].filter((key) => key.startsWith(prefix));
@@ -181,12 +188,11 @@ async function expectReference(compute: Compute, name: string, tolerance: number
   for (const [weight, gradient] of step.gradients) {
     const expected = await floats(reference.trained, prefix + weight);
     const clipped = gradient.map((value) => value * clip);
-    expect(relativeDifference(clipped, expected), weight).toBeLessThan(tolerance);
+    expect(relativeDifference(clipped, expected), weight).toBeLessThan(within.gradients);
   }
 }
 
 const FAMILIES = ["gpt2", "llama", "qwen2"];
-const TOLERANCE = 1e-4;
 
 describe("on the CPU: the loss within 1e-5, gradients within 1e-4 of the largest of their tensor", () => {
   test.each(FAMILIES)("%s", (name) =>
@@ -199,7 +205,7 @@ describe("on the CPU: the loss within 1e-5, gradients within 1e-4 of the largest
           evaluation.dispose();
         }
       };
-      return expectReference(compute, name, TOLERANCE);
+      return expectReference(compute, name, F32);
     }),
   );
 });
@@ -208,11 +214,9 @@ describe("on a GPU: the same, as far as it multiplies in f32", () => {
   const gpu = TestGpu.find("whole models' gradients");
   afterAll(() => gpu?.dispose());
 
-  test.skipIf(!gpu).each(FAMILIES)("%s", (name) =>
-    expectReference(
-      (inputs, build) => gpu!.evaluate(inputs, build),
-      name,
-      Math.max(TOLERANCE, gpu!.tolerance),
-    ),
-  );
+  test.skipIf(!gpu).each(FAMILIES)("%s", (name) => {
+    const { tolerance } = gpu!;
+    const within = tolerance <= F32.gradients ? F32 : { loss: tolerance, gradients: 10 * tolerance };
+    return expectReference((inputs, build) => gpu!.evaluate(inputs, build), name, within);
+  });
 });

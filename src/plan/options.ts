@@ -10,6 +10,9 @@ export type DeviceMap = "auto" | Tier | Readonly<Record<string, Tier | string | 
 /** Bytes or sizes such as "6GiB" per tier. Device indices and names ("0", "cuda:0") mean the GPU. */
 export type MaxMemory = Readonly<Partial<Record<string, string | number>>>;
 
+/** Modules that maps made by Accelerate name though they have no parameters. */
+const WITHOUT_WEIGHTS = /(^|\.)(rotary_emb|drop)$/;
+
 function tierOf(value: string | number, where: string): Tier {
   const name = String(value).toLowerCase();
   if ((TIERS as readonly string[]).includes(name)) return name as Tier;
@@ -69,7 +72,7 @@ export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | 
     }
     return [...tiers.keys()][0] ?? own;
   });
-  const unused = entries.filter((e) => !used.has(e.key) && !/rotary_emb$/.test(e.key));
+  const unused = entries.filter((e) => !used.has(e.key) && !WITHOUT_WEIGHTS.test(e.key));
   if (unused.length > 0) {
     const names = units.slice(0, 3).map((u) => u.name);
     throw new ConfigError(

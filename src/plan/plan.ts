@@ -81,18 +81,15 @@ function planCpu(r: PlanRequest, onDevice: number): Plan {
   const kept = sizes.cpu.filter((u) => wanted[u.index] === "cpu");
   const gone = sizes.cpu.filter((u) => wanted[u.index] === "disk");
   const open = sizes.cpu.filter((u) => wanted[u.index] === undefined);
-  const base = onDevice + fixed.rows + kept.reduce((sum, u) => sum + u.resident, 0);
+  // While loading, staging is there and what the passes need is not yet.
+  const beside = Math.max(onDevice + fixed.rows, fixed.vectors + fixed.staging);
+  const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
   const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
-  const { resident, ring } = place(open, gone, budget - base, {
-    tier: "cpu",
-    base: Math.max(base, fixed.staging),
-    budget,
-  });
+  const { resident, ring } = place(open, gone, budget - base, { tier: "cpu", base, budget });
   for (const u of kept) resident.add(u.index);
   const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
   const weights = residentBytes(sizes.cpu, resident);
-  const cpu = Math.max(onDevice + fixed.rows + weights + ring, weights + fixed.vectors + fixed.staging);
-  if (cpu > budget) refuse("cpu", cpu, budget, cpu);
+  const cpu = weights + Math.max(onDevice + fixed.rows + ring, fixed.vectors + fixed.staging);
   return finish(r, homes, { ring, staging: 0, gpu: 0, cpu });
 }
 
@@ -110,11 +107,11 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
   const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
   const gone = rest.filter((u) => wanted[u.index] === "disk");
-  const cpuBase = fixed.rows + keptInRam.reduce((sum, u) => sum + u.resident, 0);
+  const cpuBase = Math.max(fixed.rows, fixed.staging) + keptInRam.reduce((sum, u) => sum + u.resident, 0);
   const host = place(
     rest.filter((u) => wanted[u.index] === undefined),
     gone,
-    cpuBudget - Math.max(cpuBase, fixed.staging),
+    cpuBudget - cpuBase,
     { tier: "cpu", base: cpuBase, budget: cpuBudget },
   );
   for (const u of keptInRam) host.resident.add(u.index);
@@ -123,9 +120,7 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   );
   const gpu = onDevice + residentBytes(sizes.gpu, device.resident) + device.ring;
   const weights = residentBytes(sizes.cpu, host.resident);
-  const cpu = Math.max(fixed.rows + weights + host.ring, weights + fixed.staging);
-  if (gpu > gpuBudget) refuse("gpu", gpu, gpuBudget, gpu);
-  if (cpu > cpuBudget) refuse("cpu", cpu, cpuBudget, cpu);
+  const cpu = weights + Math.max(fixed.rows + host.ring, fixed.staging);
   return finish(r, homes, { ring: device.ring, staging: host.ring, gpu, cpu });
 }
 

@@ -38,7 +38,10 @@ export class TrainingAttention implements StageContext {
       (mask.dtype === "f16" || mask.dtype === "f32") && keys === length && queries === length && heads === 1,
       () => `attention: a mask of f16 or f32 [${length}, ${length}, 1, ${sequences} or 1]: ${mask}`,
     );
-    need(batch === 1 || batch === sequences, () => `attention: a mask for 1 or ${sequences} sequences: ${mask}`);
+    need(
+      batch === 1 || batch === sequences,
+      () => `attention: a mask for 1 or ${sequences} sequences: ${mask}`,
+    );
     this.positions = positions;
     this.tokens = tokens;
     this.#sequences = sequences;
@@ -48,10 +51,12 @@ export class TrainingAttention implements StageContext {
 
   /** q [head_dim, heads, tokens], k and v [head_dim, kv_heads, tokens] -> [heads * head_dim, tokens] */
   attend(g: Graph, _layer: number, q: Tensor, k: Tensor, v: Tensor, scale: number): Tensor {
-    const [queries, keys, values] = [this.#split(g, q), this.#split(g, k), this.#split(g, v)];
-    const scores = g.mulMat(g.permute(keys, 0, 2, 1, 3), g.permute(queries, 0, 2, 1, 3), { precise: true }); // [keys, queries, heads, n]
+    // Contiguous copies: Vulkan rounds operands of products to halves where their rows lie apart.
+    const queries = g.cont(g.permute(this.#split(g, q), 0, 2, 1, 3)); // [head_dim, length, heads, n]
+    const keys = g.cont(g.permute(this.#split(g, k), 0, 2, 1, 3)); // [head_dim, length, kv_heads, n]
+    const columns = g.cont(g.permute(this.#split(g, v), 1, 2, 0, 3)); // [length, head_dim, kv_heads, n]
+    const scores = g.mulMat(keys, queries, { precise: true }); // [keys, queries, heads, n]
     const weights = g.softMax(scores, this.#mask, scale);
-    const columns = g.cont(g.permute(values, 1, 2, 0, 3)); // [keys, head_dim, kv_heads, n]
     const mixed = g.mulMat(columns, weights, { precise: true }); // [head_dim, queries, heads, n]
     const rows = g.cont(g.permute(mixed, 0, 2, 1, 3)); // [head_dim, heads, queries, n]
     return g.reshape(rows, rows.ne[0] * rows.ne[1], this.tokens);

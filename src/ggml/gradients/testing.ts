@@ -27,11 +27,14 @@ export class Evaluation {
   readonly #graph: Graph;
   readonly #inputs: Tensors = {};
   #outputs: Tensors = {};
+  #bytes = 0;
 
   /** Throws what `build` throws, leaving nothing behind. */
   constructor(device: Device, inputs: Inputs, build: (g: Graph, t: Tensors) => Tensors) {
     this.#device = device;
-    this.#memory = new GraphMemory(device.memory, () => {});
+    this.#memory = new GraphMemory(device.memory, (bytes) => {
+      this.#bytes = bytes;
+    });
     this.#graph = new Graph(device, this.#arena);
     try {
       this.#build(inputs, build);
@@ -56,9 +59,9 @@ export class Evaluation {
     this.#memory.place(this.#graph.handle);
   }
 
-  /** Bytes of everything the graph computes. */
+  /** Of inputs and of all that is computed, as far as it exists at the same time. */
   get bytes(): number {
-    return this.#memory.measure(this.#graph.handle);
+    return this.#bytes;
   }
 
   /** The values of all outputs. */

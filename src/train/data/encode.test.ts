@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../errors.ts";
 import { AutoTokenizer } from "../../generate/tokenizer.ts";
-import { type EncodeRowOptions, RowEncoder } from "./encode.ts";
+import { type EncodeRowOptions, RowEncoder, type RowTokenizer } from "./encode.ts";
 import { type Example, IGNORE_INDEX } from "./example.ts";
 import { parseRow, type Row, RowProblem } from "./row.ts";
 import { END, FIXTURES, numbers } from "./testing.ts";
@@ -10,7 +10,11 @@ import { END, FIXTURES, numbers } from "./testing.ts";
 const chatml = await AutoTokenizer.from_pretrained(join(FIXTURES, "checkpoints/llama")); // byte-level, ChatML template
 const sentencePiece = await AutoTokenizer.from_pretrained(join(FIXTURES, "tokenizers/sentencepiece-bpe")); // begins texts with <s>
 
-function encode(value: unknown, tokenizer = chatml, options?: EncodeRowOptions): Example | RowProblem {
+function encode(
+  value: unknown,
+  tokenizer: RowTokenizer = chatml,
+  options?: EncodeRowOptions,
+): Example | RowProblem {
   return new RowEncoder(tokenizer, options).encode(parseRow(value) as Row);
 }
 
@@ -116,13 +120,11 @@ describe("conversations", () => {
 
   test("nothing is learned after the token that ends a turn", () => {
     const id = chatml.token_to_id("<|im_end|>")!;
-    const ending = Object.create(chatml, { eos_token_ids: { value: [id] } }) as AutoTokenizer;
     const { input_ids, labels } = new RowEncoder({
       eos_token_ids: [id],
       encode: (text, options) => chatml.encode(text, options),
       apply_chat_template: (messages, options) => chatml.apply_chat_template(messages, options),
     }).encode(parseRow({ messages: two }) as Row) as Example;
-    expect(ending.eos_token_ids).toEqual([id]);
     expect(labels.at(-1)).toBe(IGNORE_INDEX); // the line break
     expect(labels.at(-2)).toBe(id);
     expect(input_ids.filter((token) => token === id)).toHaveLength(4);
@@ -156,7 +158,7 @@ describe("conversations", () => {
 
   test("a template that renders a turn differently once others follow is refused", () => {
     const forgetful =
-      "{% for m in messages %}{{ m.role }}: {% if loop.last %}<think></think>{% endif %}{{ m.content }}\n{% endfor %}" +
+      "{% for m in messages %}{{ m.role }}: {% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}\n{% endfor %}" +
       "{% if add_generation_prompt %}assistant: {% endif %}";
     const template_options = { chat_template: forgetful };
     const row = encode({ messages: two }, chatml, { template_options });
@@ -174,7 +176,7 @@ describe("conversations", () => {
     const template_options = { chat_template: "{{ raise_exception('roles must alternate') }}" };
     const row = encode({ messages: two }, chatml, { template_options });
     expect(row).toMatchObject({ problem: expect.stringContaining("roles must alternate") });
-    expect(encode({ messages: two }, Object.assign(numbers) as AutoTokenizer)).toMatchObject({
+    expect(encode({ messages: two }, numbers)).toMatchObject({
       problem: "no template",
     });
   });

@@ -126,6 +126,7 @@ export class DataLoader implements AsyncIterable<Batch> {
     const packer = new Packer(this.#pack, next, waiting);
     let given = 0;
     for (;;) {
+      throwIfAborted(this.#signal);
       const sequences: Sequence[] = [];
       while (sequences.length < this.#sequences) {
         const sequence = await packer.pack();

@@ -48,7 +48,6 @@ export async function openParquet(path: string, cache: GroupCache, signal?: Abor
   });
   try {
     const { size } = await handle.stat();
-    const file = new Bytes(handle, path, size);
     return await readFooter(library, new Bytes(handle, path, size), cache);
   } catch (error) {
     await handle.close();

@@ -6,13 +6,14 @@
 //          is rounded to zero, m is zero with it: a small m over a v rounded to zero would be a huge step.
 //   root   v^(1/4), over the root mean square of its block of 256: four orders of magnitude of gradients fit in 8 bits.
 // Both as q8_0: whole numbers up to 127 times a scale per 32 neighbours. A block is one column of a tile: the elements
-// i, i + 256, i + 512 ... of 65,536, so that its scale is a row of a matrix. The scale is f32: v falls by 0.1 % per step
-// where gradients vanish, which a scale in f16 would round away, step by step, for ever.
+// i, i + 256, i + 512 ... of 65,536, so that scales are a row of a matrix. They are f32: v falls by 0.1 % per step where
+// gradients vanish, which scales in f16 would round away, step by step, for ever.
 //
 // Error: half a unit of 1/127 of the largest of the 32 neighbours, in ratio (0.4 % of the largest step among them) and
 // in root: sqrt(v) of an element is off by 0.8 % / sqrt(f), f being its part of the largest sqrt(v) around, and is taken
 // for zero below f = 1.6e-5. What changes by less than half a unit in a step stays where it is. For gradients of 1e-18
 // to 1e18.
+import type { Tensor } from "../../ggml/tensor.ts";
 import { type AdamOptions, adamConstants } from "./adamw.ts";
 import { ADAMW_CONSTANTS, type Slab, type UpdateGraph } from "./kernels.ts";
 import {
@@ -108,12 +109,21 @@ function buildTiles(
   const newDeviation = g.put(g.unary("sqrt", g.at(b, dims)), a);
   const newRoots = g.put(g.unary("sqrt", newDeviation), b);
   const ones = g.at(part(block.constants, ONES * 4), [1, dims[1], dims[2]]);
-  const sums = g.put(g.columnSums(newDeviation, ones), scale); // of squared roots
-  const means = g.put(g.scale(sums, 1 / SIDE, TINY.scale), scale);
-  const newScale = g.put(g.unary("sqrt", means), scale);
+  const newScale = rootMean(g, g.columnSums(newDeviation, ones), scale); // of squared roots
   g.write(g.put(g.div(newRoots, newScale), b), rootCodes);
   const divisor = g.put(g.scale(newDeviation, 1, TINY.ratio), a);
   g.write(g.put(g.div(g.at(c, dims), divisor), c), ratioCodes);
+
+  // The scales of 32 are f16 and off by up to 0.02 %, the same way at every step: the block's scale makes up for it.
+  const kept = g.write(rootCodes, g.at(a, dims));
+  const excess = rootMean(g, g.columnSums(g.put(g.unary("sqr", kept), a), ones), b); // about 1
+  g.put(g.div(newScale, excess), scale);
+}
+
+/** The root of sums over the elements of a block, divided by their number. */
+function rootMean(g: UpdateGraph, sums: Tensor, to: Slab): Tensor {
+  const means = g.put(g.scale(g.put(sums, to), 1 / SIDE, TINY.scale), to);
+  return g.put(g.unary("sqrt", means), to);
 }
 
 function part(slab: Slab, bytes: number): Slab {

@@ -5,7 +5,7 @@ import type { Slab, UpdateGraph } from "./kernels.ts";
 
 /** Elements that are always stepped together; slices begin at multiples of it. */
 export const TILE = 65_536;
-/** Elements stepped at a time, in caches; what a rule's scratch is counted in. */
+/** Elements stepped at a time, in caches, where scratch memory is used; what a rule's scratch is counted in. */
 export const BLOCK = 4 * TILE;
 /** Kernels share rows out among threads; a tile is whole rows. */
 const ROW = 1024;
@@ -36,7 +36,7 @@ export interface StepParams {
 
 /** Part of a parameter in host memory, all of it from the first element of the block on. */
 export interface Block {
-  /** Elements, at most {@link BLOCK}; less than whole tiles only at the end of a parameter. */
+  /** Elements, at most {@link BLOCK} for rules with scratch; less than whole tiles only at the end of a parameter. */
   readonly count: number;
   /** f32; changed in place. */
   readonly weights: Slab;

@@ -78,8 +78,7 @@ export function difference(actual: ArrayLike<number>, expected: ArrayLike<number
   let scale = 0;
   for (let i = 0; i < expected.length; i++) {
     const apart = Math.abs((actual[i] as number) - (expected[i] as number));
-    // A value that is not a number must not pass for a small difference.
-    largest = apart <= largest ? largest : apart;
+    largest = Math.max(largest, apart); // NaN, once there is one
     scale = Math.max(scale, Math.abs(expected[i] as number));
   }
   return { largest, scale };

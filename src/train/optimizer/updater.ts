@@ -167,8 +167,10 @@ export class StateUpdater {
     const first = index * run.length;
     const elements = run.elements(index);
     const { gradScale = 1 } = params;
-    for (let at = 0; at < elements; at += BLOCK) {
-      const count = Math.min(BLOCK, elements - at);
+    // Threads wait for one another at every operation: without scratch memory a slice is one block.
+    const block = gradScale === 1 && rule.scratch === 0 ? elements : BLOCK;
+    for (let at = 0; at < elements; at += block) {
+      const count = Math.min(block, elements - at);
       const [weights, ...others] = run.parts.map((part) => run.slab(part, index, at)) as [Slab, ...Slab[]];
       const moments = others.slice(0, rule.moments.length);
       let grad: Slab = { buffer: gradient.buffer, offset: gradient.offset + (first + at) * 4 };

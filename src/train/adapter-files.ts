@@ -1,0 +1,162 @@
+// PEFT adapter folders: adapter_config.json and adapter_model.safetensors, opened and written for a model that is known.
+// Headers only on opening; the data of a tensor is read with readTensor, or streamed, from the checkpoint in the result.
+import { mkdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { listFolder, statIfPresent } from "../checkpoint/files.ts";
+import {
+  type Checkpoint,
+  openCheckpoint,
+  readJsonObject,
+  type TensorSource,
+  writeSafetensors,
+} from "../checkpoint/index.ts";
+import { stageFile } from "../checkpoint/staged-file.ts";
+import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
+import type { FloatDType } from "../ggml/dtypes.ts";
+import type { ModelSpec, WeightSpec } from "../models/spec.ts";
+import { type LoraConfig, loraConfigJson, parseLoraConfig } from "./adapter-config.ts";
+import { type LoraTarget, loraTargets, PREFIX, savedWeights } from "./adapter-targets.ts";
+
+export const ADAPTER_CONFIG = "adapter_config.json";
+export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
+
+const DTYPES: readonly string[] = ["f32", "f16", "bf16"] satisfies FloatDType[];
+
+/** An adapter for one model. Its tensors are known by name, type, shape and file range. */
+export interface Adapter {
+  readonly config: LoraConfig;
+  /** The layers it changes, in the order of the model. */
+  readonly targets: readonly LoraTarget[];
+  /** Parameters it replaces; in its file they are named {@link savedName} of theirs. */
+  readonly saved: readonly WeightSpec[];
+  readonly checkpoint: Checkpoint;
+}
+
+/** A tensor of an adapter's file. */
+export interface AdapterTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
+/** Name in an adapter's file of a parameter that `modules_to_save` keeps whole. */
+export function savedName(parameter: string): string {
+  return `${PREFIX}${parameter}`;
+}
+
+/** The tensors that an adapter's file must hold: A and B of each target, then the parameters saved whole. */
+export function adapterTensors(
+  targets: readonly LoraTarget[],
+  saved: readonly WeightSpec[],
+): AdapterTensor[] {
+  return [
+    ...targets.flatMap((target) => [
+      { name: target.a, shape: [target.r, target.in] },
+      { name: target.b, shape: [target.out, target.r] },
+    ]),
+    ...saved.map(({ name, shape }) => ({ name: savedName(name), shape })),
+  ];
+}
+
+/**
+ * Opens the adapter in the folder `dir` for the model `spec`.
+ * Throws CheckpointError if a file is missing or malformed or the tensors are not those the config calls for,
+ * ConfigError and UnsupportedError that name the key for a config that cannot be used, IoError.
+ */
+export async function openAdapter(
+  dir: string,
+  spec: ModelSpec,
+  options: { signal?: AbortSignal } = {},
+): Promise<Adapter> {
+  const configPath = resolve(dir, ADAPTER_CONFIG);
+  const config = parseLoraConfig(await readJsonObject(configPath), configPath);
+  const targets = loraTargets(config, spec, configPath);
+  const saved = savedWeights(config, spec, configPath);
+  const path = resolve(dir, ADAPTER_WEIGHTS);
+  if ((await statIfPresent(path)) === undefined) throw await missing(dir, path);
+  const checkpoint = await openCheckpoint(path, options);
+  for (const { name, dtype } of checkpoint.tensors.values()) {
+    if (DTYPES.includes(dtype)) continue;
+    throw new UnsupportedError(`${path}: tensor ${name} is ${dtype}; adapters may be ${DTYPES.join(", ")}`);
+  }
+  checkTensors(adapterTensors(targets, saved), [...checkpoint.tensors.values()], path, ADAPTER_CONFIG);
+  return { config, targets, saved, checkpoint };
+}
+
+/**
+ * Writes an adapter for the model `spec` into the folder `dir`, made if need be. An adapter that was there is replaced
+ * once both files are complete. `tensors` must be those of {@link adapterTensors}, in any order.
+ * Throws CheckpointError for tensors that are not those the config calls for; as writeSafetensors.
+ */
+export async function writeAdapter(
+  dir: string,
+  config: LoraConfig,
+  spec: ModelSpec,
+  tensors: Iterable<TensorSource>,
+  options: { signal?: AbortSignal } = {},
+): Promise<void> {
+  const folder = resolve(dir);
+  const path = join(folder, ADAPTER_WEIGHTS);
+  const list = [...tensors];
+  // Before the device is touched: what is written must open again.
+  const checked = parseLoraConfig(loraConfigJson(config), ADAPTER_CONFIG);
+  const expected = adapterTensors(loraTargets(checked, spec), savedWeights(checked, spec));
+  checkTensors(expected, list, path, "the config");
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw new IoError("the folder could not be made", folder, { cause: error });
+  }
+  const json = new TextEncoder().encode(`${JSON.stringify(loraConfigJson(config), null, 2)}\n`);
+  const staged = await stageFile(join(folder, ADAPTER_CONFIG), json.length, (sink) => sink.append(json));
+  try {
+    await writeSafetensors(path, list, { ...options, metadata: { format: "pt" } });
+    await staged.commit();
+  } catch (error) {
+    await staged.discard();
+    throw error;
+  }
+}
+
+const PICKLE = "adapter_model.bin";
+
+async function missing(dir: string, path: string): Promise<Error> {
+  if ((await listFolder(resolve(dir))).includes(PICKLE)) {
+    return new UnsupportedError(
+      `${join(dir, PICKLE)}: pickled weights are not read, because reading them can run anything; save the adapter with ` +
+        "safe_serialization=True",
+    );
+  }
+  return new CheckpointError(
+    `does not exist beside ${ADAPTER_CONFIG}: copy it from where the adapter comes from`,
+    { file: path },
+  );
+}
+
+/** Problems listed in a message before the rest is only counted. */
+const LISTED = 8;
+
+/** Throws one CheckpointError with every tensor that is missing, has another shape, or is not called for. */
+function checkTensors(
+  expected: readonly AdapterTensor[],
+  given: readonly AdapterTensor[],
+  path: string,
+  caller: string,
+): void {
+  const shapes = new Map(given.map(({ name, shape }) => [name, shape]));
+  const problems: string[] = [];
+  for (const { name, shape } of expected) {
+    const has = shapes.get(name);
+    shapes.delete(name);
+    if (has === undefined) problems.push(`${name} [${shape}] is missing`);
+    else if (has.join() !== shape.join())
+      problems.push(`${name} is [${has}], ${caller} calls for [${shape}]`);
+  }
+  for (const [name, shape] of shapes) problems.push(`${name} [${shape}] is not called for`);
+  if (problems.length === 0) return;
+  const more = problems.length > LISTED ? `\n  and ${problems.length - LISTED} more` : "";
+  const lines = problems.slice(0, LISTED).map((problem) => `\n  ${problem}`);
+  throw new CheckpointError(
+    `${problems.length} of the tensors do not fit ${caller} and the model:${lines.join("")}${more}`,
+    { file: path },
+  );
+}
