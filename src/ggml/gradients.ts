@@ -3,10 +3,24 @@
 import { GraphError } from "../errors.ts";
 import { accumulate, dense, zeros } from "./gradients/ops.ts";
 import { RULES } from "./gradients/rules.ts";
-import type { Part } from "./gradients/views.ts";
+import type { InputRule, Part, Step } from "./gradients/step.ts";
 import type { TapeEntry } from "./graph.ts";
-import type { Graph } from "./ops.ts";
+import { type Graph, need } from "./ops.ts";
 import { sameShape, type Tensor } from "./tensor.ts";
+
+/** How gradients are computed, not what they are. */
+export interface BackwardOptions {
+  /**
+   * Memory that gradients of some wanted tensors are added to, in place: f32, contiguous, of the tensors' shapes. What
+   * is there counts as the beginning of the sum. Only for tensors that nothing recorded has computed.
+   */
+  readonly into?: ReadonlyMap<Tensor, Tensor>;
+  /**
+   * Keeps the transposed copies of matrices that backward makes, for further calls on the same graph. Without it copies
+   * of large matrices are made slice by slice and never exist as a whole.
+   */
+  readonly turned?: Map<Tensor, Tensor>;
+}
 
 /**
  * Gradients of sum over seeds of <seed, tensor> with respect to `wanted`: f32, contiguous, of the tensors' shapes.
@@ -23,29 +37,60 @@ export function backward(
   tape: readonly TapeEntry[],
   seeds: ReadonlyMap<Tensor, Tensor>,
   wanted: ReadonlySet<Tensor>,
+  options: BackwardOptions = {},
 ): Map<Tensor, Tensor> {
   for (const tensor of wanted) {
-    if (!FLOATS.has(tensor.dtype))
-      throw new GraphError(`${tensor} cannot have a gradient: it is not f32, f16 or bf16`);
+    need(FLOATS.has(tensor.dtype), () => `${tensor} cannot have a gradient: it is not f32, f16 or bf16`);
   }
+  const producers = new Map(tape.map((entry) => [entry.output, entry]));
+  for (const [tensor, memory] of options.into ?? []) {
+    need(
+      wanted.has(tensor) && !producers.has(tensor),
+      () => `${tensor} is not a wanted tensor nobody computed`,
+    );
+    needGradient(tensor, memory);
+  }
+  for (const [tensor, seed] of seeds) needGradient(tensor, seed);
   if (wanted.size === 0) return new Map();
+  const stepOf = (entry: TapeEntry, dy: Tensor): Step => ({
+    ...entry,
+    dy,
+    producer: (tensor) => producers.get(tensor),
+    addsTo: (tensor) => options.into?.has(tensor) ?? false,
+    turned: options.turned,
+  });
   const recording = g.tape;
   g.tape = undefined;
   try {
-    const sums = new Sums(g);
-    for (const [tensor, seed] of seeds) {
-      if (seed.dtype !== "f32" || !sameShape(seed, tensor)) {
-        throw new GraphError(`the gradient of ${tensor} must be f32 of its shape, not ${seed}`);
+    const sums = new Sums(g, options.into ?? new Map());
+    for (const [tensor, seed] of seeds) sums.add(tensor, seed);
+    const needed = dependents(tape, wanted);
+    for (const entry of tape.toReversed()) {
+      if (!needed.has(entry.output) || !sums.reached(entry.output)) continue;
+      const step = sums.isZero(entry.output) ? undefined : stepOf(entry, sums.total(entry.output));
+      for (const [i, tensor] of entry.inputs.entries()) {
+        if (!tensor || !needed.has(tensor)) continue;
+        const rule = ruleFor(entry, i);
+        sums.add(tensor, step && rule(g, step));
       }
-      sums.add(tensor, seed);
     }
-    walk(g, tape, sums, dependents(tape, wanted));
-    const gradients = new Map<Tensor, Tensor>();
-    for (const tensor of wanted) gradients.set(tensor, sums.total(tensor));
-    return gradients;
+    return new Map([...wanted].map((tensor) => [tensor, sums.total(tensor)]));
   } finally {
     g.tape = recording;
   }
+}
+
+function needGradient(tensor: Tensor, gradient: Tensor): void {
+  const fits = gradient.dtype === "f32" && sameShape(gradient, tensor);
+  need(fits, () => `the gradient of ${tensor} must be f32 of its shape, not ${gradient}`);
+}
+
+function ruleFor(entry: TapeEntry, input: number): InputRule {
+  const rules = RULES[entry.op];
+  const rule = rules?.[input];
+  if (rule) return rule;
+  const which = rules ? `its input ${input}, ${entry.inputs[input]}` : `its inputs (${entry.inputs[input]})`;
+  throw new GraphError(`${entry.op} has no gradient for ${which}; build the graph without it to train`);
 }
 
 const FLOATS: ReadonlySet<string> = new Set(["f32", "f16", "bf16"]);
@@ -59,70 +104,75 @@ function dependents(tape: readonly TapeEntry[], wanted: ReadonlySet<Tensor>): Re
   return found;
 }
 
-function walk(g: Graph, tape: readonly TapeEntry[], sums: Sums, needed: ReadonlySet<Tensor>): void {
-  const producers = new Map(tape.map((entry) => [entry.output, entry]));
-  const producer = (tensor: Tensor) => producers.get(tensor);
-  for (const entry of tape.toReversed()) {
-    if (!needed.has(entry.output) || !sums.reached(entry.output)) continue;
-    const rules = RULES[entry.op];
-    for (const [i, tensor] of entry.inputs.entries()) {
-      if (!tensor || !needed.has(tensor)) continue;
-      const rule = rules?.[i];
-      if (!rule) {
-        const which = rules ? `its input ${i}, ${tensor}` : `its inputs (${tensor})`;
-        throw new GraphError(`${entry.op} has no gradient for ${which}; build the graph without it to train`);
-      }
-      const part = sums.isZero(entry.output)
-        ? undefined
-        : rule(g, { ...entry, dy: sums.total(entry.output), producer });
-      sums.add(tensor, part);
-    }
-  }
-}
-
 /** Gradients on their way: what each tensor has got so far. */
 class Sums {
   readonly #g: Graph;
-  readonly #parts = new Map<Tensor, (Tensor | Part)[]>();
+  /** Tensors that a way was followed to, and what came of it as a whole. */
+  readonly #whole = new Map<Tensor, Tensor[]>();
+  /** Memory of gradients that others are added to in place: theirs alone. */
+  readonly #memory: Map<Tensor, Tensor>;
 
-  constructor(g: Graph) {
+  constructor(g: Graph, into: ReadonlyMap<Tensor, Tensor>) {
     this.#g = g;
+    this.#memory = new Map(into);
   }
 
   /** Enters a contribution; undefined says that the way was followed and nothing came of it. */
-  add(tensor: Tensor, part: Tensor | Part | undefined): void {
-    const parts = this.#parts.get(tensor) ?? [];
-    this.#parts.set(tensor, parts);
-    if (!part) return;
-    this.#g.expand("window" in part ? part.values : part);
-    parts.push(part);
+  add(tensor: Tensor, part: Tensor | readonly Part[] | undefined): void {
+    const whole = this.#whole.get(tensor) ?? [];
+    this.#whole.set(tensor, whole);
+    if (part === undefined) return;
+    const g = this.#g;
+    if (!("handle" in part)) {
+      for (const one of part) this.#addPart(tensor, one);
+    } else if (this.#memory.has(tensor)) {
+      this.#accumulate(tensor, accumulate(g, this.#memory.get(tensor) as Tensor, dense(g, part)));
+    } else {
+      g.expand(part);
+      whole.push(part);
+    }
+  }
+
+  #addPart(tensor: Tensor, { values, window }: Part): void {
+    const g = this.#g;
+    const memory = this.#memory.get(tensor) ?? zeros(g, tensor.ne);
+    const [, nb1, nb2, nb3] = values.nb;
+    if (String(window.strides) !== String([nb1, nb2, nb3])) {
+      this.#accumulate(tensor, accumulate(g, memory, values, window));
+      return;
+    }
+    // A contiguous run is added to a view of it: GPU kernels go over the whole of what they add to.
+    g.expand(accumulate(g, g.view(memory, values.ne, window.strides, window.offset), values));
+    this.#memory.set(tensor, memory);
+  }
+
+  #accumulate(tensor: Tensor, memory: Tensor): void {
+    this.#g.expand(memory);
+    this.#memory.set(tensor, memory);
   }
 
   reached(tensor: Tensor): boolean {
-    return this.#parts.has(tensor);
+    return this.#whole.has(tensor);
   }
 
   isZero(tensor: Tensor): boolean {
-    return this.#parts.get(tensor)?.length === 0;
+    return !this.#memory.has(tensor) && this.#whole.get(tensor)?.length === 0;
   }
 
   /** The sum of what was entered: f32, contiguous. */
   total(tensor: Tensor): Tensor {
     const g = this.#g;
-    const parts = this.#parts.get(tensor);
-    if (!parts)
+    const whole = this.#whole.get(tensor);
+    if (!whole)
       throw new GraphError(`no recorded operation leads from ${tensor} to a tensor with a gradient`);
-    const whole = parts.filter((part): part is Tensor => !("window" in part)).map((part) => dense(g, part));
-    const windows = parts.filter((part): part is Part => "window" in part);
-    // Memory that windows are added to must be nobody else's, which zeros are.
-    if (windows.length > 0 || whole.length === 0) {
-      let sum = zeros(g, tensor.ne);
-      for (const { values, window } of windows) sum = accumulate(g, sum, values, window);
-      whole.push(sum);
-    }
-    const sum = whole.reduce((a, b) => g.add(a, b));
+    const memory = this.#memory.get(tensor);
+    const terms = [...(memory ? [memory] : []), ...whole.map((part) => dense(g, part))];
+    const sum = terms.length === 0 ? zeros(g, tensor.ne) : terms.reduce((a, b) => g.add(a, b));
     g.expand(sum);
-    this.#parts.set(tensor, [sum]);
+    if (terms.length > 1) {
+      this.#memory.delete(tensor);
+      this.#whole.set(tensor, [sum]);
+    }
     return sum;
   }
 }

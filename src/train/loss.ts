@@ -1,6 +1,6 @@
 // Cross-entropy of the head's logits against token ids, with gradients, block by block: logits of all tokens never exist
 // at the same time, and labels stay ids. Which tokens count is the caller's choice: those that do not are not computed.
-import { GraphError } from "../errors.ts";
+import { ConfigError, GraphError } from "../errors.ts";
 import { argMax, countBy, setRows, zeros } from "../ggml/gradients/ops.ts";
 import { type Graph, need } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
@@ -16,6 +16,8 @@ import {
 
 /** Bytes of the logits of a block. */
 const LOGITS_BYTES = 16 * 1024 * 1024;
+/** Bytes in f32 of the largest matrix that is kept turned round between blocks: turning costs as much as a few tokens. */
+const KEPT_BYTES = 256 * 1024 * 1024;
 
 /** Tokens whose logits are computed together. Depends on the model alone, never on a budget. */
 export function lossBlockTokens(vocab: number): number {
@@ -90,49 +92,52 @@ export interface HeadLoss extends StageGradients {
 /**
  * The head stage with its loss, forward and backward in one graph. Blocks follow one another, each adding to the
  * parameters' gradients and writing its own columns of that of `hidden` [hidden, tokens], where tokens that predict
- * nothing get zero. The graph holds one block's logits at a time, the head's matrix turned round, and its gradient.
+ * nothing get zero. The graph holds one block's logits at a time, the parameters' gradients where `wanted.into` does
+ * not name their memory, and matrices of up to {@link KEPT_BYTES} turned round; larger ones are turned for every block.
  */
 export function headLoss(g: Graph, stage: Stage, input: HeadInput, options: HeadOptions): HeadLoss {
-  const { hidden, predicting, targets } = input;
-  const { blockTokens, wanted } = options;
+  const { hidden, predicting, targets, parameters } = input;
+  const { blockTokens, gradScale } = options;
   const count = predicting.elements;
   need(
     predicting.dtype === "i32" && targets.dtype === "i32" && targets.elements === count,
     () => `head: i32 of one length: ${predicting}, ${targets}`,
   );
   need(Number.isSafeInteger(blockTokens) && blockTokens > 0, () => `head: blocks of ${blockTokens} tokens`);
+  const wanted = { ...options.wanted, into: gradientMemory(g, input, options.wanted) };
+  const kept = Object.values(parameters).every((a) => a.elements * 4 <= KEPT_BYTES);
+  const turned = kept && count > blockTokens ? new Map<Tensor, Tensor>() : undefined;
   let sum: Tensor | undefined;
-  let x: Tensor | undefined;
-  const parameters: Record<string, Tensor> = {};
+  let x = wanted.x ? zeros(g, hidden.ne) : undefined;
   for (let first = 0; first < count; first += blockTokens) {
     const part = (a: Tensor) => g.view(a, [Math.min(blockTokens, count - first)], [], first * 4);
     const rows = part(predicting);
-    const block = blockLoss(g, stage, g.getRows(hidden, rows), part(targets), input.parameters, options);
-    sum = sum ? g.add(sum, block.sum) : block.sum;
-    if (block.x) x = setRows(g, x ?? zeros(g, hidden.ne), block.x, rows);
-    for (const [key, gradient] of Object.entries(block.parameters)) {
-      const before = parameters[key];
-      parameters[key] = before ? g.add(before, gradient) : gradient;
+    const block = { x: g.getRows(hidden, rows), parameters };
+    const ctx = new RowsOnly(rows.ne[0]);
+    const { tape, result: logits } = recorded(g, () => stageForward(g, stage, block, ctx));
+    const loss = crossEntropy(g, logits, part(targets), gradScale);
+    sum = sum ? g.add(sum, loss.sum) : loss.sum;
+    g.expand(sum);
+    const gradients = stageGradients(g, tape, block, logits, loss.gradient, wanted, turned);
+    Object.assign(wanted.into, gradients.parameters);
+    if (x && gradients.x) {
+      x = setRows(g, x, gradients.x, rows);
+      g.expand(x);
     }
-    for (const tensor of [sum, x, ...Object.values(parameters)]) if (tensor) g.expand(tensor);
   }
   if (!sum) throw new GraphError("head: no token predicts anything");
-  return { sum, x: wanted.x ? x : undefined, parameters };
+  return { sum, x, parameters: wanted.into };
 }
 
-function blockLoss(
-  g: Graph,
-  stage: Stage,
-  x: Tensor,
-  targets: Tensor,
-  parameters: Parameters,
-  { gradScale, wanted }: HeadOptions,
-): HeadLoss {
-  const input = { x, parameters };
-  const ctx = new RowsOnly(x.ne[1]);
-  const { tape, result: logits } = recorded(g, () => stageForward(g, stage, input, ctx));
-  const { sum, gradient } = crossEntropy(g, logits, targets, gradScale);
-  return { sum, ...stageGradients(g, tape, input, logits, gradient, wanted) };
+/** Memory of every wanted parameter's gradient: the caller's, or zeros. */
+function gradientMemory(g: Graph, { parameters }: HeadInput, wanted: Wanted): Record<string, Tensor> {
+  const memory: Record<string, Tensor> = {};
+  for (const key of wanted.parameters) {
+    const parameter = parameters[key];
+    if (!parameter) throw new ConfigError(`the head has no parameter "${key}"`);
+    memory[key] = wanted.into?.[key] ?? zeros(g, parameter.ne);
+  }
+  return memory;
 }
 
 /** The context of stages that look at each token by itself. */

@@ -1,7 +1,7 @@
 // Forward and backward of one stage as graphs of their own: backward computes the stage again from its input and asks
 // the rules for gradients. Adds operations to a graph; allocates nothing and runs nothing.
 import { ConfigError } from "../errors.ts";
-import { backward } from "../ggml/gradients.ts";
+import { type BackwardOptions, backward } from "../ggml/gradients.ts";
 import type { TapeEntry } from "../ggml/graph.ts";
 import type { Graph } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
@@ -30,6 +30,8 @@ export interface Wanted {
   readonly parameters: readonly string[];
   /** That of the stage's input. */
   readonly x: boolean;
+  /** Memory that gradients of parameters are added to, by key: f32, contiguous, of their shapes. Others get new memory. */
+  readonly into?: Readonly<Record<string, Tensor>>;
 }
 
 /** f32, each in the shape of what it is the gradient of. */
@@ -68,7 +70,7 @@ export function recorded(g: Graph, build: () => Tensor): { tape: readonly TapeEn
   }
 }
 
-/** What a recorded stage's inputs get from `dy`, the gradient of its result. */
+/** What a recorded stage's inputs get from `dy`, the gradient of its result. `turned`: see {@link BackwardOptions}. */
 export function stageGradients(
   g: Graph,
   tape: readonly TapeEntry[],
@@ -76,16 +78,14 @@ export function stageGradients(
   result: Tensor,
   dy: Tensor,
   wanted: Wanted,
+  turned?: BackwardOptions["turned"],
 ): StageGradients {
   const targets = new Map(wanted.parameters.map((key) => [key, held(input, key)]));
+  const into = new Map(Object.entries(wanted.into ?? {}).map(([key, memory]) => [held(input, key), memory]));
   const x = wanted.x ? input.x : undefined;
   if (wanted.x && !x) throw new ConfigError("a stage without an input has no gradient of its input");
-  const gradients = backward(
-    g,
-    tape,
-    new Map([[result, dy]]),
-    new Set([...targets.values(), ...(x ? [x] : [])]),
-  );
+  const tensors = new Set([...targets.values(), ...(x ? [x] : [])]);
+  const gradients = backward(g, tape, new Map([[result, dy]]), tensors, { into, ...(turned && { turned }) });
   const parameters: Record<string, Tensor> = {};
   for (const [key, tensor] of targets) parameters[key] = gradients.get(tensor) as Tensor;
   return { x: x && gradients.get(x), parameters };

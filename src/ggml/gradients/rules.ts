@@ -1,25 +1,11 @@
 // The table of derivatives: for every operation of the graph builder and each of its inputs, the operations that turn
 // the gradient of the result into the gradient of that input. Everything here runs on the CPU and on Vulkan.
-import type { TapeEntry } from "../graph.ts";
 import type { Graph, RopeParams } from "../ops.ts";
 import { sameShape, type Tensor } from "../tensor.ts";
 import { productOfLeft, productOfRight } from "./matrices.ts";
 import * as ops from "./ops.ts";
-import { type Part, scatter, slice } from "./views.ts";
-
-/** One recorded operation whose result's gradient is known. */
-export interface Step extends TapeEntry {
-  /** Of the output: f32, contiguous, of its shape. */
-  readonly dy: Tensor;
-  /** What the graph did to make a tensor, if it was recorded. */
-  producer(tensor: Tensor): TapeEntry | undefined;
-}
-
-/** What one input gets: the gradient in its shape, a part of it that lies in a window, or nothing where it is zero. */
-export type InputRule = (g: Graph, s: Step) => Tensor | Part | undefined;
-
-/** Per input, in the order of the recorded operation. An input without a rule cannot be differentiated. */
-export type Rule = readonly InputRule[];
+import type { InputRule, Rule, Step } from "./step.ts";
+import { scatter, slice } from "./views.ts";
 
 const input = (s: Step, i: number) => s.inputs[i] as Tensor;
 const number = (s: Step, name: string) => s.params[name] as number;

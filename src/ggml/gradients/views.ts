@@ -1,21 +1,15 @@
 // Derivatives of windows into tensors: a view's gradient is added to zeros where the view lay.
 import { GraphError } from "../../errors.ts";
-import type { TapeEntry } from "../graph.ts";
 import type { Graph } from "../ops.ts";
 import { contiguousStrides, type Tensor } from "../tensor.ts";
-import { dense, type Window } from "./ops.ts";
-
-/** A gradient of some of a tensor's elements. */
-export interface Part {
-  readonly values: Tensor;
-  readonly window: Window;
-}
+import { dense } from "./ops.ts";
+import type { Part, Step } from "./step.ts";
 
 /**
  * The gradient of the tensor a view looks into, which need not be contiguous itself.
  * Throws {@link GraphError} for views whose elements overlap or are not all elements of that tensor.
  */
-export function scatter(g: Graph, s: TapeEntry & { readonly dy: Tensor }): Part {
+export function scatter(g: Graph, s: Step): readonly Part[] {
   const { output: view, dy } = s;
   const base = s.inputs[0] as Tensor;
   // Windows are described from the smallest stride to the largest; dimensions of one element have any stride.
@@ -44,7 +38,7 @@ export function scatter(g: Graph, s: TapeEntry & { readonly dy: Tensor }): Part 
     throw new GraphError(`view: rows of ${view} are not within rows of ${base}: no gradient`);
   }
   const [, nb1, nb2, nb3] = strides as [number, number, number, number];
-  return { values, window: { strides: [nb1, nb2, nb3], offset: denseBytes(base, start) } };
+  return [{ values, window: { strides: [nb1, nb2, nb3], offset: denseBytes(base, start) } }];
 }
 
 /** A distance in bytes as steps along the dimensions of `base`. */

@@ -1,0 +1,114 @@
+// What each family makes of a config.json: stages, names and shapes. Whether they compute the right thing is for
+// test/golden.
+import { describe, expect, test } from "vitest";
+import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
+import { FAMILIES as SYNTHETIC } from "../checkpoint/synthetic/families.ts";
+import { PRESETS } from "../checkpoint/synthetic.ts";
+import { fixture } from "../checkpoint/testing.ts";
+import { ConfigError, UnsupportedError } from "../errors.ts";
+import { FAMILIES, modelSpec } from "./families.ts";
+
+/** The family's tiny config with some keys changed; undefined takes one away. */
+function config(family: keyof typeof SYNTHETIC, change: Record<string, unknown> = {}) {
+  return { ...SYNTHETIC[family].config, ...change };
+}
+
+describe.each(FAMILIES.map((f) => f.model_type))("%s", (name) => {
+  const spec = modelSpec(config(name as keyof typeof SYNTHETIC));
+
+  test("embeds, then attention and MLP by turns, then the head", () => {
+    const kinds = spec.stages.map((stage) => stage.kind);
+    const layers = Array.from({ length: spec.num_layers }, () => ["attention", "mlp"]).flat();
+    expect(kinds).toEqual(["embed", ...layers, "head"]);
+    expect(spec.stages.flatMap((s) => s.layer ?? [])).toEqual([...new Array(spec.num_layers).keys()]);
+    expect(new Set(spec.stages.map((s) => s.name)).size).toBe(spec.stages.length);
+  });
+
+  test.each([true, false])("wants just the tensors its checkpoints have, tied: %s", (tied) => {
+    const tiny = config(name as keyof typeof SYNTHETIC, { tie_word_embeddings: tied });
+    const { stages, tied: aliases } = modelSpec(tiny);
+    const wanted = new Map(
+      stages.flatMap((s) => Object.values(s.weights).map((w) => [aliases[w.name] ?? w.name, [...w.shape]])),
+    );
+    const row = SYNTHETIC[name as keyof typeof SYNTHETIC];
+    const held = new Map([...row.tensors(tiny)].map((t) => [t.name, [...t.shape]]));
+    expect(Object.fromEntries(wanted)).toEqual(Object.fromEntries(held));
+  });
+
+  test("the reference's checkpoint has them too", async () => {
+    const dir = fixture(name);
+    const { stages, tied } = modelSpec(await readConfigJson(dir));
+    const { tensors } = await openCheckpoint(dir);
+    const names = new Set(stages.flatMap((s) => Object.values(s.weights).map((w) => tied[w.name] ?? w.name)));
+    expect([...names].sort()).toEqual([...tensors.keys()].sort());
+  });
+});
+
+test("published shapes are taken", () => {
+  for (const { family, config: change } of Object.values(PRESETS)) {
+    const spec = modelSpec(config(family, change));
+    expect(spec.hidden_size).toBe(spec.num_heads * spec.head_dim);
+  }
+});
+
+describe("llama", () => {
+  test("as many heads for k and v as for q where the config names none", () => {
+    const spec = modelSpec(config("llama", { num_key_value_heads: undefined }));
+    expect(spec.num_kv_heads).toBe(spec.num_heads);
+  });
+
+  test("heads of a size of their own", () => {
+    const spec = modelSpec(config("llama", { head_dim: 32 }));
+    expect(spec.head_dim).toBe(32);
+    expect(spec.stages[1]?.weights.q?.shape).toEqual([128, 64]);
+    expect(spec.stages[1]?.weights.o?.shape).toEqual([64, 128]);
+  });
+
+  test("biases where the config has them", () => {
+    const spec = modelSpec(config("llama", { attention_bias: true, mlp_bias: true }));
+    expect(Object.keys(spec.stages[1]?.weights ?? {})).toContain("o_bias");
+    expect(Object.keys(spec.stages[2]?.weights ?? {})).toContain("down_bias");
+  });
+
+  test("defaults of configs older than the keys", () => {
+    const {
+      rms_norm_eps: _e,
+      rope_theta: _t,
+      tie_word_embeddings: _w,
+      attention_bias: _b,
+      ...old
+    } = config("llama");
+    expect(modelSpec(old).tied).toEqual({});
+  });
+});
+
+test("qwen2 has biases on q, k and v alone", () => {
+  const weights = Object.keys(modelSpec(config("qwen2")).stages[1]?.weights ?? {});
+  expect(weights.filter((key) => key.endsWith("_bias"))).toEqual(["q_bias", "k_bias", "v_bias"]);
+});
+
+describe("what is refused", () => {
+  test.each<
+    [keyof typeof SYNTHETIC, Record<string, unknown>, typeof ConfigError | typeof UnsupportedError, RegExp]
+  >([
+    [
+      "llama",
+      { model_type: "nonesuch" },
+      UnsupportedError,
+      /"nonesuch" is not supported; supported: gpt2, llama/,
+    ],
+    ["llama", { model_type: "__proto__" }, UnsupportedError, /not supported/],
+    ["llama", { hidden_act: "relu" }, UnsupportedError, /hidden_act "relu"; supported: silu/],
+    ["llama", { num_hidden_layers: 10_001 }, ConfigError, /num_hidden_layers is 10001/],
+    ["llama", { head_dim: 1e9 }, ConfigError, /head_dim is 1000000000/],
+    ["llama", { rms_norm_eps: 0 }, ConfigError, /rms_norm_eps/],
+    ["gpt2", { activation_function: "hasOwnProperty" }, UnsupportedError, /"hasOwnProperty"/],
+    ["gpt2", { scale_attn_weights: false }, UnsupportedError, /scale_attn_weights is false; supported: true/],
+    ["gpt2", { n_embd: 66 }, ConfigError, /n_head: 4 does not divide 66/],
+    ["qwen2", { use_sliding_window: true }, UnsupportedError, /full attention only/],
+  ])("%s with %j", (family, change, type, message) => {
+    const read = () => modelSpec(config(family, change));
+    expect(read).toThrow(type);
+    expect(read).toThrow(message);
+  });
+});
