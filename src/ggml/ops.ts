@@ -51,7 +51,21 @@ const UNARY = [
 ] as const;
 type Unary = (typeof UNARY)[number];
 
+/** A low-rank addition to a matrix (Hu et al. 2021): W x + scale * B (A x). */
+export interface LowRank {
+  /** f32 [in, r] */
+  readonly a: Tensor;
+  /** f32 [r, out] */
+  readonly b: Tensor;
+  readonly scale: number;
+  /** f32 [in, tokens]: what x is multiplied by before A: 0, or 1 / (1 - p) where it stays. Absent without dropout. */
+  readonly dropout?: Tensor | undefined;
+}
+
 export class Graph extends GraphCore {
+  /** What linear layers add to products with these weights. */
+  adapters: ReadonlyMap<Tensor, LowRank> | undefined;
+
   // --- element by element ---
 
   /** a + b, b repeated to a's shape. */

@@ -1,6 +1,6 @@
 // GPT-2 (Radford et al. 2019): learned positions, layer norm, fused q-k-v, weights stored [in, out].
 import { UnsupportedError } from "../errors.ts";
-import { fusedAttention } from "./blocks/attention.ts";
+import { fusedAttention, linear } from "./blocks/attention.ts";
 import { geluErf, geluTanh, layerNorm, plainMlp } from "./blocks/mlp.ts";
 import { MAX_LAYERS } from "./config.ts";
 import type { Family, Stage, WeightSpec } from "./spec.ts";
@@ -97,7 +97,7 @@ export const gpt2: Family = {
         ...norm("transformer.ln_f"),
         head: { name: "lm_head.weight", shape: [vocab, hidden] },
       },
-      build: (g, x, w) => g.mulMat(w.head!, layerNorm(g, x!, w.norm!, w.norm_bias!, eps)),
+      build: (g, x, w) => linear(g, w.head!, layerNorm(g, x!, w.norm!, w.norm_bias!, eps)),
     });
     return {
       model_type: "gpt2",

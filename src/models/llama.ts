@@ -1,6 +1,6 @@
 // Llama (Touvron et al. 2023): RMS norm, grouped-query attention with rotary positions, gated MLP.
 import { UnsupportedError } from "../errors.ts";
-import { groupedQueryAttention } from "./blocks/attention.ts";
+import { groupedQueryAttention, linear } from "./blocks/attention.ts";
 import { gatedMlp, rmsNorm } from "./blocks/mlp.ts";
 import { readRope } from "./blocks/rope.ts";
 import { MAX_HEAD_DIM, MAX_LAYERS, type RawConfig } from "./config.ts";
@@ -87,7 +87,7 @@ export function llamaSpec(config: RawConfig, variant: LlamaVariant): ModelSpec {
       norm: { name: "model.norm.weight", shape: [hidden] },
       head: { name: "lm_head.weight", shape: [vocab, hidden] },
     },
-    build: (g, x, w) => g.mulMat(w.head!, rmsNorm(g, x!, w.norm!, eps)),
+    build: (g, x, w) => linear(g, w.head!, rmsNorm(g, x!, w.norm!, eps)),
   });
   return {
     model_type: variant.model_type,

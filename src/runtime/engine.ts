@@ -38,10 +38,13 @@ export interface StreamStatistics {
   readonly readSeconds: number;
 }
 
-interface Parts {
+/** What a loaded model is made of. For the parts of the library that use its weights in their own way, such as training. */
+export interface EngineParts {
   readonly ledger: Ledger;
   readonly sources: SourceFiles;
   readonly queue: ReadQueue;
+  /** The model's units, those on disk reading from a converted copy where there is one. */
+  readonly units: readonly Unit[];
   readonly residents: Residents;
   readonly streamer: Streamer | undefined;
   readonly rows: RowReader;
@@ -52,14 +55,14 @@ interface Parts {
 
 export class Engine {
   readonly prepared: Prepared;
-  readonly #parts: Parts;
+  readonly #parts: EngineParts;
   #kv: KvCache;
   readonly #cleanup: Cleanup;
   #turn: Promise<unknown> = Promise.resolve();
   readonly #closing = new AbortController();
   #disposed: Promise<void> | undefined;
 
-  private constructor(prepared: Prepared, parts: Parts, kv: KvCache, cleanup: Cleanup) {
+  private constructor(prepared: Prepared, parts: EngineParts, kv: KvCache, cleanup: Cleanup) {
     this.prepared = prepared;
     this.#parts = parts;
     this.#kv = kv;
@@ -81,6 +84,11 @@ export class Engine {
       await cleanup.run();
       throw error;
     }
+  }
+
+  /** Only for use within {@link exclusive}; valid until the model is disposed. */
+  get parts(): EngineParts {
+    return this.#parts;
   }
 
   /** Tokens of all sequences together that fit in the cache now. */
@@ -206,7 +214,7 @@ async function load(
   prepared: Prepared,
   options: EngineOptions,
   cleanup: Cleanup,
-): Promise<{ parts: Parts; kv: KvCache }> {
+): Promise<{ parts: EngineParts; kv: KvCache }> {
   const { cpu, device, plan, budgets, spec } = prepared;
   const ledger = new Ledger(budgets);
   const depth = Math.max(1, defaultDepth() - (device.kind === "gpu" ? 1 : 0)); // a GPU's copies need a thread too
@@ -277,7 +285,18 @@ async function load(
   });
   cleanup.add(() => executor.dispose());
   return {
-    parts: { ledger, sources, queue, residents, streamer, rows, inputs, graphs: scratch.graphs, executor },
+    parts: {
+      ledger,
+      sources,
+      queue,
+      units,
+      residents,
+      streamer,
+      rows,
+      inputs,
+      graphs: scratch.graphs,
+      executor,
+    },
     kv,
   };
 }

@@ -10,10 +10,15 @@ export interface AttentionShape {
   readonly headDim: number;
 }
 
-/** y = W x + b: weights [in, out], x [in, tokens] -> [out, tokens]. */
+/** y = W x + b: weights [in, out], x [in, tokens] -> [out, tokens]; with an adapter of W (`g.adapters`), what it adds. */
 export function linear(g: Graph, weight: Tensor, x: Tensor, bias?: Tensor): Tensor {
-  const y = g.mulMat(weight, x);
-  return bias ? g.add(y, bias) : y;
+  const product = g.mulMat(weight, x);
+  const y = bias ? g.add(product, bias) : product;
+  const adapter = g.adapters?.get(weight);
+  if (!adapter) return y;
+  const { a, b, scale, dropout } = adapter;
+  const low = g.mulMat(a, dropout ? g.mul(x, dropout) : x); // [r, tokens]
+  return g.add(y, g.scale(g.mulMat(b, low), scale));
 }
 
 /** Grouped-query attention (Ainslie et al. 2023) over separate q, k, v projections, rotary positions. */
