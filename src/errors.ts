@@ -8,6 +8,7 @@ export type ErrorCode =
   | "unsupported" // well-formed, but not something this version can do
   | "budget" // does not fit in max_memory
   | "io" // the operating system refused a read or a write
+  | "numerics" // a loss or a gradient is not a finite number
   | "graph" // an operation was given tensors it does not take
   | "disposed" // use after dispose
   | "aborted"; // an AbortSignal fired
@@ -86,6 +87,13 @@ export class IoError extends SpillwayError {
 export class GraphError extends SpillwayError {
   constructor(message: string, options?: ErrorOptions) {
     super("graph", message, options);
+  }
+}
+
+/** A loss or a gradient is not a finite number. */
+export class NumericsError extends SpillwayError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("numerics", message, options);
   }
 }
 

@@ -13,7 +13,7 @@ export const INDEX_FILE = "model.safetensors.index.json";
 const FORMATS_READ = `${SINGLE_FILE}, or ${INDEX_FILE} with its shards`;
 
 /** File names that look like weights, in whatever format. */
-const WEIGHTS = /\.(safetensors|bin|gguf|pt|pth|ckpt|h5|msgpack|onnx|npz)$|\.index\.json$/;
+export const WEIGHT_FILES = /\.(safetensors|bin|gguf|pt|pth|ckpt|h5|msgpack|onnx|npz)$|\.index\.json$/;
 
 export interface OpenOptions extends ReadHeaderOptions {}
 
@@ -56,7 +56,7 @@ async function readFolder(dir: string, options: OpenOptions): Promise<Safetensor
   if (await statIfPresent(single)) return [await readSafetensors(single, options)];
   if (await statIfPresent(index)) return readShards(dir, index, options);
   const names = await listFolder(dir);
-  const weights = names.filter((name) => WEIGHTS.test(name));
+  const weights = names.filter((name) => WEIGHT_FILES.test(name));
   const shown = (weights.length > 0 ? weights : names).slice(0, 8);
   const more = (weights.length > 0 ? weights : names).length - shown.length;
   const found =

@@ -86,6 +86,7 @@ export function planSummary(prepared: Prepared, bandwidth: number | undefined): 
         { what: "graph scratch", bytes: fixed.scratch },
         { what: "activations", bytes: fixed.activations },
         { what: "norms and biases", bytes: fixed.vectors },
+        { what: "adapter", bytes: fixed.adapter ?? 0 },
       );
     }
     if (tier === "cpu") {

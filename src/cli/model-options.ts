@@ -9,6 +9,7 @@ import type { DeviceMap } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
 
 export interface ModelFlags {
+  readonly adapter?: string;
   readonly gpu?: number;
   readonly cpu?: number;
   readonly disk?: number;
@@ -27,6 +28,7 @@ export interface ModelFlags {
 export function addModelOptions(command: Command): Command {
   return command
     .argument("<model>", "directory of a checkpoint in the Hub's layout (config.json, *.safetensors)")
+    .option("--adapter <dir>", "PEFT LoRA adapter to add (adapter_config.json, adapter_model.safetensors)")
     .option("--gpu <size>", 'device memory that may be taken, "6GiB" (default: what is free)', size("--gpu"))
     .option("--cpu <size>", "RAM that may be taken (default: what is free)", size("--cpu"))
     .option("--disk <size>", "disk that may be taken for converted copies", size("--disk"))
@@ -55,6 +57,7 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
   return {
     max_memory,
     low_cpu_mem_usage: flags.lowCpuMemUsage,
+    ...(flags.adapter !== undefined && { adapter: flags.adapter }),
     ...(flags.device !== undefined && { device: flags.device }),
     ...(flags.deviceMap !== undefined && { device_map: await deviceMap(flags.deviceMap) }),
     ...(flags.offloadFolder !== undefined && { offload_folder: flags.offloadFolder }),

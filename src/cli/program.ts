@@ -8,6 +8,7 @@ import { EXIT, type Failure, failureOf, ToldInJson } from "./exit-codes.ts";
 import { addInspect } from "./inspect.ts";
 import { version } from "./installation.ts";
 import { type Io, note, styled, writeJson, writeOut } from "./io.ts";
+import { addMerge } from "./merge.ts";
 import { addRun } from "./run.ts";
 
 const EPILOGUE = `
@@ -41,7 +42,7 @@ export async function main(argv: readonly string[], io: Io): Promise<number> {
     })
     .showHelpAfterError("(add --help for the options there are)")
     .addHelpText("after", EPILOGUE);
-  for (const add of [addRun, addChat, addInspect, addDoctor, addDemo]) add(program, io);
+  for (const add of [addRun, addChat, addInspect, addMerge, addDoctor, addDemo]) add(program, io);
   let failure: Failure;
   let told = false;
   try {

@@ -1,4 +1,4 @@
-// Loading as it happens: one line that is redrawn on a terminal; elsewhere one line at the start and one at the end.
+// Loading (or writing) as it happens: one line that is redrawn on a terminal; elsewhere one line at the start and one at the end.
 import { formatBytes, formatDuration, formatRate } from "../memory/sizes.ts";
 import type { LoadProgress } from "../runtime/loader.ts";
 import { type Io, note } from "./io.ts";
@@ -13,6 +13,7 @@ export class ProgressLine {
   readonly #stream: Io["stderr"];
   readonly #io: Io;
   readonly #now: () => number;
+  readonly #words: { readonly doing: string; readonly done: string };
   #since: number;
   #total = -1;
   #loaded = 0;
@@ -20,8 +21,13 @@ export class ProgressLine {
   #drawn = false;
 
   /** `now` in milliseconds; tests give their own. */
-  constructor(io: Io, now: () => number = () => performance.now()) {
+  constructor(
+    io: Io,
+    now: () => number = () => performance.now(),
+    words = { doing: "loading", done: "loaded" },
+  ) {
     this.#io = io;
+    this.#words = words;
     this.#stream = io.stderr;
     this.#now = now;
     this.#since = now();
@@ -33,12 +39,15 @@ export class ProgressLine {
     if (total !== this.#total || loaded < this.#loaded) {
       this.#since = this.#total < 0 ? this.#since : this.#now();
       this.#total = total;
-      if (!this.#stream.isTTY) note(this.#io, `loading ${formatBytes(total)}`);
+      if (!this.#stream.isTTY) note(this.#io, `${this.#words.doing} ${formatBytes(total)}`);
     }
     this.#loaded = loaded;
     if (status === "done") {
       this.end();
-      note(this.#io, `loaded ${formatBytes(total)} in ${formatDuration(this.#seconds())}${this.#rate()}`);
+      note(
+        this.#io,
+        `${this.#words.done} ${formatBytes(total)} in ${formatDuration(this.#seconds())}${this.#rate()}`,
+      );
     } else if (this.#stream.isTTY && this.#now() - this.#drawnAt >= REDRAW_MS) this.#draw();
   };
 
@@ -55,7 +64,7 @@ export class ProgressLine {
     const seconds = this.#seconds();
     const left = (seconds / this.#loaded) * (this.#total - this.#loaded);
     const line =
-      `loading ${formatBytes(this.#loaded)} of ${formatBytes(this.#total)}  ${percent} %${this.#rate()}` +
+      `${this.#words.doing} ${formatBytes(this.#loaded)} of ${formatBytes(this.#total)}  ${percent} %${this.#rate()}` +
       (seconds >= SETTLED && this.#loaded > 0 ? `  ${formatDuration(left)} left` : "");
     this.#stream.write(`\r${line.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`);
   }

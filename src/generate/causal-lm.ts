@@ -1,4 +1,5 @@
 // The model as people use it: from_pretrained, forward, generate, stream, memory, dispose.
+import type { LoraConfig } from "../adapters/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -88,9 +89,19 @@ export class CausalLM {
     this.#generation = generation;
   }
 
+  /** What runs the model. For the parts of the library that use it in their own way. */
+  get engine(): Engine {
+    return this.#engine;
+  }
+
   /** The parsed config.json. */
   get config(): Readonly<Record<string, unknown>> {
     return this.#engine.prepared.config;
+  }
+
+  /** Settings of the adapter it was opened with. */
+  get peft_config(): LoraConfig | undefined {
+    return this.#engine.prepared.adapter?.config;
   }
 
   /** Module path -> tier. */
@@ -108,7 +119,7 @@ export class CausalLM {
     return this.#engine.prepared.device.name;
   }
 
-  /** Elements of all parameters, shared ones once. */
+  /** Elements of all parameters, shared ones once, without those of low-rank updates. */
   get num_parameters(): number {
     return this.#engine.prepared.model.parameters;
   }

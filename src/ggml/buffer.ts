@@ -63,23 +63,35 @@ export class NativeBuffer {
   readonly size: number;
   #handle: bigint | undefined;
   readonly #base: bigint;
+  /** The allocation this is a part of, which frees it. */
+  readonly #whole: NativeBuffer | undefined;
 
-  constructor(type: BufferType, handle: bigint, base: bigint, size: number) {
+  constructor(type: BufferType, handle: bigint, base: bigint, size: number, whole?: NativeBuffer) {
     this.type = type;
     this.size = size;
     this.#handle = handle;
     this.#base = base;
-    live++;
+    this.#whole = whole;
+    if (!whole) live++;
   }
 
   get handle(): bigint {
     if (this.#handle === undefined) throw new DisposedError("a buffer");
-    return this.#handle;
+    return this.#whole ? this.#whole.handle : this.#handle;
+  }
+
+  /** Bytes [offset, offset + size) as a buffer of their own, usable until the whole one is disposed. */
+  part(offset: number, size: number): NativeBuffer {
+    if (!(offset >= 0 && size >= 0 && offset + size <= this.size)) {
+      throw new LibraryError(`part of ${size} bytes at ${offset} is outside a buffer of ${this.size}`);
+    }
+    return new NativeBuffer(this.type, this.handle, this.address(offset), size, this);
   }
 
   /** The address of byte `offset`. */
   address(offset = 0): bigint {
     if (this.#handle === undefined) throw new DisposedError("a buffer");
+    if (this.#whole) this.#whole.address(); // which must not be freed
     return this.#base + BigInt(offset);
   }
 
@@ -92,16 +104,18 @@ export class NativeBuffer {
     return koffi.view(this.address(offset), length);
   }
 
-  /** Fills the buffer with one byte value. */
+  /** Fills the allocation with one byte value. */
   clear(value = 0): void {
     library().native.ggml_backend_buffer_clear(this.handle, value);
   }
 
   dispose(): void {
     if (this.#handle === undefined) return;
-    library().native.ggml_backend_buffer_free(this.#handle);
+    if (!this.#whole) {
+      library().native.ggml_backend_buffer_free(this.#handle);
+      live--;
+    }
     this.#handle = undefined;
-    live--;
   }
 
   [Symbol.dispose](): void {

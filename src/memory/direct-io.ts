@@ -67,6 +67,8 @@ export class DirectFile {
   #direct: boolean;
   /** A direct read has succeeded: from then on EINVAL is the caller's memory, not the file system. */
   #proven = false;
+  /** The handle is somebody else's. */
+  #shared = false;
   #fallingBack: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -97,6 +99,18 @@ export class DirectFile {
     } catch (error) {
       throw failure(error, path, "opening it");
     }
+  }
+
+  /**
+   * Over a handle that somebody else opened and closes, of a file that may grow. `direct`: it was opened so, and direct
+   * reads have succeeded.
+   */
+  static sharing(handle: FileHandle, path: string, direct: boolean): DirectFile {
+    const size = Number.MAX_SAFE_INTEGER - ALIGNMENT;
+    const file = new DirectFile(path, { handle, size, mtimeMs: 0, inode: "" }, direct);
+    file.#proven = direct;
+    file.#shared = true;
+    return file;
   }
 
   /** Whether reads go past the page cache. Becomes false if the file system refuses the first of them. */
@@ -173,7 +187,7 @@ export class DirectFile {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       await this.#fallingBack?.catch(() => undefined);
-      await closeHandle(this.#handle, this.path);
+      if (!this.#shared) await closeHandle(this.#handle, this.path);
     })();
     return this.#closing;
   }
@@ -229,9 +243,12 @@ export class DirectFile {
   /** Nothing came though the file should go on: throws if it became shorter, else waits before the next attempt. */
   async #stuck(at: number, length: number, attempt: number): Promise<void> {
     if (this.#closing) throw new DisposedError(this.path);
-    const { size } = await this.#handle.stat().catch((error: unknown) => {
-      throw failure(error, this.path, "looking at its size");
-    });
+    // A shared file's size is not known; what is read of it was written.
+    const { size } = this.#shared
+      ? this
+      : await this.#handle.stat().catch((error: unknown) => {
+          throw failure(error, this.path, "looking at its size");
+        });
     if (size < this.size) {
       throw new IoError(`was truncated from ${this.size} to ${size} bytes since it was opened`, this.path);
     }

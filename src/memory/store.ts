@@ -1,6 +1,7 @@
 // One contract for a place that keeps bytes, whatever the tier: allocate, read, write, free. Holds no implementation
 // (stores/ does) and knows nothing of tensors.
 import type { NativeBuffer } from "../ggml/buffer.ts";
+import type { DirectFile } from "./direct-io.ts";
 import type { Tier } from "./tiers.ts";
 
 /** Memory of one tier. Every region is entered in the ledger before it is taken. */
@@ -32,6 +33,11 @@ export interface Region {
    * themselves among each other. Throws as `read` does for a torn or freed region.
    */
   readonly buffer?: NativeBuffer | undefined;
+  /**
+   * Where the bytes lie in a file that can be read directly, on the disk tier: for weights that stream. Those who read
+   * there order themselves after the writes.
+   */
+  readonly file?: { readonly file: DirectFile; readonly offset: number } | undefined;
   /** Why bytes of this region are lost, if they are: a write failed or was aborted, or {@link markTorn} was called. */
   readonly torn: string | undefined;
   /**

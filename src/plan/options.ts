@@ -1,5 +1,6 @@
 // Reads the placement options people pass: device_map and max_memory, in the forms Hugging Face users know.
 import { ConfigError } from "../errors.ts";
+import { type FloatDType, parseDType } from "../ggml/dtypes.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { Unit } from "./units.ts";
@@ -30,6 +31,14 @@ export function parseMaxMemory(max: MaxMemory | undefined): Partial<Record<Tier,
     budgets[tier] = parseSize(value, `max_memory.${key}`);
   }
   return budgets;
+}
+
+/** A type that weights can be held in; "auto" is the checkpoint's. Throws ConfigError for any other. */
+export function parseWeightDType(name: string): "auto" | FloatDType {
+  if (name === "auto") return "auto";
+  const dtype = parseDType(name);
+  if (dtype === "f32" || dtype === "f16" || dtype === "bf16") return dtype;
+  throw new ConfigError(`dtype "${name}" is not one of auto, float32, float16, bfloat16`);
 }
 
 /**

@@ -18,6 +18,10 @@ export interface FixedBytes {
   readonly activations: number;
   readonly scratch: number;
   readonly vectors: number;
+  /** Low-rank updates of an adapter; absent without one. */
+  readonly adapter?: number;
+  /** What training keeps, taken after loading; absent where nothing is trained. */
+  readonly training?: { readonly gpu: number; readonly cpu: number };
   /** RAM for rows read from disk. */
   readonly rows: number;
   /** RAM that loading passes through; given back before the ring is taken. */
@@ -66,11 +70,14 @@ export function computeTier(_home: Tier, compute: "cpu" | "gpu"): "cpu" | "gpu" 
 
 /** Places every unit. Throws BudgetError with the smallest budget that works. */
 export function makePlan(r: PlanRequest): Plan {
-  const onDevice = r.fixed.kv + r.fixed.activations + r.fixed.scratch + r.fixed.vectors;
-  return r.compute === "gpu" ? planGpu(r, onDevice) : planCpu(r, onDevice);
+  const lasting = r.fixed.vectors + (r.fixed.adapter ?? 0);
+  const training = r.fixed.training?.[r.compute] ?? 0;
+  const onDevice = r.fixed.kv + r.fixed.activations + r.fixed.scratch + lasting + training;
+  return r.compute === "gpu" ? planGpu(r, onDevice) : planCpu(r, onDevice, lasting);
 }
 
-function planCpu(r: PlanRequest, onDevice: number): Plan {
+/** `lasting`: the part of `onDevice` that is there from loading on. */
+function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
   const { sizes, wanted, fixed, units } = r;
   const gpuUnit = units.find((u, i) => wanted[i] === "gpu" && u.bytes > 0);
   if (gpuUnit) {
@@ -82,14 +89,14 @@ function planCpu(r: PlanRequest, onDevice: number): Plan {
   const gone = sizes.cpu.filter((u) => wanted[u.index] === "disk");
   const open = sizes.cpu.filter((u) => wanted[u.index] === undefined);
   // While loading, staging is there and what the passes need is not yet.
-  const beside = Math.max(onDevice + fixed.rows, fixed.vectors + fixed.staging);
+  const beside = Math.max(onDevice + fixed.rows, lasting + fixed.staging);
   const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
   const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
   const { resident, ring } = place(open, gone, budget - base, { tier: "cpu", base, budget });
   for (const u of kept) resident.add(u.index);
   const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
   const weights = residentBytes(sizes.cpu, resident);
-  const cpu = weights + Math.max(onDevice + fixed.rows + ring, fixed.vectors + fixed.staging);
+  const cpu = weights + Math.max(onDevice + fixed.rows + ring, lasting + fixed.staging);
   return finish(r, homes, { ring, staging: 0, gpu: 0, cpu });
 }
 
@@ -107,7 +114,8 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
   const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
   const gone = rest.filter((u) => wanted[u.index] === "disk");
-  const cpuBase = Math.max(fixed.rows, fixed.staging) + keptInRam.reduce((sum, u) => sum + u.resident, 0);
+  const beside = fixed.rows + (fixed.training?.cpu ?? 0);
+  const cpuBase = Math.max(beside, fixed.staging) + keptInRam.reduce((sum, u) => sum + u.resident, 0);
   const host = place(
     rest.filter((u) => wanted[u.index] === undefined),
     gone,
@@ -120,7 +128,7 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   );
   const gpu = onDevice + residentBytes(sizes.gpu, device.resident) + device.ring;
   const weights = residentBytes(sizes.cpu, host.resident);
-  const cpu = weights + Math.max(fixed.rows + host.ring, fixed.staging);
+  const cpu = weights + Math.max(beside + host.ring, fixed.staging);
   return finish(r, homes, { ring: device.ring, staging: host.ring, gpu, cpu });
 }
 

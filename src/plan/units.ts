@@ -17,6 +17,8 @@ export interface Matrix {
   readonly ne: readonly [number, number];
   /** The checkpoint holds it as [in, out]; it is turned round on its way to the device. */
   readonly transposed: boolean;
+  /** It stays as the checkpoint holds it and is turned round in every graph, so that it can be trained where it lies. */
+  readonly kept: boolean;
   /** Bytes in place. */
   readonly bytes: number;
   /** Only rows of it are ever used, so that it need not be in memory to be used. */
@@ -54,14 +56,16 @@ export interface ModelUnits {
   readonly bytesByDType: Readonly<Partial<Record<DType, number>>>;
 }
 
+export interface UnitOptions {
+  readonly dtype: "auto" | FloatDType;
+  /** Weights stored transposed stay that way in memory: see {@link Matrix.kept}. */
+  readonly keepLayout?: boolean;
+}
+
 const FLOATS: readonly string[] = ["f32", "f16", "bf16"];
 
 /** The units of a model over a checkpoint. Throws CheckpointError for missing, extra or misshapen tensors. */
-export function modelUnits(
-  spec: ModelSpec,
-  checkpoint: Checkpoint,
-  options: { dtype: "auto" | FloatDType },
-): ModelUnits {
+export function modelUnits(spec: ModelSpec, checkpoint: Checkpoint, options: UnitOptions): ModelUnits {
   const resolve = (name: string) => resolveName(spec, checkpoint, name);
   const expected = spec.stages.flatMap((stage) =>
     Object.values(stage.weights).map((w) => ({ name: resolve(w.name), shape: w.shape })),
@@ -77,7 +81,7 @@ export function modelUnits(
       if (weight.shape.length !== 2) continue;
       const name = resolve(weight.name);
       const known = matrices.get(name);
-      const matrix = matrixOf(weight, checkpoint.tensors.get(name) as TensorEntry, options.dtype);
+      const matrix = matrixOf(weight, checkpoint.tensors.get(name) as TensorEntry, options);
       matrices.set(name, known ? { ...known, rowsOnly: known.rowsOnly && matrix.rowsOnly } : matrix);
       if (!weight.rows || !owner.has(name)) owner.set(name, index);
     }
@@ -107,6 +111,15 @@ export function modelUnits(
   return { units, ...totals(units, matrices) };
 }
 
+/** The same units with some matrices, by name, replaced wherever they appear. */
+export function withMatrices(units: readonly Unit[], moved: ReadonlyMap<string, Matrix>): Unit[] {
+  return units.map((u) => ({
+    ...u,
+    matrices: Object.fromEntries(Object.entries(u.matrices).map(([key, m]) => [key, moved.get(m.name) ?? m])),
+    owned: u.owned.map((m) => moved.get(m.name) ?? m),
+  }));
+}
+
 function totals(units: readonly Unit[], matrices: ReadonlyMap<string, Matrix>) {
   const bytesByDType: Partial<Record<DType, number>> = {};
   let parameters = 0;
@@ -122,24 +135,27 @@ function totals(units: readonly Unit[], matrices: ReadonlyMap<string, Matrix>) {
 }
 
 /** The name a weight has in this checkpoint: its own, its other name if tied, or without the family's prefix. */
-function resolveName(spec: ModelSpec, checkpoint: Checkpoint, name: string): string {
+export function resolveName(spec: ModelSpec, checkpoint: Checkpoint, name: string): string {
   const real = spec.tied[name] ?? name;
   if (checkpoint.tensors.has(real)) return real;
   const bare = real.startsWith(`${spec.prefix}.`) ? real.slice(spec.prefix.length + 1) : real;
   return checkpoint.tensors.has(bare) ? bare : real;
 }
 
-function matrixOf(weight: WeightSpec, source: TensorEntry, dtype: "auto" | FloatDType): Matrix {
+function matrixOf(weight: WeightSpec, source: TensorEntry, { dtype, keepLayout }: UnitOptions): Matrix {
   const [rows, columns] = weight.shape as [number, number];
   const target = dtype === "auto" ? floatSource(source).dtype : dtype;
   floatSource(source);
-  const ne: [number, number] = weight.transposed ? [rows, columns] : [columns, rows];
+  const transposed = weight.transposed ?? false;
+  const kept = transposed && (keepLayout ?? false);
+  const ne: [number, number] = transposed && !kept ? [rows, columns] : [columns, rows];
   return {
     name: source.name,
     source,
     dtype: target,
     ne,
-    transposed: weight.transposed ?? false,
+    transposed,
+    kept,
     bytes: rowBytes(target, ne[0]) * ne[1],
     rowsOnly: weight.rows !== undefined,
   };

@@ -6,7 +6,8 @@ import { Ledger, type Reservation } from "../memory/ledger.ts";
 import { defaultDepth, ReadQueue } from "../memory/read-queue.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
-import type { Unit } from "../plan/units.ts";
+import { type Unit, withMatrices } from "../plan/units.ts";
+import { AdapterWeights, adapterFileBytes } from "./adapter.ts";
 import type { SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
 import { PassInputs } from "./inputs.ts";
@@ -15,6 +16,7 @@ import type { LoaderContext } from "./loader.ts";
 import { gatheredRowBytes, reserveScratch } from "./measure.ts";
 import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
 import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
+import { Progress } from "./progress.ts";
 import { Residents } from "./residents.ts";
 import { RowReader } from "./row-reader.ts";
 import { SourceFiles } from "./sources.ts";
@@ -46,6 +48,8 @@ export interface EngineParts {
   /** The model's units, those on disk reading from a converted copy where there is one. */
   readonly units: readonly Unit[];
   readonly residents: Residents;
+  /** The adapter the model was opened with. */
+  readonly adapter: AdapterWeights | undefined;
   readonly streamer: Streamer | undefined;
   readonly rows: RowReader;
   readonly inputs: PassInputs;
@@ -54,36 +58,60 @@ export interface EngineParts {
 }
 
 export class Engine {
-  readonly prepared: Prepared;
-  readonly #parts: EngineParts;
-  #kv: KvCache;
-  readonly #cleanup: Cleanup;
+  #open: Open;
   #turn: Promise<unknown> = Promise.resolve();
   readonly #closing = new AbortController();
   #disposed: Promise<void> | undefined;
 
-  private constructor(prepared: Prepared, parts: EngineParts, kv: KvCache, cleanup: Cleanup) {
-    this.prepared = prepared;
-    this.#parts = parts;
-    this.#kv = kv;
-    this.#cleanup = cleanup;
+  /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
+  settle: (() => Promise<void>) | undefined;
+
+  private constructor(open: Open) {
+    this.#open = open;
   }
 
   /** Plans and loads a checkpoint directory. On failure or abort everything taken is given back first. */
   static async open(dir: string, options: EngineOptions = {}): Promise<Engine> {
-    throwIfAborted(options.signal);
-    const cleanup = new Cleanup();
-    try {
-      const prepared = await prepare(dir, options);
-      const { device, cpu } = prepared;
-      cleanup.add(() => cpu.dispose());
-      if (device !== cpu) cleanup.add(() => device.dispose());
-      const { parts, kv } = await load(prepared, options, cleanup);
-      return new Engine(prepared, parts, kv, cleanup);
-    } catch (error) {
-      await cleanup.run();
-      throw error;
-    }
+    return new Engine(await open(dir, options));
+  }
+
+  /**
+   * Loads the model anew with some options changed, after what is under way. On failure it is loaded as it was before
+   * the error is thrown; if that fails too the engine is disposed.
+   */
+  reopen(change: Partial<EngineOptions>): Promise<void> {
+    return this.exclusive(async () => {
+      const { prepared, options } = this.#open;
+      await release(this.#open);
+      const { signal: _, progress_callback: __, ...before } = options;
+      try {
+        this.#open = await open(prepared.dir, { ...before, ...change });
+      } catch (error) {
+        try {
+          this.#open = await open(prepared.dir, before);
+        } catch {
+          this.#disposed = Promise.resolve();
+        }
+        throw error;
+      }
+    });
+  }
+
+  get prepared(): Prepared {
+    return this.#open.prepared;
+  }
+
+  /** What it was opened with. */
+  get options(): EngineOptions {
+    return this.#open.options;
+  }
+
+  get #parts(): EngineParts {
+    return this.#open.parts;
+  }
+
+  get #kv(): KvCache {
+    return this.#open.kv;
   }
 
   /** Only for use within {@link exclusive}; valid until the model is disposed. */
@@ -127,6 +155,7 @@ export class Engine {
     sink: LogitsSink,
     signal?: AbortSignal,
   ): Promise<void> {
+    await this.settle?.();
     const { max_positions } = this.prepared.spec;
     for (const { past, tokens, base } of sequences) {
       if (tokens.length === 0)
@@ -164,9 +193,9 @@ export class Engine {
     this.#kv.dispose();
     this.prepared.device.forgetBuffers();
     try {
-      this.#kv = new KvCache(spec, kv_dtype, tokens, place);
+      this.#open.kv = new KvCache(spec, kv_dtype, tokens, place);
     } catch (error) {
-      this.#kv = new KvCache(spec, kv_dtype, previous, place);
+      this.#open.kv = new KvCache(spec, kv_dtype, previous, place);
       throw error;
     }
   }
@@ -204,9 +233,38 @@ export class Engine {
   async #dispose(): Promise<void> {
     this.#closing.abort(new AbortError("the model was disposed"));
     await this.#turn;
-    this.#kv.dispose();
-    await this.#cleanup.run();
+    await release(this.#open);
   }
+}
+
+/** What is there while a model is open. */
+interface Open {
+  readonly prepared: Prepared;
+  readonly options: EngineOptions;
+  readonly parts: EngineParts;
+  kv: KvCache;
+  readonly cleanup: Cleanup;
+}
+
+async function open(dir: string, options: EngineOptions): Promise<Open> {
+  throwIfAborted(options.signal);
+  const cleanup = new Cleanup();
+  try {
+    const prepared = await prepare(dir, options);
+    const { device, cpu } = prepared;
+    cleanup.add(() => cpu.dispose());
+    if (device !== cpu) cleanup.add(() => device.dispose());
+    const { parts, kv } = await load(prepared, options, cleanup);
+    return { prepared, options, parts, kv, cleanup };
+  } catch (error) {
+    await cleanup.run();
+    throw error;
+  }
+}
+
+async function release({ kv, cleanup }: Open): Promise<void> {
+  kv.dispose();
+  await cleanup.run();
 }
 
 /** Takes and fills everything the plan calls for, entering each part in `cleanup` as it is made. */
@@ -231,7 +289,7 @@ async function load(
     onBytes: (name, bytes) => progress.add(name, bytes),
   };
   const units = await onDisk(prepared, options, ctx, progress, cleanup);
-  progress.begin(bytesToRead(units, plan.homes));
+  progress.begin(bytesToRead(units, plan.homes) + adapterFileBytes(prepared.adapter));
   const naive = options.low_cpu_mem_usage === false;
   const stateDict = naive ? await StateDict.read(prepared.checkpoint, ctx) : undefined;
   let residents: Residents;
@@ -246,6 +304,8 @@ async function load(
     stateDict?.dispose();
   }
   cleanup.add(() => residents.dispose());
+  const adapter = await loadAdapter(prepared, ctx);
+  if (adapter) cleanup.add(() => adapter.dispose());
   progress.end();
   throwIfAborted(options.signal);
 
@@ -282,6 +342,7 @@ async function load(
     inputs,
     graphs: scratch.graphs,
     flash: prepared.flash,
+    adapter,
   });
   cleanup.add(() => executor.dispose());
   return {
@@ -291,6 +352,7 @@ async function load(
       queue,
       units,
       residents,
+      adapter,
       streamer,
       rows,
       inputs,
@@ -299,6 +361,14 @@ async function load(
     },
     kv,
   };
+}
+
+async function loadAdapter(
+  { adapter, device }: Prepared,
+  ctx: LoaderContext,
+): Promise<AdapterWeights | undefined> {
+  if (!adapter) return undefined;
+  return AdapterWeights.load(adapter, await ctx.sources.add(adapter.checkpoint), device, ctx);
 }
 
 /** Whether a unit is brought to the computing device in every pass. */
@@ -315,8 +385,12 @@ async function onDisk(
   progress: Progress,
   cleanup: Cleanup,
 ): Promise<readonly Unit[]> {
-  const { units } = prepared.model;
-  const matrices = needConversion(units, (u) => prepared.plan.homes[u.index] === "disk");
+  const { training } = options;
+  const units = training
+    ? await training.place(prepared, prepared.model.units, ctx, (step) => cleanup.add(step))
+    : prepared.model.units;
+  const streams = (u: Unit) => prepared.plan.homes[u.index] === "disk";
+  const matrices = needConversion(units, streams).filter((m) => !training?.trains(m.name));
   if (matrices.length === 0) return units;
   progress.begin(matrices.reduce((sum, m) => sum + m.source.bytes, 0));
   const entry = ctx.ledger.reserve(
@@ -328,11 +402,7 @@ async function onDisk(
   const copy = await offloadCopy(prepared.checkpoint, matrices, options.offload_folder, ctx);
   const firstFile = await ctx.sources.add(copy);
   const moved = new Map(matrices.map((m) => [m.name, redirect(m, copy, firstFile)]));
-  return units.map((u) => ({
-    ...u,
-    matrices: Object.fromEntries(Object.entries(u.matrices).map(([key, m]) => [key, moved.get(m.name) ?? m])),
-    owned: u.owned.map((m) => moved.get(m.name) ?? m),
-  }));
+  return withMatrices(units, moved);
 }
 
 function bytesToRead(units: readonly Unit[], homes: readonly Tier[]): number {
@@ -378,27 +448,6 @@ class Cleanup {
   }
   async run(): Promise<void> {
     for (let step = this.#steps.pop(); step; step = this.#steps.pop()) await step();
-  }
-}
-
-/** Counts bytes for the progress callback. */
-class Progress {
-  readonly #callback: EngineOptions["progress_callback"];
-  #loaded = 0;
-  #total = 0;
-  constructor(callback: EngineOptions["progress_callback"]) {
-    this.#callback = callback;
-  }
-  begin(total: number): void {
-    this.#loaded = 0;
-    this.#total = total;
-  }
-  add(name: string, bytes: number): void {
-    this.#loaded = Math.min(this.#total, this.#loaded + bytes);
-    this.#callback?.({ status: "progress", name, loaded: this.#loaded, total: this.#total });
-  }
-  end(): void {
-    this.#callback?.({ status: "done", name: "", loaded: this.#total, total: this.#total });
   }
 }
 

@@ -4,7 +4,7 @@ import type { Device } from "../ggml/device.ts";
 import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
 import type { GraphMemory } from "../ggml/graph-memory.ts";
 import { library } from "../ggml/library.ts";
-import { Graph } from "../ggml/ops.ts";
+import { Graph, type LowRank } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec, Weights } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
@@ -36,6 +36,13 @@ export interface ExecutorParts {
   readonly inputs: PassInputs;
   readonly graphs: GraphMemory;
   readonly flash: boolean;
+  /** What linear layers add to their products. */
+  readonly adapter?: AdapterSource | undefined;
+}
+
+/** Where low-rank additions come from: a loaded adapter, or one that is being trained. */
+export interface AdapterSource {
+  lowRank(unit: Unit, key: string): LowRank | undefined;
 }
 
 /** Logits of one token: its index in the call (sequences one after another) and f32 [vocab]. */
@@ -43,12 +50,15 @@ export type LogitsSink = (token: number, logits: Float32Array) => void;
 
 export class Executor {
   readonly #p: ExecutorParts;
+  /** What linear layers add to their products. */
+  adapter: AdapterSource | undefined;
   /** Shapes of graphs that the device is known to run. */
   readonly #supported = new Set<string>();
   #arena = new HeaderArena(1024, { graph: true });
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
+    this.adapter = parts.adapter;
   }
 
   /**
@@ -64,6 +74,7 @@ export class Executor {
     signal?: AbortSignal,
   ): Promise<void> {
     const { streamer, spec } = this.#p;
+    await streamer?.followPass();
     try {
       for (const pass of splitPasses(sequences, spec.vocab_size)) {
         const wanted =
@@ -238,6 +249,8 @@ export class Executor {
 
   #memory(kv: KvCache, pass: Pass, tail: number, slots: readonly Slot[]): StageMemory {
     const { inputs, residents, flash } = this.#p;
+    const { adapter } = this;
+    const adapters = new Map<Tensor, LowRank>();
     const weights = (g: Graph, unit: Unit, chunk: Chunk): Weights => {
       const bound: Record<string, Tensor> = { ...residents.vectors(unit) };
       for (const [key, matrix] of Object.entries(unit.matrices)) {
@@ -247,8 +260,12 @@ export class Executor {
           bound[key] = resident
             ? g.getRows(resident, by === "tokens" ? inputs.ids(g, chunk) : inputs.positions(g, chunk))
             : g.cast(inputs.rows(g, matrix.name, chunk) as Tensor, "f32");
-        } else bound[key] = resident ?? fromSlot(g, slots, matrix.name);
+        } else if (resident) bound[key] = matrix.kept ? g.cont(g.transpose(resident)) : resident;
+        else bound[key] = fromSlot(g, slots, matrix.name);
+        const low = adapter?.lowRank(unit, key);
+        if (low) adapters.set(bound[key], low);
       }
+      if (adapters.size > 0) g.adapters = adapters;
       return bound;
     };
     return {

@@ -41,7 +41,12 @@ export interface LoaderContext {
 
 /** Whether a matrix can be read straight into host memory as it is. */
 export function isVerbatim(m: Matrix): boolean {
-  return m.source.dtype === m.dtype && !m.transposed;
+  return m.source.dtype === m.dtype && !isTurned(m);
+}
+
+/** Whether a matrix lies the other way round in memory than in the checkpoint. */
+function isTurned(m: Matrix): boolean {
+  return m.transposed && !m.kept;
 }
 
 /** Bytes a matrix takes when it stays in memory of a type; direct reads land with up to a page on either side. */
@@ -60,7 +65,7 @@ export function loadStaging(units: readonly Unit[], device: { host: boolean }): 
       if (isVerbatim(m) && device.host) continue;
       const row = rowBytes(m.source.dtype, m.source.shape[1] as number);
       const block = Math.min(m.source.bytes, Math.max(row, STAGING_BYTES));
-      const converted = isVerbatim(m) || device.host ? 0 : m.transposed ? m.bytes : 2 * block;
+      const converted = isVerbatim(m) || device.host ? 0 : isTurned(m) ? m.bytes : 2 * block;
       most = Math.max(most, pieceBound(block) + converted);
     }
   }
@@ -147,7 +152,7 @@ export class Loader {
     try {
       const staging = take(pieceBound(perBlock * row));
       // Turned round, every block touches every row of the place, so a device gets the finished matrix.
-      const wholeFirst = !host && m.transposed;
+      const wholeFirst = !host && isTurned(m);
       const outRow = rowBytes(m.dtype, m.ne[0]);
       const converted = host || !convert ? undefined : take(wholeFirst ? m.bytes : perBlock * outRow);
       for (let first = 0; first < rows; first += perBlock) {
@@ -160,12 +165,12 @@ export class Loader {
             block,
             { buffer: target, offset: 0, dtype: m.dtype, ne: m.ne },
             first,
-            m.transposed,
+            isTurned(m),
           );
         } else if (converted) {
           const ne: [number, number] = wholeFirst ? [...m.ne] : [m.ne[0], count];
           const place: Place = { buffer: converted, offset: 0, dtype: m.dtype, ne };
-          await this.#converter.run(block, place, wholeFirst ? first : 0, m.transposed);
+          await this.#converter.run(block, place, wholeFirst ? first : 0, isTurned(m));
           if (!wholeFirst) await this.#upload(converted.address(), target, first * outRow, count * outRow);
         } else {
           await this.#upload(staging.address(shift), target, first * row, count * row);

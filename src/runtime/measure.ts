@@ -1,13 +1,15 @@
 // Finds how much scratch memory the largest graphs need, by building them over addresses that are never touched.
+import type { Adapter, LoraTarget } from "../adapters/index.ts";
 import { NativeBuffer } from "../ggml/buffer.ts";
 import { cpuMemory, type Device } from "../ggml/device.ts";
 import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import { library } from "../ggml/library.ts";
-import { Graph } from "../ggml/ops.ts";
+import { Graph, type LowRank } from "../ggml/ops.ts";
 import { rowBytes, type Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
+import { TargetIndex } from "./adapter.ts";
 import { CHUNK_TOKENS, type Chunk } from "./chunks.ts";
 import type { KvDType, KvRows } from "./kv-cache.ts";
 import { buildStages, headerEstimate, headTokens, type StageMemory } from "./stage-graph.ts";
@@ -23,8 +25,11 @@ class NoMemory implements StageMemory {
   readonly tail: number;
   readonly #buffer: NativeBuffer;
   readonly #spec: ModelSpec;
+  readonly #targets: TargetIndex<LoraTarget>;
 
-  constructor(buffer: NativeBuffer, spec: ModelSpec, dtype: KvDType, flash: boolean, tokens: number) {
+  constructor(buffer: NativeBuffer, spec: ModelSpec, o: MeasureOptions, tokens: number) {
+    const { kv_dtype: dtype, flash } = o;
+    this.#targets = targetIndex(o.adapter);
     this.tokens = tokens;
     this.tail = spec.stages.length - 1; // the head; every other stage may have all tokens of a chunk
     this.#buffer = buffer;
@@ -40,18 +45,29 @@ class NoMemory implements StageMemory {
 
   weights(g: Graph, unit: Unit, chunk: Chunk) {
     const weights: Record<string, Tensor> = {};
+    const adapters = new Map(g.adapters);
     for (const [key, m] of Object.entries(unit.matrices)) {
       if (unit.stage.weights[key]?.rows) {
         weights[key] = g.cast(g.bind(this.#buffer, 0, m.dtype, [m.ne[0], chunk.tokens]), "f32");
       } else if (m.transposed) {
-        weights[key] = g.cont(g.transpose(g.bind(this.#buffer, 0, m.dtype, [m.ne[1], m.ne[0]])));
+        weights[key] = g.cont(
+          g.transpose(g.bind(this.#buffer, 0, m.dtype, m.kept ? m.ne : [m.ne[1], m.ne[0]])),
+        );
       } else weights[key] = g.bind(this.#buffer, 0, m.dtype, m.ne);
+      const target = this.#targets.of(unit, key);
+      if (target) adapters.set(weights[key], this.#lowRank(g, target));
     }
+    if (adapters.size > 0) g.adapters = adapters;
     for (const v of unit.vectors) weights[v.key] = g.bind(this.#buffer, 0, "f32", [v.length]);
     for (const [key, c] of Object.entries(unit.stage.constants ?? {})) {
       weights[key] = g.bind(this.#buffer, 0, "f32", [c.length]);
     }
     return weights;
+  }
+
+  #lowRank(g: Graph, { in: input, out, r, scale }: LoraTarget): LowRank {
+    const [a, b] = [g.bind(this.#buffer, 0, "f32", [input, r]), g.bind(this.#buffer, 0, "f32", [r, out])];
+    return { a, b, scale };
   }
 
   inputs(g: Graph, chunk: Chunk) {
@@ -106,6 +122,12 @@ export interface MeasureOptions {
   readonly context: number;
   readonly kv_dtype: KvDType;
   readonly flash: boolean;
+  /** What linear layers add to their products. */
+  readonly adapter?: Adapter | undefined;
+}
+
+function targetIndex(adapter: Adapter | undefined): TargetIndex<LoraTarget> {
+  return new TargetIndex((adapter?.targets ?? []).map((target) => [target, target]));
 }
 
 /** Builds the graphs that need most: all stages at once, each kind of stage, the head. */
@@ -116,30 +138,39 @@ function eachLargeGraph(
   options: MeasureOptions,
   visit: (g: Graph) => void,
 ): void {
-  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
-  const nowhere = new NativeBuffer(cpuMemory(), handle, NOWHERE.address, NOWHERE.bytes);
-  try {
+  withNowhere((nowhere) => {
     const count = Math.min(CHUNK_TOKENS, options.context);
-    const memory = new NoMemory(nowhere, spec, options.kv_dtype, options.flash, count);
+    const memory = new NoMemory(nowhere, spec, options, count);
     const part = { sequence: 0, base: 0, past: options.context - count, count, offset: 0 };
     const chunk: Chunk = { start: 0, tokens: count, parts: [part] };
     const wanted = { first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
     const visitStages = (stages: readonly Unit[]) =>
-      build(device, stages.length, visit, (g) => buildStages(g, stages, chunk, memory, wanted));
+      buildGraph(device, headerEstimate(stages.length, 1), (g) => {
+        buildStages(g, stages, chunk, memory, wanted);
+        visit(g);
+      });
     visitStages(units);
-    for (const unit of distinct(units)) visitStages([unit]);
+    for (const unit of distinct(units, targetIndex(options.adapter))) visitStages([unit]);
+  });
+}
+
+/** Calls `use` with addresses that are never touched: tensors bound to them count as placed. */
+export function withNowhere<T>(use: (nowhere: NativeBuffer) => T): T {
+  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
+  const nowhere = new NativeBuffer(cpuMemory(), handle, NOWHERE.address, NOWHERE.bytes);
+  try {
+    return use(nowhere);
   } finally {
     nowhere.dispose();
   }
 }
 
-function build(device: Device, stages: number, visit: (g: Graph) => void, make: (g: Graph) => unknown): void {
-  for (let capacity = headerEstimate(stages, 1); ; capacity *= 2) {
+/** Builds a graph in an arena of its own, made larger until it fits; the graph is gone when this returns. */
+export function buildGraph(device: Device, headers: number, make: (g: Graph) => void): void {
+  for (let capacity = headers; ; capacity *= 2) {
     const arena = new HeaderArena(capacity, { graph: true });
     try {
-      const g = new Graph(device, arena);
-      make(g);
-      visit(g);
+      make(new Graph(device, arena));
       return;
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;
@@ -149,11 +180,13 @@ function build(device: Device, stages: number, visit: (g: Graph) => void, make: 
   }
 }
 
-/** One unit of each shape: layers repeat. */
-function distinct(units: readonly Unit[]): Unit[] {
+/** One unit of each shape: layers repeat, though not always with the same updates. */
+function distinct(units: readonly Unit[], targets: TargetIndex<LoraTarget>): Unit[] {
   const seen = new Map<string, Unit>();
   for (const unit of units) {
-    const shapes = Object.entries(unit.matrices).map(([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}`);
+    const shapes = Object.entries(unit.matrices).map(
+      ([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}:${targets.of(unit, key)?.r ?? 0}`,
+    );
     seen.set([unit.stage.kind, ...shapes].join(" "), unit);
   }
   return [...seen.values()];

@@ -1,18 +1,26 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
+import { type Adapter, joinSaved, openAdapter } from "../adapters/index.ts";
 import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
 import type { Checkpoint } from "../checkpoint/types.ts";
 import { BudgetError, ConfigError } from "../errors.ts";
 import { Device, findDevice } from "../ggml/device.ts";
-import { type FloatDType, parseDType } from "../ggml/dtypes.ts";
+import { parseDType } from "../ggml/dtypes.ts";
 import type { BeforeRead } from "../memory/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../memory/limits.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { modelSpec } from "../models/families.ts";
 import type { ModelSpec } from "../models/spec.ts";
-import { type DeviceMap, type MaxMemory, parseDeviceMap, parseMaxMemory } from "../plan/options.ts";
+import {
+  type DeviceMap,
+  type MaxMemory,
+  parseDeviceMap,
+  parseMaxMemory,
+  parseWeightDType,
+} from "../plan/options.ts";
 import type { UnitSize } from "../plan/placement.ts";
 import { type FixedBytes, makePlan, type Plan } from "../plan/plan.ts";
 import { type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
+import { adapterBytes, adapterStaging } from "./adapter.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging, residentSize } from "./loader.ts";
@@ -20,8 +28,11 @@ import { gatheredRowBytes, hasFlashAttention, measureScratch } from "./measure.t
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
 import { largestSlot, slotSize } from "./streamer.ts";
+import type { TrainingHooks, Way } from "./training-hooks.ts";
 
 export interface EngineOptions {
+  /** Folder of a PEFT LoRA adapter that is added to the model. */
+  readonly adapter?: string;
   /** Type of the weights in memory: "auto" keeps the checkpoint's. */
   readonly dtype?: string;
   /** Where arithmetic runs: "auto", "cpu", "gpu", "cuda:0", "vulkan:0" ... */
@@ -40,6 +51,8 @@ export interface EngineOptions {
   readonly threads?: number;
   readonly progress_callback?: (progress: LoadProgress) => void;
   readonly signal?: AbortSignal;
+  /** Set when the model is loaded to be trained. */
+  readonly training?: TrainingHooks;
   /** Called before every read of weights, to inject delays, errors and short reads. */
   readonly beforeRead?: BeforeRead;
 }
@@ -59,6 +72,8 @@ export interface Skeleton {
   readonly config: Readonly<Record<string, unknown>>;
   readonly spec: ModelSpec;
   readonly model: ModelUnits;
+  /** The adapter that is added; parameters it keeps whole are in `checkpoint` already. */
+  readonly adapter: Adapter | undefined;
 }
 
 export interface Prepared extends Skeleton {
@@ -72,25 +87,41 @@ export interface Prepared extends Skeleton {
   /** Tokens of KV cache. */
   readonly context: number;
   readonly flash: boolean;
+  /** The way that was chosen among those of {@link EngineOptions.training}. */
+  readonly way: Way | undefined;
 }
 
-/** Reads headers and config.json and joins them. Throws CheckpointError, ConfigError, UnsupportedError. */
-export async function readSkeleton(dir: string, dtype = "auto", signal?: AbortSignal): Promise<Skeleton> {
+/**
+ * Reads headers and config.json, and those of an adapter, and joins them.
+ * Throws CheckpointError, ConfigError, UnsupportedError.
+ */
+export async function readSkeleton(
+  dir: string,
+  dtype = "auto",
+  signal?: AbortSignal,
+  adapterDir?: string,
+  keepLayout = false,
+): Promise<Skeleton> {
   const config = await readConfigJson(dir);
-  const spec = modelSpec(config, `${dir}/config.json`);
-  const checkpoint = await openCheckpoint(dir, { ignore: spec.ignored, ...(signal && { signal }) });
-  return {
-    dir,
-    checkpoint,
-    config,
-    spec,
-    model: modelUnits(spec, checkpoint, { dtype: weightDType(dtype) }),
-  };
+  const own = modelSpec(config, `${dir}/config.json`);
+  const base = await openCheckpoint(dir, { ignore: own.ignored, ...(signal && { signal }) });
+  const adapter =
+    adapterDir === undefined ? undefined : await openAdapter(adapterDir, own, { ...(signal && { signal }) });
+  const { checkpoint, spec } = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
+  const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
+  return { dir, checkpoint, config, spec, model, adapter };
 }
 
 /** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
 export async function prepare(dir: string, options: EngineOptions): Promise<Prepared> {
-  const skeleton = await readSkeleton(dir, options.dtype, options.signal);
+  const { training } = options;
+  const skeleton = await readSkeleton(
+    dir,
+    options.dtype,
+    options.signal,
+    options.adapter,
+    training !== undefined,
+  );
   const threads = options.threads ?? threadCount();
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);
@@ -102,28 +133,57 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   try {
     if (info.kind === "gpu") device = Device.open(info, { threads });
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
-    const { spec, model } = skeleton;
+    const { spec, model, adapter } = skeleton;
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
+    const ways = training?.ways({ ...skeleton, device, cpu, budgets });
     const planFor = (context: number) => {
-      const scratch = measureScratch(spec, model.units, device, { context, kv_dtype, flash });
-      const fixed = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch });
+      const scratch = measureScratch(spec, model.units, device, { context, kv_dtype, flash, adapter });
       const sizes = unitSizes(model.units, device, cpu);
-      return makePlan({ units: model.units, sizes, compute: device.kind, budgets, wanted, fixed });
+      const planned = (way?: Way) => {
+        const most = Math.max(scratch, way?.scratch ?? 0);
+        const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
+        const fixed = way ? { ...own, training: way.bytes } : own;
+        return makePlan({ units: model.units, sizes, compute: device.kind, budgets, wanted, fixed });
+      };
+      return ways ? cheapest(ways, planned) : { plan: planned(), way: undefined };
     };
-    const { context, plan } = chooseContext(
+    const { context, plan, way } = chooseContext(
       spec,
       options.context_length,
       budgets[device.kind],
       kv_dtype,
       planFor,
     );
-    return { ...skeleton, cpu, device, budgets, plan, kv_dtype, context, flash };
+    return { ...skeleton, cpu, device, budgets, plan, kv_dtype, context, flash, way };
   } catch (error) {
     if (device !== cpu) await device.dispose();
     await cpu.dispose();
     throw error;
   }
+}
+
+interface Planned {
+  readonly plan: Plan;
+  readonly way: Way | undefined;
+}
+
+/** The way that moves the fewest bytes, of those that fit. Throws the BudgetError of the one that needs least. */
+function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
+  let best: { plan: Plan; way: Way; cost: number } | undefined;
+  let refusal: BudgetError | undefined;
+  for (const way of ways) {
+    try {
+      const plan = planned(way);
+      const cost = way.cost(plan);
+      if (!best || cost < best.cost) best = { plan, way, cost };
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+      if (!refusal || (error.smallest ?? 0) < (refusal.smallest ?? 0)) refusal = error;
+    }
+  }
+  if (best) return best;
+  throw refusal ?? new ConfigError("training: there is no way to keep its state");
 }
 
 /** The context asked for, or the longest default whose cache is a fair part of the budget and whose plan fits. */
@@ -132,8 +192,8 @@ function chooseContext(
   asked: number | undefined,
   budget: number | undefined,
   kv: KvDType,
-  planFor: (context: number) => Plan,
-): { context: number; plan: Plan } {
+  planFor: (context: number) => Planned,
+): Planned & { context: number } {
   if (asked !== undefined) {
     if (!Number.isInteger(asked) || asked < 1)
       throw new ConfigError(`context_length is ${asked}, expected a whole number above 0`);
@@ -142,7 +202,7 @@ function chooseContext(
         `context_length is ${asked}, the model has positions for ${spec.max_positions} tokens`,
       );
     }
-    return { context: asked, plan: planFor(asked) };
+    return { context: asked, ...planFor(asked) };
   }
   let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
   const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
@@ -150,7 +210,7 @@ function chooseContext(
     context = Math.ceil(context / 2);
   for (;;) {
     try {
-      return { context, plan: planFor(context) };
+      return { context, ...planFor(context) };
     } catch (error) {
       if (!(error instanceof BudgetError) || context <= SMALLEST_DEFAULT_CONTEXT) throw error;
       context = Math.max(SMALLEST_DEFAULT_CONTEXT, Math.ceil(context / 2));
@@ -162,7 +222,7 @@ function fixedBytes(
   spec: ModelSpec,
   units: readonly Unit[],
   device: Device,
-  o: { context: number; kv_dtype: KvDType; scratch: number },
+  o: { context: number; kv_dtype: KvDType; scratch: number; adapter: Adapter | undefined },
 ): FixedBytes {
   const rowSizes = gatheredRowBytes(units);
   return {
@@ -170,8 +230,9 @@ function fixedBytes(
     activations: inputBytes(o.context, spec.hidden_size, rowSizes),
     scratch: o.scratch,
     vectors: vectorBytes(units),
+    ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
     rows: rowStagingBytes(rowSizes),
-    staging: loadStaging(units, device.memory),
+    staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };
 }
 
@@ -220,13 +281,6 @@ function defaultBudgets(device: Device): Partial<Record<Tier, number>> {
   if (device.kind === "cpu") return { cpu };
   const { free } = device.freeMemory();
   return { cpu, ...(free > 0 && { gpu: Math.floor(free * GPU_SHARE) }) };
-}
-
-function weightDType(name: string): "auto" | FloatDType {
-  if (name === "auto") return "auto";
-  const dtype = parseDType(name);
-  if (dtype === "f32" || dtype === "f16" || dtype === "bf16") return dtype;
-  throw new ConfigError(`dtype "${name}" is not one of auto, float32, float16, bfloat16`);
 }
 
 function kvDType(name: string): KvDType {

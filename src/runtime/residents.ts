@@ -1,6 +1,6 @@
 // What stays in memory for as long as the model is open: resident matrices, all vectors, computed constants; with
 // tensor headers made once.
-import type { BufferType } from "../ggml/buffer.ts";
+import type { BufferType, NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library } from "../ggml/library.ts";
@@ -38,6 +38,7 @@ export class Residents {
   readonly #arena: HeaderArena;
   readonly #matrices = new Map<string, { tensor: Tensor; placed: Placed; tier: "gpu" | "cpu" }>();
   readonly #vectors: Record<string, Tensor>[] = [];
+  readonly #vectorPlaces: Record<string, NativeBuffer>[] = [];
   #vectorMemory: Allocation | undefined;
 
   private constructor(units: readonly Unit[]) {
@@ -98,8 +99,10 @@ export class Residents {
     let offset = 0;
     for (const unit of units) {
       const tensors: Record<string, Tensor> = {};
+      const places: Record<string, NativeBuffer> = {};
       for (const v of unit.vectors) {
         tensors[v.key] = this.#arena.bind(buffer, offset, "f32", [v.length], v.source.name);
+        places[v.key] = buffer.part(offset, v.length * 4);
         await loader.vector(v, buffer, offset);
         offset += slot(v.length);
       }
@@ -110,11 +113,19 @@ export class Residents {
         offset += slot(values.length);
       }
       this.#vectors[unit.index] = tensors;
+      this.#vectorPlaces[unit.index] = places;
     }
   }
 
   vectors(unit: Unit): Readonly<Record<string, Tensor>> {
     return this.#vectors[unit.index] ?? {};
+  }
+
+  /** The memory of a vector: f32, on the computing device. */
+  vectorMemory(unit: Unit, key: string): NativeBuffer {
+    const place = this.#vectorPlaces[unit.index]?.[key];
+    if (!place) throw new Error(`${unit.name} has no vector "${key}"`);
+    return place;
   }
 
   /** Where a matrix stays, or undefined if it streams. */

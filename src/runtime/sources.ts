@@ -60,6 +60,11 @@ export class SourceFiles {
     return first;
   }
 
+  /** Adds an open file; entries that lie in it have the returned number. It is closed with the others. */
+  addFile(file: DirectFile): number {
+    return this.#files.push(file) - 1;
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#files.splice(0).map((file) => file.close()));
   }

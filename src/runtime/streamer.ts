@@ -34,7 +34,7 @@ export interface Slot {
 function slotAt(m: Matrix, buffer: NativeBuffer, offset: number, inPlace: boolean): Slot {
   const [rows, columns] = m.source.shape as [number, number];
   const verbatim = { dtype: m.source.dtype, ne: [columns, rows] as const, transposed: m.transposed };
-  const final = { dtype: m.dtype, ne: m.ne, transposed: false };
+  const final = { dtype: m.dtype, ne: m.ne, transposed: m.kept };
   return { name: m.name, buffer, offset, ...(inPlace ? final : verbatim) };
 }
 
@@ -176,6 +176,16 @@ export class Streamer {
     this.#gate = gate;
   }
 
+  /** Back to the order of use that the model was opened with, if another was followed. */
+  async followPass(): Promise<void> {
+    if (this.#cycle !== this.#o.cycle || this.#gate) await this.follow(this.#o.cycle);
+  }
+
+  /** Whether `cycle` is the order of use that is followed. */
+  follows(cycle: readonly Unit[]): boolean {
+    return this.#cycle === cycle;
+  }
+
   /** The order of use that the model was opened with. */
   get pass(): readonly Unit[] {
     return this.#o.cycle;
@@ -202,7 +212,7 @@ export class Streamer {
         const unit = cycle[this.#next] as Unit;
         const job: Job = { unit, spans: [], slots: [], arrivals: [], ready: Promise.resolve() };
         this.#partial = job;
-        await this.#gate?.(unit);
+        if (this.#gate) await unlessAborted(this.#gate(unit), signal);
         await this.#begin(job, signal);
         this.#partial = undefined;
         job.ready = settled(job.arrivals);
@@ -311,6 +321,22 @@ export class Streamer {
     const result = this.#copies.then(run, run);
     this.#copies = result.catch(() => {});
     return result;
+  }
+}
+
+/** Rejects with AbortError when the signal fires, if `work` has not settled by then. */
+async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) throw new AbortError(signal.reason);
+  let onAbort: () => void = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(new AbortError(signal.reason));
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  work.catch(() => {}); // if it fails after the signal, nobody asks
+  try {
+    await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
 }
 

@@ -4,7 +4,7 @@ import { ConfigError } from "../errors.ts";
 /** Ignored by the loss, as in transformers. */
 export const IGNORED = -100;
 
-/** Sequences of one length, as transformers takes them: labels are shifted inside. */
+/** Sequences as transformers takes them: labels are shifted inside. Shorter ones are filled up, and nothing sees that. */
 export interface TrainingBatch {
   /** [batch, tokens] */
   readonly input_ids: readonly (readonly number[])[];
@@ -41,8 +41,8 @@ export function microBatch(
 ): MicroBatch {
   const { input_ids, labels, document_ids } = batch;
   const sequences = input_ids.length;
-  const length = input_ids[0]?.length ?? 0;
-  if (sequences === 0 || length === 0)
+  const length = Math.max(0, ...input_ids.map((row) => row.length));
+  if (sequences === 0 || input_ids.some((row) => row.length === 0))
     throw new ConfigError("input_ids: at least one sequence of at least one token is needed");
   if (length > model.max_positions) {
     throw new ConfigError(
@@ -52,13 +52,12 @@ export function microBatch(
   const rows = (name: string, table: readonly (readonly number[])[]) => {
     if (table.length !== sequences)
       throw new ConfigError(`${name}: ${table.length} rows for ${sequences} sequences`);
-    const odd = table.findIndex((row) => row.length !== length);
+    const odd = table.findIndex((row, i) => row.length !== input_ids[i]?.length);
     if (odd >= 0)
       throw new ConfigError(
-        `${name}: row ${odd} has ${table[odd]?.length} entries, row 0 of input_ids has ${length}`,
+        `${name}: row ${odd} has ${table[odd]?.length} entries, that of input_ids has ${input_ids[odd]?.length}`,
       );
   };
-  rows("input_ids", input_ids);
   rows("labels", labels);
   if (batch.positions) rows("positions", batch.positions);
   if (document_ids) rows("document_ids", document_ids);
@@ -68,7 +67,8 @@ export function microBatch(
   const predicting: number[] = [];
   const targets: number[] = [];
   for (let s = 0; s < sequences; s++) {
-    for (let t = 0; t < length; t++) {
+    const filled = input_ids[s]?.length ?? 0;
+    for (let t = 0; t < filled; t++) {
       const at = s * length + t;
       ids[at] = token(input_ids[s]?.[t], "input_ids", s, model.vocab_size);
       positions[at] = batch.positions?.[s]?.[t] ?? t;
@@ -77,8 +77,8 @@ export function microBatch(
           `positions: row ${s} has ${positions[at]}, the model has ${model.max_positions} positions`,
         );
       }
-      const target = t + 1 < length ? labels[s]?.[t + 1] : IGNORED;
-      const crosses = document_ids && t + 1 < length && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
+      const target = t + 1 < filled ? labels[s]?.[t + 1] : IGNORED;
+      const crosses = document_ids && t + 1 < filled && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
       if (target === IGNORED || crosses) continue;
       predicting.push(at);
       targets.push(token(target, "labels", s, model.vocab_size));

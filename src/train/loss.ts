@@ -9,6 +9,7 @@ import {
   type Parameters,
   recorded,
   type StageGradients,
+  type StageInput,
   stageForward,
   stageGradients,
   type Wanted,
@@ -74,6 +75,7 @@ export interface HeadInput {
   /** i32 [count]: what they predict, inside the vocabulary. */
   readonly targets: Tensor;
   readonly parameters: Parameters;
+  readonly adapters?: StageInput["adapters"];
 }
 
 export interface HeadOptions {
@@ -112,7 +114,7 @@ export function headLoss(g: Graph, stage: Stage, input: HeadInput, options: Head
   for (let first = 0; first < count; first += blockTokens) {
     const part = (a: Tensor) => g.view(a, [Math.min(blockTokens, count - first)], [], first * 4);
     const rows = part(predicting);
-    const block = { x: g.getRows(hidden, rows), parameters };
+    const block = { x: g.getRows(hidden, rows), parameters, adapters: input.adapters };
     const ctx = new RowsOnly(rows.ne[0]);
     const { tape, result: logits } = recorded(g, () => stageForward(g, stage, block, ctx));
     const loss = crossEntropy(g, logits, part(targets), gradScale);

@@ -3,7 +3,7 @@
 import { ConfigError } from "../errors.ts";
 import { type BackwardOptions, backward } from "../ggml/gradients.ts";
 import type { TapeEntry } from "../ggml/graph.ts";
-import type { Graph } from "../ggml/ops.ts";
+import type { Graph, LowRank } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Stage, StageContext, Weights } from "../models/spec.ts";
 
@@ -21,7 +21,18 @@ export interface StageInput {
   readonly ids?: Tensor | undefined;
   readonly parameters: Parameters;
   /** Rows of tables that were gathered elsewhere, by key: f32 [width, tokens]. They stand for the table. */
-  readonly gathered?: Parameters;
+  readonly gathered?: Parameters | undefined;
+  /** Low-rank additions to weights, by the weight's key; their matrices are `parameters`. */
+  readonly adapters?: Readonly<Record<string, StageAdapter>> | undefined;
+}
+
+/** A low-rank addition to a weight of a stage: see LowRank. */
+export interface StageAdapter {
+  /** Keys among the stage's parameters. */
+  readonly a: string;
+  readonly b: string;
+  readonly scale: number;
+  readonly dropout?: Tensor | undefined;
 }
 
 /** Which gradients are asked for. */
@@ -103,6 +114,13 @@ function stageWeights(g: Graph, stage: Stage, input: StageInput, ctx: StageConte
     } else weights[key] = transposed ? g.cont(g.transpose(tensor)) : tensor;
   }
   for (const key of Object.keys(stage.constants ?? {})) weights[key] = held(input, key);
+  if (input.adapters) {
+    const entries = Object.entries(input.adapters).map(([key, { a, b, scale, dropout }]) => {
+      const low: LowRank = { a: held(input, a), b: held(input, b), scale, dropout };
+      return [weights[key] as Tensor, low] as const;
+    });
+    g.adapters = new Map(entries);
+  }
   return weights;
 }
 

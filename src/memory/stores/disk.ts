@@ -3,7 +3,7 @@
 import { IoError } from "../../errors.ts";
 import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
 import { Allocation } from "../allocate.ts";
-import { ALIGNMENT } from "../direct-io.ts";
+import { ALIGNMENT, type DirectFile } from "../direct-io.ts";
 import type { Ledger, Reservation } from "../ledger.ts";
 import { formatBytes } from "../sizes.ts";
 import { type Backing, ManagedStore } from "./managed.ts";
@@ -40,6 +40,7 @@ export class DiskStore extends ManagedStore {
   readonly #memory: BufferType;
   readonly #queue: TransferQueue;
   readonly #bounce: Allocation;
+  readonly #reader: DirectFile;
   readonly #gaps = new RangeSet();
   readonly #gapBytes: Reservation;
   #end = 0;
@@ -61,6 +62,7 @@ export class DiskStore extends ManagedStore {
     this.#queue = queue;
     this.#bounce = bounce;
     this.#gapBytes = gapBytes;
+    this.#reader = file.reader();
   }
 
   /** Throws IoError where the folder cannot be written, BudgetError, ConfigError for the queue's options. */
@@ -126,6 +128,7 @@ export class DiskStore extends ManagedStore {
         this.#move({ direction, memory, at, position: position + offset, length, signal });
     return {
       granularity: ALIGNMENT,
+      file: { file: this.#reader, offset: position },
       read: move("read"),
       write: move("write"),
       release: () => this.#change(() => this.#giveBack(position, room, reservation)),

@@ -13,6 +13,7 @@ export interface Backing {
   /** Operations that touch one block of this many bytes must not overlap in time. */
   readonly granularity: number;
   readonly buffer?: NativeBuffer;
+  readonly file?: NonNullable<Region["file"]>;
   read(target: NativeBuffer, at: number, offset: number, length: number, signal?: AbortSignal): Promise<void>;
   write(
     source: NativeBuffer,
@@ -49,6 +50,11 @@ class ManagedRegion implements Region {
     if (this.#freeing) throw new DisposedError(this.#name);
     if (this.#backing.buffer) this.#refuseTorn(0, this.bytes);
     return this.#backing.buffer;
+  }
+
+  get file(): Region["file"] {
+    if (this.#freeing) throw new DisposedError(this.#name);
+    return this.#backing.file;
   }
 
   get torn(): string | undefined {
@@ -129,6 +135,11 @@ class ManagedRegion implements Region {
     }
     throwIfAborted(signal);
   }
+}
+
+/** A region over bytes that somebody else holds and frees. */
+export function regionOver(tier: Tier, what: string, bytes: number, backing: Backing): Region {
+  return new ManagedRegion(tier, what, bytes, backing, () => {});
 }
 
 /** The lifetimes of a store and its regions. */

@@ -7,7 +7,8 @@ import { HeaderArena } from "../../ggml/graph.ts";
 import { library, onThread } from "../../ggml/library.ts";
 import { Allocation } from "../allocate.ts";
 import type { Ledger } from "../ledger.ts";
-import { type Backing, ManagedStore } from "./managed.ts";
+import type { Region } from "../store.ts";
+import { type Backing, ManagedStore, regionOver } from "./managed.ts";
 
 /** Bytes copied between two looks at the signal. */
 const PART = 16 * 2 ** 20;
@@ -87,6 +88,17 @@ export class GpuStore extends ManagedStore {
     this.#last = result.catch(() => {});
     return result;
   }
+}
+
+/** A region over memory that is held already, such as a weight's: freeing the region leaves it alone. */
+export function borrowedRegion(tier: "gpu" | "cpu", memory: NativeBuffer, what: string): Region {
+  return regionOver(tier, what, memory.size, {
+    granularity: 1,
+    ...(tier === "cpu" && { buffer: memory }),
+    read: (target, at, offset, length, signal) => copy("read", memory, offset, target, at, length, signal),
+    write: (source, at, offset, length, signal) => copy("write", memory, offset, source, at, length, signal),
+    release: async () => {},
+  });
 }
 
 async function zeroed(ledger: Ledger, tier: "gpu" | "cpu", memory: BufferType, bytes: number, what: string) {

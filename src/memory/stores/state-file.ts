@@ -5,7 +5,7 @@ import { type FileHandle, mkdir, open, rm, statfs } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DisposedError, IoError, SpillwayError, throwIfAborted } from "../../errors.ts";
-import { ALIGNMENT } from "../direct-io.ts";
+import { ALIGNMENT, DirectFile } from "../direct-io.ts";
 
 /** One read or write about to be asked of the system. */
 export interface SystemTransfer {
@@ -116,6 +116,11 @@ export class StateFile {
   /** Whether transfers go past the page cache. They then need multiples of 4096: memory, position and length. */
   get direct(): boolean {
     return this.#direct;
+  }
+
+  /** The file for those who only read, such as a streamer. Open for as long as this is; closing it is not needed. */
+  reader(): DirectFile {
+    return DirectFile.sharing(this.#handle, this.path, this.#direct);
   }
 
   /** Bytes free for this file's growth as its file system tells; undefined where it does not. */

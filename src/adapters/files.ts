@@ -14,8 +14,8 @@ import { stageFile } from "../checkpoint/staged-file.ts";
 import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
 import type { FloatDType } from "../ggml/dtypes.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
-import { type LoraConfig, loraConfigJson, parseLoraConfig } from "./adapter-config.ts";
-import { type LoraTarget, loraTargets, PREFIX, savedWeights } from "./adapter-targets.ts";
+import { type LoraConfig, loraConfigJson, parseLoraConfig } from "./config.ts";
+import { type LoraTarget, loraTargets, PREFIX, savedWeights } from "./targets.ts";
 
 export const ADAPTER_CONFIG = "adapter_config.json";
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
@@ -68,6 +68,11 @@ export async function openAdapter(
   options: { signal?: AbortSignal } = {},
 ): Promise<Adapter> {
   const configPath = resolve(dir, ADAPTER_CONFIG);
+  if ((await statIfPresent(configPath)) === undefined) {
+    throw new CheckpointError("does not exist: name the folder that PEFT's save_pretrained wrote", {
+      file: configPath,
+    });
+  }
   const config = parseLoraConfig(await readJsonObject(configPath), configPath);
   const targets = loraTargets(config, spec, configPath);
   const saved = savedWeights(config, spec, configPath);
@@ -78,7 +83,13 @@ export async function openAdapter(
     if (DTYPES.includes(dtype)) continue;
     throw new UnsupportedError(`${path}: tensor ${name} is ${dtype}; adapters may be ${DTYPES.join(", ")}`);
   }
-  checkTensors(adapterTensors(targets, saved), [...checkpoint.tensors.values()], path, ADAPTER_CONFIG);
+  checkTensors(
+    adapterTensors(targets, saved),
+    [...checkpoint.tensors.values()],
+    path,
+    ADAPTER_CONFIG,
+    config.base_model_name_or_path,
+  );
   return { config, targets, saved, checkpoint };
 }
 
@@ -141,6 +152,7 @@ function checkTensors(
   given: readonly AdapterTensor[],
   path: string,
   caller: string,
+  madeFor: string | null = null,
 ): void {
   const shapes = new Map(given.map(({ name, shape }) => [name, shape]));
   const problems: string[] = [];
@@ -155,8 +167,9 @@ function checkTensors(
   if (problems.length === 0) return;
   const more = problems.length > LISTED ? `\n  and ${problems.length - LISTED} more` : "";
   const lines = problems.slice(0, LISTED).map((problem) => `\n  ${problem}`);
+  const hint = madeFor ? ` (the adapter says it is for ${madeFor})` : "";
   throw new CheckpointError(
-    `${problems.length} of the tensors do not fit ${caller} and the model:${lines.join("")}${more}`,
+    `${problems.length} of the tensors do not fit ${caller} and the model${hint}:${lines.join("")}${more}`,
     { file: path },
   );
 }

@@ -6,9 +6,9 @@ import { readTensor, type TensorSource, writeSafetensors } from "../checkpoint/i
 import { fixture, openHandles, rejection, temporaryFolder } from "../checkpoint/testing.ts";
 import { CheckpointError, ConfigError, SpillwayError, UnsupportedError } from "../errors.ts";
 import { modelSpec } from "../models/families.ts";
-import { loraConfigJson, parseLoraConfig } from "./adapter-config.ts";
-import { type Adapter, adapterTensors, openAdapter, writeAdapter } from "./adapter-files.ts";
-import { loraTargets, savedWeights } from "./adapter-targets.ts";
+import { loraConfigJson, parseLoraConfig } from "./config.ts";
+import { type Adapter, adapterTensors, openAdapter, writeAdapter } from "./files.ts";
+import { loraTargets, savedWeights } from "./targets.ts";
 
 const ADAPTER = join(import.meta.dirname, "../../test/fixtures/adapters/llama");
 const readJson = (...path: string[]): Record<string, unknown> =>

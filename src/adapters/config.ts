@@ -1,5 +1,5 @@
 // adapter_config.json of PEFT LoRA adapters (peft/tuners/lora/config.py): what is in it, and what of it this version can do.
-// Which modules a config means is adapter-targets.ts.
+// Which modules a config means is targets.ts.
 import { UnsupportedError } from "../errors.ts";
 import { RawConfig } from "../models/config.ts";
 

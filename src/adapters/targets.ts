@@ -2,8 +2,8 @@
 // and under which names and shapes its tensors are stored. No files.
 import { ConfigError, UnsupportedError } from "../errors.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
-import { type LoraConfig, loraScale } from "./adapter-config.ts";
-import { fullMatches, matchGroups } from "./adapter-patterns.ts";
+import { type LoraConfig, loraScale } from "./config.ts";
+import { fullMatches, matchGroups } from "./patterns.ts";
 
 /** In front of every name in an adapter's file. */
 export const PREFIX = "base_model.model.";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../errors.ts";
-import { fullMatches, matchGroups } from "./adapter-patterns.ts";
+import { fullMatches, matchGroups } from "./patterns.ts";
 
 const matches = (pattern: string, key: string) => fullMatches(pattern, [key], "config").has(key);
 

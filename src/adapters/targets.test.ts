@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError, UnsupportedError } from "../errors.ts";
 import { modelSpec } from "../models/families.ts";
-import { parseLoraConfig } from "./adapter-config.ts";
-import { loraTargets, matchModules, savedWeights } from "./adapter-targets.ts";
+import { parseLoraConfig } from "./config.ts";
+import { loraTargets, matchModules, savedWeights } from "./targets.ts";
 
 const llama = modelSpec({
   model_type: "llama",

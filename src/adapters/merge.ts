@@ -1,0 +1,188 @@
+// Merges an adapter into its base: a new checkpoint with W + scale B A in the place of W, written tensor by tensor in
+// bounded memory. The base and the adapter are only read.
+import { randomUUID } from "node:crypto";
+import { mkdir, rename, rm, rmdir } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { listFolder, statIfPresent } from "../checkpoint/files.ts";
+import {
+  type Checkpoint,
+  openCheckpoint,
+  readConfigJson,
+  type TensorSource,
+  writeSharded,
+} from "../checkpoint/index.ts";
+import { copyOthers, namedDType, refused } from "../checkpoint/model-folder.ts";
+import { ConfigError, throwIfAborted } from "../errors.ts";
+import { Device, findDevice } from "../ggml/device.ts";
+import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
+import { threadCount } from "../memory/limits.ts";
+import { modelSpec } from "../models/families.ts";
+import type { ModelSpec } from "../models/spec.ts";
+import { parseWeightDType } from "../plan/options.ts";
+import { modelUnits, resolveName } from "../plan/units.ts";
+import { type Adapter, openAdapter } from "./files.ts";
+import { type Joined, joinSaved } from "./join.ts";
+import { TensorMerger, type Update } from "./merge-tensors.ts";
+
+export interface MergeOptions {
+  /** Type of the merged weights: "auto" keeps the base's of each tensor; else float32, float16, bfloat16. */
+  readonly dtype?: string;
+  readonly signal?: AbortSignal;
+  /** Called with bytes of weights written so far and in all. */
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/** What a merge made. */
+export interface MergeResult {
+  /** Absolute path of the new checkpoint. */
+  readonly path: string;
+  /** Names of its files of weights. */
+  readonly files: readonly string[];
+  readonly tensors: number;
+  /** Bytes of its weights. */
+  readonly bytes: number;
+  /** Matrices that got an update added. */
+  readonly merged: number;
+  /** Parameters taken whole from the adapter. */
+  readonly replaced: number;
+  /** Weights the base shares with another that are now a tensor of their own. */
+  readonly untied: readonly string[];
+}
+
+const CONFIG = "config.json";
+
+/**
+ * Merges the adapter in `adapterDir` into the checkpoint in `baseDir`, into the folder `outDir`, which must not exist
+ * or be empty. Updates are added in f32 and rounded once, to the base's type. Split into files like the base. Files
+ * beside the weights (config, tokenizer) are copied. Holds about 50 MB beside the two factors of one layer.
+ *
+ * Throws ConfigError for a folder or dtype that cannot be used, CheckpointError if base and adapter do not fit,
+ * UnsupportedError, IoError, AbortError. After a throw there is nothing in `outDir`.
+ */
+export async function mergeAdapter(
+  baseDir: string,
+  adapterDir: string,
+  outDir: string,
+  options: MergeOptions = {},
+): Promise<MergeResult> {
+  const { signal } = options;
+  throwIfAborted(signal);
+  const dtype = parseWeightDType(options.dtype ?? "auto");
+  const out = resolve(outDir);
+  await refuseFull(out);
+  const config = await readConfigJson(baseDir);
+  const spec = modelSpec(config, join(baseDir, CONFIG));
+  const base = await openCheckpoint(baseDir, { ignore: spec.ignored, ...(signal && { signal }) });
+  const adapter = await openAdapter(adapterDir, spec, { ...(signal && { signal }) });
+  // With an update of its own a shared head is not shared any more.
+  const apart = new Set(adapter.targets.map(({ weight }) => weight.name).filter((name) => spec.tied[name]));
+  const joined = joinSaved(base, spec, adapter, apart);
+  modelUnits(joined.spec, joined.checkpoint, { dtype: "auto" }); // throws where base and config do not fit
+  const untied = Object.keys(spec.tied).filter((alias) => joined.spec.tied[alias] === undefined);
+  const changed = {
+    ...(untied.length > 0 && { tie_word_embeddings: false }),
+    ...(dtype !== "auto" && namedDType(config, DTYPES[dtype].torch)),
+  };
+
+  return wholeFolder(out, async (folder) => {
+    await copyOthers(resolve(baseDir), folder, { ...config, ...changed }, Object.keys(changed).length > 0);
+    const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
+    const merger = new TensorMerger(cpu);
+    try {
+      const tensors = mergedTensors(merger, { base, spec, adapter, joined, dtype });
+      const { progress } = options;
+      const total = tensors.reduce((sum, { bytes }) => sum + bytes, 0);
+      const files = await writeSharded(folder, tensors, {
+        max_shard_bytes: shardBytes(base, dtype),
+        ...(Object.keys(base.metadata).length > 0 && { metadata: base.metadata }),
+        signal,
+        progress,
+      });
+      const counts = { merged: adapter.targets.length, replaced: adapter.saved.length, untied };
+      return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
+    } finally {
+      merger.dispose();
+      await cpu.dispose();
+    }
+  });
+}
+
+interface Parts {
+  readonly base: Checkpoint;
+  readonly spec: ModelSpec;
+  readonly adapter: Adapter;
+  readonly joined: Joined;
+  readonly dtype: "auto" | FloatDType;
+}
+
+/** The tensors to write, in the order of the base's files. */
+function mergedTensors(merger: TensorMerger, parts: Parts): (TensorSource & { bytes: number })[] {
+  const { base, spec, adapter, joined } = parts;
+  const { checkpoint } = joined;
+  const updates = new Map<string, Update>();
+  for (const target of adapter.targets) {
+    const factor = (name: string) => ({
+      checkpoint: adapter.checkpoint,
+      entry: adapter.checkpoint.tensors.get(name)!, // openAdapter has checked it
+    });
+    const name = resolveName(joined.spec, checkpoint, target.weight.name);
+    updates.set(name, { target, a: factor(target.a), b: factor(target.b) });
+  }
+  return [...checkpoint.tensors.values()].map((entry) => {
+    const { name, shape } = entry;
+    // What the adapter keeps in f32 becomes what the base has in its place.
+    const stored = (base.tensors.get(resolveName(spec, base, name)) ?? entry).dtype;
+    const dtype = parts.dtype === "auto" ? stored : parts.dtype;
+    const bytes = shape.reduce((a, b) => a * b, 1) * DTYPES[dtype].bytes;
+    return {
+      name,
+      shape,
+      dtype,
+      bytes,
+      data: merger.chunks({ checkpoint, entry }, dtype, updates.get(name)),
+    };
+  });
+}
+
+/** Bytes of the largest file of the base, had it the merged type; no limit for a base in one file. */
+function shardBytes(base: Checkpoint, dtype: "auto" | FloatDType): number {
+  if (base.files.length < 2) return Number.POSITIVE_INFINITY;
+  const sizes = new Array<number>(base.files.length).fill(0);
+  for (const entry of base.tensors.values()) {
+    const size = DTYPES[dtype === "auto" ? entry.dtype : dtype].bytes;
+    sizes[entry.file]! += entry.shape.reduce((a, b) => a * b, size);
+  }
+  return Math.max(...sizes);
+}
+
+/** Throws ConfigError unless there is nothing at `path`, or an empty folder. */
+async function refuseFull(path: string): Promise<void> {
+  const stats = await statIfPresent(path);
+  if (stats === undefined) return;
+  if (!stats.isDirectory())
+    throw new ConfigError(`${path} is not a folder; name one that does not exist yet`);
+  if ((await listFolder(path)).length > 0)
+    throw new ConfigError(`${path} is not empty; name a folder that does not exist yet`);
+}
+
+/** Fills a folder beside `path`, which then takes its name; on failure it is removed with all that is in it. */
+async function wholeFolder<T>(path: string, fill: (folder: string) => Promise<T>): Promise<T> {
+  const folder = await refused("the folder could not be made", path, async () => {
+    await mkdir(dirname(path), { recursive: true });
+    const beside = join(dirname(path), `.${basename(path)}.tmp-${randomUUID()}`);
+    await mkdir(beside);
+    return beside;
+  });
+  try {
+    const result = await fill(folder);
+    await refuseFull(path);
+    await refused("the finished folder could not be given its name", path, async () => {
+      if ((await statIfPresent(path)) !== undefined) await rmdir(path);
+      await rename(folder, path);
+    });
+    return result;
+  } catch (error) {
+    await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+    throw error;
+  }
+}

@@ -1,0 +1,146 @@
+// What a micro-batch gives the stages' graphs beside weights: ids, positions, the mask, targets, gathered rows of tables,
+// dropout masks. One buffer on the computing device, filled anew for every micro-batch.
+import { BudgetError } from "../errors.ts";
+import type { NativeBuffer } from "../ggml/buffer.ts";
+import type { Device } from "../ggml/device.ts";
+import type { DType } from "../ggml/dtypes.ts";
+import { HeaderArena } from "../ggml/graph.ts";
+import { library } from "../ggml/library.ts";
+import type { Graph } from "../ggml/ops.ts";
+import { rowBytes, type Tensor } from "../ggml/tensor.ts";
+import { Allocation } from "../memory/allocate.ts";
+import type { Ledger } from "../memory/ledger.ts";
+import type { MicroBatch } from "./batch.ts";
+
+const ALIGNMENT = 256;
+const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+/** Sequences of one length that go through the model together. */
+export interface BatchShape {
+  readonly sequences: number;
+  readonly length: number;
+}
+
+/** Elements that dropout masks have per token, at most, in one stage. */
+export interface InputSizes {
+  readonly rowBytes: readonly number[];
+  readonly dropoutWidth: number;
+}
+
+/** Bytes of the inputs of a micro-batch. */
+export function batchInputBytes({ sequences, length }: BatchShape, sizes: InputSizes): number {
+  const tokens = sequences * length;
+  let total = 4 * align(tokens * 4) + align(length * length * sequences * 2);
+  for (const row of sizes.rowBytes) total += align(tokens * row);
+  return total + align(tokens * sizes.dropoutWidth * 4);
+}
+
+/** Rows of a table gathered on the host. */
+export interface Rows {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly width: number;
+  readonly bytes: Uint8Array;
+}
+
+interface Place {
+  readonly offset: number;
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+}
+
+const FIXED = ["ids", "positions", "predicting", "targets", "mask"] as const;
+export type InputName = (typeof FIXED)[number];
+
+export class BatchInputs {
+  readonly #device: Device;
+  readonly #memory: Allocation;
+  readonly #headers = new HeaderArena(4);
+  readonly #places = new Map<string, Place>();
+  #dropoutFrom = 0;
+  #end = 0;
+
+  constructor(device: Device, ledger: Ledger, bytes: number) {
+    this.#device = device;
+    this.#memory = Allocation.take(ledger, device.kind, device.memory, bytes, "batch inputs");
+  }
+
+  /** Fills in a micro-batch. Throws BudgetError for one larger than was planned for. */
+  prepare(batch: MicroBatch, rows: readonly Rows[], sizes: InputSizes): void {
+    const { sequences, length, ids, positions, predicting, targets, mask, masks } = batch;
+    const needed = batchInputBytes({ sequences, length }, sizes);
+    const { size } = this.#memory.buffer;
+    if (needed > size) {
+      throw new BudgetError(
+        `a micro-batch of ${sequences} sequences of ${length} tokens needs ${needed} bytes of inputs, ${size} were ` +
+          "planned for; set micro_batch_size and max_length to the largest that will come",
+        { tier: this.#device.kind, needed, budget: size, smallest: needed },
+      );
+    }
+    this.#places.clear();
+    this.#end = 0;
+    this.#put("ids", "i32", [ids.length], ids);
+    this.#put("positions", "i32", [positions.length], positions);
+    this.#put("predicting", "i32", [Math.max(1, predicting.length)], predicting);
+    this.#put("targets", "i32", [Math.max(1, targets.length)], targets);
+    this.#put("mask", "f16", [length, length, 1, masks], mask);
+    for (const { name, dtype, width, bytes } of rows)
+      this.#put(rowsName(name), dtype, [width, ids.length], bytes);
+    this.#dropoutFrom = this.#end;
+  }
+
+  /** Forgets the dropout masks of the stage before. */
+  beginStage(): void {
+    this.#end = this.#dropoutFrom;
+  }
+
+  /** A dropout mask of this stage: f32 [width, tokens]. */
+  dropout(name: string, width: number, values: Float32Array): void {
+    this.#put(name, "f32", [width, values.length / width], values);
+  }
+
+  /** A tensor over what was put in under a name; undefined where nothing was. */
+  tensor(g: Graph, name: string): Tensor | undefined {
+    const place = this.#places.get(name);
+    return place && g.bind(this.#memory.buffer, place.offset, place.dtype, place.dims, name);
+  }
+
+  input(g: Graph, name: InputName): Tensor {
+    return this.tensor(g, name) as Tensor;
+  }
+
+  #put(name: string, dtype: DType, dims: readonly number[], values: ArrayBufferView): void {
+    const place = { offset: this.#end, dtype, dims };
+    this.#places.set(name, place);
+    const size = dims.reduce((a, b) => a * b, 1) / (dims[0] as number);
+    this.#end += align(rowBytes(dtype, dims[0] as number) * size);
+    if (values.byteLength > 0) write(this.#device, this.#headers, this.#memory.buffer, place.offset, values);
+  }
+
+  dispose(): void {
+    this.#memory.dispose();
+    this.#headers.dispose();
+  }
+}
+
+/** Name under which rows of a table are put in. */
+export function rowsName(table: string): string {
+  return `rows of ${table}`;
+}
+
+function write(
+  device: Device,
+  headers: HeaderArena,
+  buffer: NativeBuffer,
+  offset: number,
+  values: ArrayBufferView,
+): void {
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  if (device.kind === "cpu") {
+    new Uint8Array(buffer.view(offset, bytes.length)).set(bytes);
+    return;
+  }
+  headers.reset();
+  const tensor = headers.bind(buffer, offset, "i8", [bytes.length]);
+  library().native.ggml_backend_tensor_set(tensor.handle, bytes, 0, bytes.length);
+}

@@ -1,0 +1,110 @@
+// training_state.json: what a training checkpoint says of itself, and the proof that its folder is whole. It is written
+// last and names every other file with its size. No tensors.
+import { join } from "node:path";
+import { statIfPresent } from "../../checkpoint/files.ts";
+import { readJsonObject } from "../../checkpoint/json-files.ts";
+import { CheckpointError, ConfigError, UnsupportedError } from "../../errors.ts";
+
+export const RECORD_FILE = "training_state.json";
+const FORMAT = "spillway-training-state";
+const VERSION = 1;
+/** The only names of tensor files, so that a record never points outside its folder. */
+const TENSOR_FILE = /^state-\d{5}-of-\d{5}\.safetensors$/;
+
+export interface TrainingRecord {
+  /** Optimizer steps done. */
+  readonly step: number;
+  /** Loss on the validation data; undefined where it was not measured or was not finite. */
+  readonly eval_loss: number | undefined;
+  /** The caller's own: data cursor, options, whatever JSON holds. */
+  readonly meta: Readonly<Record<string, unknown>>;
+  /** Tensor files in the folder, with their sizes in bytes. */
+  readonly files: readonly { readonly name: string; readonly bytes: number }[];
+}
+
+export function tensorFileName(index: number, count: number): string {
+  const pad = (n: number) => String(n).padStart(5, "0");
+  return `state-${pad(index + 1)}-of-${pad(count)}.safetensors`;
+}
+
+/**
+ * The text of training_state.json. Throws ConfigError for a step that is not a count and for anything in `meta` that would
+ * not come back from JSON as it went in.
+ */
+export function recordText({ step, eval_loss, meta, files }: TrainingRecord): string {
+  if (!isCount(step)) throw new ConfigError(`step is ${step}, a checkpoint needs a whole number from 0 on`);
+  // A loss that has diverged is no reason to refuse the state of a long run: it only never is the best one.
+  const loss = eval_loss !== undefined && Number.isFinite(eval_loss) ? { eval_loss } : {};
+  const record = { format: FORMAT, version: VERSION, step, ...loss, files, meta };
+  const seen: object[] = [];
+  const replacer = function (this: unknown, key: string, value: unknown): unknown {
+    const kind = typeof value;
+    if ((kind === "number" && !Number.isFinite(value)) || ["bigint", "function", "symbol"].includes(kind)) {
+      throw new ConfigError(`meta cannot be saved: "${key}" is ${String(value)}, which JSON does not hold`);
+    }
+    // Without this a circle ends in a RangeError or a TypeError, depending on where it closes.
+    while (seen.length > 0 && seen.at(-1) !== this) seen.pop();
+    if (typeof value === "object" && value !== null) {
+      if (seen.includes(value)) throw new ConfigError(`meta cannot be saved: "${key}" holds itself`);
+      seen.push(value);
+    }
+    return value;
+  };
+  return `${JSON.stringify(record, replacer, 2)}\n`;
+}
+
+/**
+ * The record of the checkpoint in `folder`, once every file it names is there in full length.
+ * Throws CheckpointError for a folder that is no whole checkpoint, UnsupportedError for one of a later version, IoError.
+ */
+export async function readRecord(folder: string): Promise<TrainingRecord> {
+  const path = join(folder, RECORD_FILE);
+  const record = parseRecord(await readJsonObject(path), path);
+  for (const { name, bytes } of record.files) {
+    const file = join(folder, name);
+    const stats = await statIfPresent(file);
+    if (!stats?.isFile()) throw new CheckpointError(`is missing, ${RECORD_FILE} names it`, { file });
+    if (stats.size !== bytes) {
+      throw new CheckpointError(
+        `is ${stats.size} bytes, ${RECORD_FILE} says ${bytes}: the checkpoint is damaged; resume from another`,
+        { file },
+      );
+    }
+  }
+  return record;
+}
+
+function parseRecord(value: Record<string, unknown>, path: string): TrainingRecord {
+  const bad = (problem: string) => new CheckpointError(problem, { file: path });
+  const { format, version, step, eval_loss, files, meta } = value;
+  if (format !== FORMAT) throw bad(`format is ${JSON.stringify(format)}, expected "${FORMAT}"`);
+  if (version !== VERSION) {
+    throw new UnsupportedError(
+      `${path}: version is ${JSON.stringify(version)}, this reads ${VERSION}: update spillway, or resume from another`,
+    );
+  }
+  if (!isCount(step)) throw bad(`step is ${JSON.stringify(step)}, not a count`);
+  if (eval_loss !== undefined && typeof eval_loss !== "number") throw bad("eval_loss is not a number");
+  if (!isObject(meta)) throw bad("meta is not an object");
+  if (!Array.isArray(files)) throw bad("files is not a list");
+  const names = new Set<string>();
+  const parsed = files.map((file: unknown) => {
+    if (!isObject(file) || typeof file.name !== "string" || !isCount(file.bytes)) {
+      throw bad(`files holds ${JSON.stringify(file)}, expected a name and a number of bytes`);
+    }
+    if (!TENSOR_FILE.test(file.name))
+      throw bad(`files names ${JSON.stringify(file.name)}, not a tensor file`);
+    if (names.has(file.name)) throw bad(`files names ${file.name} twice`);
+    names.add(file.name);
+    return { name: file.name, bytes: file.bytes };
+  });
+  return { step, eval_loss, meta, files: parsed };
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

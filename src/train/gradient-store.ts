@@ -1,0 +1,164 @@
+// Gradients between backward and the optimizer: one f32 sum for each parameter, in RAM, or on disk and in RAM only while
+// a stage adds to them or its parameters are stepped.
+import type { NativeBuffer } from "../ggml/buffer.ts";
+import type { Device } from "../ggml/device.ts";
+import { HeaderArena } from "../ggml/graph.ts";
+import { library, onThread } from "../ggml/library.ts";
+import { Allocation } from "../memory/allocate.ts";
+import { ALIGNMENT } from "../memory/direct-io.ts";
+import type { Ledger } from "../memory/ledger.ts";
+import { RingArena, type Span } from "../memory/ring.ts";
+import type { Region, Store } from "../memory/store.ts";
+import type { Parameter, Parameters } from "./parameters.ts";
+
+const room = (elements: number) => Math.ceil((elements * 4) / ALIGNMENT) * ALIGNMENT;
+
+/** Gradients in RAM for a while. Give them back with {@link Gradients.close} or {@link Gradients.release}. */
+export interface OpenGradients {
+  readonly parameters: readonly Parameter[];
+  /** f32 memory of each, in their order. */
+  readonly buffers: readonly NativeBuffer[];
+  readonly span: Span | undefined;
+}
+
+/** RAM for gradients whose home is disk: the largest unit's, and more where two smaller ones can overlap. Bytes. */
+export function gradientPoolBytes({ all }: Parameters): number {
+  const units = new Map<number, number>();
+  for (const p of all) {
+    for (const { unit } of p.uses) units.set(unit, (units.get(unit) ?? 0) + room(p.elements));
+  }
+  const sizes = [...units.values()].sort((a, b) => b - a);
+  const median = sizes[Math.floor(sizes.length / 2)] ?? 0;
+  return Math.max(sizes[0] ?? 0, 2 * median);
+}
+
+export class Gradients {
+  readonly #regions: readonly Region[];
+  readonly #pool: { memory: Allocation; ring: RingArena } | undefined;
+  /** Parameters nothing was added to since the last step: what their regions hold counts as zeros. */
+  readonly #fresh = new Set<number>();
+  readonly #headers = new HeaderArena(1);
+
+  private constructor(regions: readonly Region[], pool: { memory: Allocation; ring: RingArena } | undefined) {
+    this.#regions = regions;
+    this.#pool = pool;
+    this.restart();
+  }
+
+  /** Takes the memory. Throws BudgetError, IoError; nothing is left behind then. */
+  static async open(options: {
+    parameters: Parameters;
+    store: Store;
+    cpu: Device;
+    ledger: Ledger;
+  }): Promise<Gradients> {
+    const { parameters, store, cpu, ledger } = options;
+    const regions: Region[] = [];
+    let memory: Allocation | undefined;
+    try {
+      if (store.tier === "disk")
+        memory = Allocation.take(ledger, "cpu", cpu.memory, gradientPoolBytes(parameters), "gradient slots");
+      for (const p of parameters.all) regions.push(await store.allocate(p.elements * 4, "gradients"));
+      return new Gradients(
+        regions,
+        memory && { memory, ring: new RingArena(memory.buffer.size, { tier: "cpu" }) },
+      );
+    } catch (error) {
+      memory?.dispose();
+      await Promise.allSettled(regions.map((region) => region.free()));
+      throw error;
+    }
+  }
+
+  /** All sums are zero again. */
+  restart(): void {
+    for (const index of this.#regions.keys()) this.#fresh.add(index);
+  }
+
+  /** The sums of some parameters, to be added to. */
+  async open(parameters: readonly Parameter[], signal?: AbortSignal): Promise<OpenGradients> {
+    const opened = await this.#take(parameters, signal);
+    try {
+      for (const [i, p] of parameters.entries()) {
+        const buffer = opened.buffers[i] as NativeBuffer;
+        if (this.#fresh.has(p.index)) await this.#clear(buffer);
+        else if (opened.span) await this.#region(p).read(buffer, 0, 0, p.elements * 4, signal);
+      }
+      return opened;
+    } catch (error) {
+      this.release(opened);
+      throw error;
+    }
+  }
+
+  /** The sums of some parameters, to be read. Give them back with {@link release}. */
+  async borrow(parameters: readonly Parameter[], signal?: AbortSignal): Promise<OpenGradients> {
+    const opened = await this.#take(parameters, signal);
+    try {
+      for (const [i, p] of parameters.entries()) {
+        if (!opened.span) continue;
+        await this.#region(p).read(opened.buffers[i] as NativeBuffer, 0, 0, p.elements * 4, signal);
+      }
+      return opened;
+    } catch (error) {
+      this.release(opened);
+      throw error;
+    }
+  }
+
+  /** The sums have been added to: those that live on disk are written there. */
+  async close(opened: OpenGradients): Promise<void> {
+    try {
+      for (const [i, p] of opened.parameters.entries()) {
+        if (opened.span) {
+          const buffer = opened.buffers[i] as NativeBuffer;
+          await this.#region(p).write(buffer, 0, 0, p.elements * 4);
+        }
+        this.#fresh.delete(p.index);
+      }
+    } finally {
+      this.release(opened);
+    }
+  }
+
+  /** Gives back gradients that were only read. */
+  release(opened: OpenGradients): void {
+    opened.span?.release();
+  }
+
+  async #take(parameters: readonly Parameter[], signal?: AbortSignal): Promise<OpenGradients> {
+    if (!this.#pool) {
+      const buffers = parameters.map((p) => this.#region(p).buffer as NativeBuffer);
+      return { parameters, buffers, span: undefined };
+    }
+    const { memory, ring } = this.#pool;
+    const sizes = parameters.map((p) => room(p.elements));
+    const span = await ring.waitFor(
+      sizes.reduce((a, b) => a + b, 0),
+      signal,
+    );
+    let at = span.offset;
+    const buffers = parameters.map((p, i) => {
+      const buffer = memory.buffer.part(at, p.elements * 4);
+      at += sizes[i] as number;
+      return buffer;
+    });
+    return { parameters, buffers, span };
+  }
+
+  async #clear(buffer: NativeBuffer): Promise<void> {
+    this.#headers.reset();
+    const tensor = this.#headers.bind(buffer, 0, "i8", [buffer.size]);
+    await onThread(library().native.ggml_backend_tensor_memset, tensor.handle, 0, 0, buffer.size);
+  }
+
+  #region(p: Parameter): Region {
+    return this.#regions[p.index] as Region;
+  }
+
+  async dispose(): Promise<void> {
+    this.#headers.dispose();
+    await Promise.allSettled(this.#regions.map((region) => region.free()));
+    this.#pool?.memory.dispose();
+  }
+}

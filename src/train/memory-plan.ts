@@ -1,0 +1,281 @@
+// How much memory training needs beside the model's weights, on each tier, for every way its parts can be placed; and
+// how many bytes a step then moves to and from disk. Arithmetic over shapes: nothing is taken.
+import { bytesOf } from "../ggml/dtypes.ts";
+import { GraphMemory } from "../ggml/graph-memory.ts";
+import type { Graph } from "../ggml/ops.ts";
+import { rowBytes } from "../ggml/tensor.ts";
+import type { Tier } from "../memory/tiers.ts";
+import type { Plan } from "../plan/plan.ts";
+import type { Unit } from "../plan/units.ts";
+import { buildGraph, withNowhere } from "../runtime/measure.ts";
+import type { KnownModel, Way } from "../runtime/training-hooks.ts";
+import { activationBytes } from "./activations.ts";
+import { type BatchShape, batchInputBytes, type InputSizes } from "./batch-inputs.ts";
+import { gradientPoolBytes } from "./gradient-store.ts";
+import { NoMemory } from "./measure-operands.ts";
+import type { UpdateRule } from "./optimizer/rule.ts";
+import { updaterBytes } from "./optimizer/slots.ts";
+import { stateBytes } from "./optimizer/state.ts";
+import type { TrainerSettings } from "./options.ts";
+import type { Parameter, Parameters } from "./parameters.ts";
+import { buildBackward, buildForward, buildHead, type WantedOfUnit } from "./stage-graphs.ts";
+
+/** Updates under way at the same time: while one waits for the disk the other computes. */
+export const LANES = 2;
+/** Memory of a disk store for blocks that are only used in part. */
+const BOUNCE_BYTES = 256 * 1024;
+/** Memory of sums of squares. */
+const NORM_BYTES = 64 * 1024;
+const SLICE_ELEMENTS = 2 ** 20;
+const SMALL_SLICE_ELEMENTS = 2 ** 18;
+/** Budgets below this get small slices. Bytes. */
+const SMALL_BUDGET = 2 ** 30;
+
+/** Where the parts of training live. */
+export interface TrainingHomes {
+  readonly optimizer: Tier;
+  readonly gradients: "cpu" | "disk";
+  readonly activations: Tier;
+}
+
+/** Bytes that one step moves between memory and disk. */
+export interface DiskTraffic {
+  readonly read: number;
+  readonly written: number;
+}
+
+export interface TrainingWay extends Way {
+  readonly homes: TrainingHomes;
+  readonly sliceElements: number;
+  readonly shape: BatchShape;
+  /** Bytes of all that training keeps, by what it is, on each tier. */
+  readonly parts: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
+  /** Of a step of `micro` micro-batches under a plan. */
+  traffic(plan: Plan, micro: number): DiskTraffic;
+}
+
+/** Whether a parameter's master copy is apart from the one that computes. */
+export function hasOwnMaster(p: Parameter, device: "cpu" | "gpu", home: Tier): boolean {
+  if (p.dtype !== "f32") return true;
+  return device === "gpu" && (p.kind !== "matrix" || home === "gpu");
+}
+
+/** Every way the settings allow, those that use the disk least first. */
+export function trainingWays(
+  known: KnownModel,
+  parameters: Parameters,
+  settings: TrainerSettings,
+): TrainingWay[] {
+  const shape = plannedShape(known, settings);
+  const { kind } = known.device;
+  const scratch = measureTrainingScratch(known, parameters, shape);
+  const choices = <T extends Tier>(wanted: T | "auto", auto: readonly T[]) =>
+    wanted === "auto" ? auto : [wanted];
+  const ways: TrainingWay[] = [];
+  for (const optimizer of choices(settings.optimizer, ["cpu", "disk"] as const)) {
+    for (const gradients of choices<"cpu" | "disk">(settings.gradients, ["cpu", "disk"])) {
+      for (const activations of choices(
+        settings.activations,
+        kind === "gpu" ? (["gpu", "cpu", "disk"] as const) : (["cpu", "disk"] as const),
+      )) {
+        const homes = { optimizer, gradients, activations };
+        ways.push(makeWay(known, parameters, settings, { homes, shape, scratch }));
+      }
+    }
+  }
+  return ways;
+}
+
+/** The largest micro-batch that memory is planned for. */
+function plannedShape({ spec }: KnownModel, settings: TrainerSettings): BatchShape {
+  const length = Math.min(settings.max_length ?? Math.min(512, spec.max_positions), spec.max_positions);
+  return { sequences: settings.micro_batch_size, length };
+}
+
+/** What inputs of a micro-batch depend on. */
+export function inputSizes({ model }: Pick<KnownModel, "model">, parameters: Parameters): InputSizes {
+  const rows = model.units.flatMap((u) =>
+    Object.entries(u.matrices)
+      .filter(([key]) => u.stage.weights[key]?.rows)
+      .map(([, m]) => rowBytes(m.dtype, m.ne[0])),
+  );
+  return { rowBytes: rows, dropoutWidth: parameters.dropoutWidth };
+}
+
+function makeWay(
+  known: KnownModel,
+  parameters: Parameters,
+  settings: TrainerSettings,
+  o: { homes: TrainingHomes; shape: BatchShape; scratch: number },
+): TrainingWay {
+  const { homes, shape, scratch } = o;
+  const { spec, device, budgets } = known;
+  const { kind } = device;
+  const { rule } = settings;
+  const { all } = parameters;
+  const parts: { tier: Tier; what: string; bytes: number }[] = [];
+  const add = (tier: Tier, what: string, bytes: number) => {
+    if (bytes > 0) parts.push({ tier, what, bytes });
+  };
+
+  const hidden = spec.hidden_size * shape.sequences * shape.length * 4;
+  const count = spec.stages.length - 1;
+  const stored = homes.activations !== kind;
+  const kept = activationBytes(count, hidden, kind, stored);
+  add(kind, "batch inputs", batchInputBytes(shape, inputSizes(known, parameters)));
+  add(kind, "gradients of stage inputs", 2 * hidden);
+  add(kind, "stage inputs", kept.device);
+  add("cpu", "stage inputs on their way", kept.staging);
+  add(homes.activations, "stage inputs", kept.store);
+
+  const largest = Math.max(...all.map((p) => p.elements));
+  for (const p of all) if (p.kind === "low-rank") add(kind, "low-rank weights", p.elements * 4);
+  add(
+    homes.gradients,
+    "gradients",
+    sum(all, (p) => p.elements * 4),
+  );
+  if (homes.gradients === "disk") add("cpu", "gradient slots", gradientPoolBytes(parameters));
+  if (kind === "gpu") add("cpu", "gradients on their way", largest * 4);
+
+  // Where weights will be is not known yet: on a GPU every f32 weight may need a master copy of its own.
+  const own = (p: Parameter) => hasOwnMaster(p, kind, kind);
+  add(
+    homes.optimizer,
+    "master weights",
+    sum(all, (p) => (own(p) ? p.elements * 4 : 0)),
+  );
+  add(
+    homes.optimizer,
+    "moments",
+    sum(all, (p) => moments(rule, p)),
+  );
+  const sliceElements =
+    (budgets.cpu ?? Number.POSITIVE_INFINITY) < SMALL_BUDGET ? SMALL_SLICE_ELEMENTS : SLICE_ELEMENTS;
+  const away = homes.optimizer !== "cpu";
+  const slots = Math.max(
+    ...all.map((p) =>
+      updaterBytes(
+        rule,
+        p.elements,
+        { master: away || p.kind === "matrix", moments: away, ...(own(p) && { working: p.dtype }) },
+        sliceElements,
+      ),
+    ),
+  );
+  add("cpu", "optimizer slots", LANES * slots);
+  add("cpu", "gradient norms", NORM_BYTES);
+  add("cpu", "staging", BOUNCE_BYTES);
+
+  const on = (tier: Tier) =>
+    sum(
+      parts.filter((part) => part.tier === tier),
+      (part) => part.bytes,
+    );
+  const traffic = (plan: Plan, micro: number): DiskTraffic => {
+    const homeOf = (p: Parameter): Tier =>
+      p.kind === "matrix" ? (plan.homes[ownerOf(known.model.units, p)] ?? kind) : kind;
+    const onDisk = all.filter((p) => homeOf(p) === "disk");
+    // A master copy that computes is read and written where the weight is.
+    const masters =
+      sum(
+        onDisk.filter((p) => !hasOwnMaster(p, kind, "disk")),
+        (p) => p.elements * 4,
+      ) +
+      (homes.optimizer === "disk"
+        ? sum(
+            all.filter((p) => hasOwnMaster(p, kind, homeOf(p))),
+            (p) => p.elements * 4,
+          )
+        : 0);
+    const working = sum(
+      onDisk.filter((p) => hasOwnMaster(p, kind, "disk")),
+      (p) => bytesOf(p.dtype, p.elements),
+    );
+    const states = homes.optimizer === "disk" ? sum(all, (p) => moments(rule, p)) : 0;
+    const gradients = homes.gradients === "disk" ? sum(all, (p) => p.elements * 4) : 0;
+    const activations = homes.activations === "disk" ? micro * count * hidden : 0;
+    return {
+      read: 2 * micro * plan.streamed.disk + masters + states + micro * gradients + activations,
+      written: masters + working + states + micro * gradients + activations,
+    };
+  };
+  return {
+    homes,
+    shape,
+    sliceElements,
+    parts,
+    scratch,
+    bytes: { gpu: on("gpu"), cpu: on("cpu") },
+    traffic,
+    cost: (plan) => {
+      const { read, written } = traffic(plan, 1);
+      return read + written;
+    },
+  };
+}
+
+function moments(rule: UpdateRule, p: Parameter): number {
+  return stateBytes(rule, p.elements).moments.reduce((a, b) => a + b, 0);
+}
+
+/** Index of the unit whose home is the parameter's. */
+export function ownerOf(units: readonly Unit[], p: Parameter): number {
+  return units.findIndex((u) => u.owned.some((m) => m.name === p.name));
+}
+
+/** Keys that train in a unit, and whether anything below it does. */
+export function wantedOf(parameters: Parameters, unit: number): WantedOfUnit {
+  const keys: string[] = [];
+  let lowest = Number.POSITIVE_INFINITY;
+  for (const p of parameters.all) {
+    for (const use of p.uses) {
+      lowest = Math.min(lowest, use.unit);
+      if (use.unit === unit) keys.push(use.key);
+    }
+  }
+  return { parameters: keys, x: unit > lowest };
+}
+
+/** Scratch memory of the largest graph of a step. Throws GraphError where the device cannot run one. Bytes. */
+export function measureTrainingScratch(
+  { spec, model, device }: KnownModel,
+  parameters: Parameters,
+  shape: BatchShape,
+): number {
+  const graphs = new GraphMemory(device.memory, () => {});
+  let most = 0;
+  try {
+    withNowhere((nowhere) => {
+      const operands = new NoMemory(nowhere, spec, parameters, shape, device.kind);
+      const measure = (make: (g: Graph) => unknown) =>
+        buildGraph(device, 2048, (g) => {
+          make(g);
+          g.checkSupport();
+          most = Math.max(most, graphs.measure(g.handle));
+        });
+      const seen = new Set<string>();
+      for (const unit of model.units) {
+        const wanted = wantedOf(parameters, unit.index);
+        const shapes = Object.entries(unit.matrices).map(([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}`);
+        const key = [unit.stage.kind, ...shapes, ...wanted.parameters, wanted.x].join(" ");
+        if (seen.has(key)) continue;
+        seen.add(key);
+        if (unit.stage.kind === "head") {
+          measure((g) => buildHead(g, unit, spec.vocab_size, operands, wanted, 1));
+        } else {
+          measure((g) => buildForward(g, unit, operands));
+          if (wanted.x || wanted.parameters.length > 0)
+            measure((g) => buildBackward(g, unit, operands, wanted));
+        }
+      }
+    });
+  } finally {
+    graphs.dispose();
+  }
+  return most;
+}
+
+function sum<T>(items: readonly T[], of: (item: T) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
+}

@@ -1,0 +1,158 @@
+// What a trainer is told: options as people write them, checked and completed. Nothing is opened or allocated here.
+import { type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
+import { ConfigError } from "../errors.ts";
+import { TIERS, type Tier } from "../memory/tiers.ts";
+import type { DeviceMap } from "../plan/options.ts";
+import { Adam8bit } from "./optimizer/adam8bit.ts";
+import { AdamW } from "./optimizer/adamw.ts";
+import type { UpdateRule } from "./optimizer/rule.ts";
+import { SGD } from "./optimizer/sgd.ts";
+import { learningRateSchedule, type Schedule, type ScheduleOptions } from "./schedule.ts";
+
+export const OPTIMIZERS = ["adamw", "adam8bit", "sgd"] as const;
+export type OptimizerName = (typeof OPTIMIZERS)[number];
+
+export const PRECISIONS = ["float32", "bfloat16"] as const;
+export type Precision = (typeof PRECISIONS)[number];
+
+/** Where the parts of training live: "auto" takes RAM where there is room, else disk. */
+export interface OffloadOptions {
+  /** Master weights and moments. */
+  readonly optimizer?: Tier | "auto" | undefined;
+  readonly gradients?: "cpu" | "disk" | "auto" | undefined;
+  /** Inputs of stages, kept for backward. "gpu" where the device that computes is one. */
+  readonly activations?: Tier | "auto" | undefined;
+  /** As `device_map` when opening a model. */
+  readonly weights?: DeviceMap | undefined;
+}
+
+/** PEFT's LoraConfig, with its names and defaults; all of it optional. */
+export type LoraOptions = Partial<Omit<LoraConfig, "other">>;
+
+/** Options of {@link Trainer.create}. Names are those of transformers' TrainingArguments where it has them. */
+export interface TrainerOptions extends Partial<ScheduleOptions> {
+  /** Default "adamw". */
+  readonly optimizer?: OptimizerName | undefined;
+  /** Default [0.9, 0.999]. */
+  readonly betas?: readonly [number, number] | undefined;
+  /** Default 1e-8. */
+  readonly eps?: number | undefined;
+  /** Of SGD. Default 0. */
+  readonly momentum?: number | undefined;
+  /** Decoupled; for every parameter that `no_decay` does not name. Default 0. */
+  readonly weight_decay?: number | undefined;
+  /** Parameters without decay: what their names contain ("norm"), or end with ("bias"). */
+  readonly no_decay?: readonly string[] | undefined;
+  /** Gradients are scaled down to this norm, all together; 0 turns it off. Default 1. */
+  readonly max_grad_norm?: number | undefined;
+  /**
+   * What a gradient that is not finite does: "skip" leaves parameters and moments as they are; "error" ends the run, and
+   * without clipping lets each stage be updated as soon as backward is through with it. Default "skip".
+   */
+  readonly non_finite?: "skip" | "error" | undefined;
+  /** Type of the weights that compute; "bfloat16" keeps an f32 master copy. Default "float32". */
+  readonly precision?: Precision | undefined;
+  readonly offload?: OffloadOptions | undefined;
+  /** Trains a low-rank adapter over the frozen model. Absent: every parameter trains. */
+  readonly lora?: LoraOptions | undefined;
+  /** Folder of a PEFT adapter to go on training, with its own config. */
+  readonly adapter?: string | undefined;
+  /** Sequences of the largest micro-batch that memory is planned for. Default 1. */
+  readonly micro_batch_size?: number | undefined;
+  /** Tokens of the longest sequence that memory is planned for. Default: the model's, at most 512. */
+  readonly max_length?: number | undefined;
+  /** Where state on disk lives; needed where anything does. Default: the model's offload_folder. */
+  readonly offload_folder?: string | undefined;
+  /** Of adapters' first weights and of dropout. Default 0. */
+  readonly seed?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** {@link TrainerOptions} made whole. */
+export interface TrainerSettings {
+  readonly rule: UpdateRule;
+  readonly schedule: Schedule;
+  readonly weight_decay: number;
+  readonly no_decay: readonly string[];
+  readonly max_grad_norm: number;
+  readonly non_finite: "skip" | "error";
+  readonly precision: Precision;
+  readonly optimizer: Tier | "auto";
+  readonly gradients: "cpu" | "disk" | "auto";
+  readonly activations: Tier | "auto";
+  readonly weights: DeviceMap | undefined;
+  readonly lora: LoraConfig | undefined;
+  readonly micro_batch_size: number;
+  readonly max_length: number | undefined;
+  readonly offload_folder: string | undefined;
+  readonly seed: number;
+  /** What resuming must find unchanged. */
+  readonly identity: Readonly<Record<string, unknown>>;
+}
+
+/** Throws ConfigError that names the option. */
+export function trainerSettings(options: TrainerOptions): TrainerSettings {
+  const { optimizer = "adamw", weight_decay = 0, max_grad_norm = 1, non_finite = "skip" } = options;
+  const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay = [] } = options;
+  oneOf("optimizer", optimizer, OPTIMIZERS);
+  oneOf("precision", precision, PRECISIONS);
+  oneOf("non_finite", non_finite, ["skip", "error"]);
+  atLeast("weight_decay", weight_decay, 0);
+  atLeast("max_grad_norm", max_grad_norm, 0);
+  whole("micro_batch_size", micro_batch_size, 1);
+  if (max_length !== undefined) whole("max_length", max_length, 2);
+  whole("seed", seed, 0);
+  const { offload = {} } = options;
+  const homes = ["auto", ...TIERS] as const;
+  oneOf("offload.optimizer", offload.optimizer ?? "auto", homes);
+  oneOf("offload.gradients", offload.gradients ?? "auto", ["auto", "cpu", "disk"]);
+  oneOf("offload.activations", offload.activations ?? "auto", homes);
+  const rule = updateRule(optimizer, options);
+  const lora = options.lora && parseLoraConfig(options.lora, "lora");
+  return {
+    rule,
+    schedule: learningRateSchedule({ ...options, learning_rate: options.learning_rate ?? 5e-5 }),
+    weight_decay,
+    no_decay,
+    max_grad_norm,
+    non_finite,
+    precision,
+    optimizer: offload.optimizer ?? "auto",
+    gradients: offload.gradients ?? "auto",
+    activations: offload.activations ?? "auto",
+    weights: offload.weights,
+    lora,
+    micro_batch_size,
+    max_length,
+    offload_folder: options.offload_folder,
+    seed,
+    identity: { optimizer: rule.name, precision, seed, lora: lora ? lora.r : null },
+  };
+}
+
+function updateRule(name: OptimizerName, { betas, eps, momentum }: TrainerOptions): UpdateRule {
+  const adam = { ...(betas && { betas }), ...(eps !== undefined && { eps }) };
+  switch (name) {
+    case "adamw":
+      return new AdamW(adam);
+    case "adam8bit":
+      return new Adam8bit(adam);
+    case "sgd":
+      return new SGD({ ...(momentum !== undefined && { momentum }) });
+  }
+}
+
+function oneOf<T>(name: string, value: T, allowed: readonly T[]): void {
+  if (allowed.includes(value)) return;
+  throw new ConfigError(`${name} is ${JSON.stringify(value)}, expected one of ${allowed.join(", ")}`);
+}
+
+function atLeast(name: string, value: number, least: number): void {
+  if (typeof value === "number" && Number.isFinite(value) && value >= least) return;
+  throw new ConfigError(`${name} is ${value}, expected a number of ${least} or more`);
+}
+
+function whole(name: string, value: number, least: number): void {
+  if (Number.isSafeInteger(value) && value >= least) return;
+  throw new ConfigError(`${name} is ${value}, expected a whole number of ${least} or more`);
+}

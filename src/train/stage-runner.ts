@@ -1,0 +1,231 @@
+// Computes the graphs of training one stage at a time: binds operands to where they are, gives the graph memory, runs it,
+// and hands out what it produced. What runs when is the business of passes.ts.
+import type { NativeBuffer } from "../ggml/buffer.ts";
+import type { Device } from "../ggml/device.ts";
+import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
+import { library, onThread } from "../ggml/library.ts";
+import { Graph } from "../ggml/ops.ts";
+import type { Tensor } from "../ggml/tensor.ts";
+import type { Unit } from "../plan/units.ts";
+import type { EngineParts } from "../runtime/engine.ts";
+import type { Slot } from "../runtime/streamer.ts";
+import { TrainingAttention } from "./attention.ts";
+import type { MicroBatch } from "./batch.ts";
+import { type BatchInputs, rowsName } from "./batch-inputs.ts";
+import { storedDims } from "./measure-operands.ts";
+import { lowRankKey, type Parameters } from "./parameters.ts";
+import type { StageAdapter, StageInput } from "./stage-backward.ts";
+import {
+  buildBackward,
+  buildForward,
+  buildHead,
+  type Fetched,
+  type StageOperands,
+  type WantedOfUnit,
+} from "./stage-graphs.ts";
+
+export interface StageRunnerParts {
+  readonly device: Device;
+  readonly engine: EngineParts;
+  readonly vocab: number;
+  readonly hidden: number;
+  readonly parameters: Parameters;
+  /** Low-rank weights on the computing device, by the parameter's index. */
+  readonly lowRank: ReadonlyMap<number, NativeBuffer>;
+  readonly inputs: BatchInputs;
+}
+
+/** Memory of one stage's graph; what a graph does not use may be absent. */
+export interface StageMemory {
+  readonly batch: MicroBatch;
+  /** Streamed weights. */
+  readonly slots: readonly Slot[];
+  readonly x?: NativeBuffer | undefined;
+  readonly y?: NativeBuffer | undefined;
+  readonly dy?: NativeBuffer | undefined;
+  readonly dx?: NativeBuffer | undefined;
+  /** Sums of gradients in memory the device computes in, by key. */
+  readonly into?: Readonly<Record<string, { buffer: NativeBuffer; dims: readonly number[] }>>;
+}
+
+/** Takes what a graph computed, while it is there. */
+export type OnFetched = (key: string, gradient: Tensor) => Promise<void>;
+
+/** Tensors of a graph with room to grow; a larger arena is made when a graph outgrows it. */
+const FIRST_ARENA = 2048;
+
+export class StageRunner {
+  readonly #p: StageRunnerParts;
+  readonly #supported = new Set<string>();
+  #arena = new HeaderArena(FIRST_ARENA, { graph: true });
+
+  constructor(parts: StageRunnerParts) {
+    this.#p = parts;
+  }
+
+  async forward(unit: Unit, memory: StageMemory): Promise<void> {
+    await this.#run(["forward", unit.index, ...shapeOf(memory)].join(), (g) =>
+      buildForward(g, unit, this.#operands(memory)),
+    );
+  }
+
+  async backward(unit: Unit, memory: StageMemory, wanted: WantedOfUnit, onFetched: OnFetched): Promise<void> {
+    const fetched = await this.#run(["backward", unit.index, ...shapeOf(memory)].join(), (g) =>
+      buildBackward(g, unit, this.#operands(memory), wanted),
+    );
+    await handOut(fetched, onFetched);
+  }
+
+  /** Returns the sum of the losses of the tokens that predict something. */
+  async head(
+    unit: Unit,
+    memory: StageMemory,
+    wanted: WantedOfUnit,
+    gradScale: number,
+    onFetched: OnFetched,
+  ): Promise<number> {
+    const kind = wanted.x || wanted.parameters.length > 0 ? "head" : "loss";
+    const { sum, fetched } = await this.#run([kind, unit.index, ...shapeOf(memory)].join(), (g) =>
+      buildHead(g, unit, this.#p.vocab, this.#operands(memory), wanted, gradScale),
+    );
+    const loss = new Float32Array(1);
+    library().native.ggml_backend_tensor_get(sum.handle, loss, 0, 4);
+    await handOut(fetched, onFetched);
+    return loss[0] as number;
+  }
+
+  async #run<T>(kind: string, build: (g: Graph) => T): Promise<T> {
+    const { device, engine } = this.#p;
+    const { graph, result } = this.#build(kind, build);
+    if (engine.graphs.place(graph.handle)) device.forgetBuffers();
+    await device.compute(graph.handle);
+    return result;
+  }
+
+  #build<T>(kind: string, build: (g: Graph) => T): { graph: Graph; result: T } {
+    for (let capacity = this.#arena.capacity; ; capacity *= 2) {
+      if (capacity > this.#arena.capacity) {
+        this.#arena.dispose();
+        this.#arena = new HeaderArena(capacity, { graph: true });
+      } else this.#arena.reset();
+      try {
+        const graph = new Graph(this.#p.device, this.#arena);
+        const result = build(graph);
+        if (!this.#supported.has(kind)) graph.checkSupport();
+        this.#supported.add(kind);
+        return { graph, result };
+      } catch (error) {
+        if (!(error instanceof ArenaFullError)) throw error;
+      }
+    }
+  }
+
+  #operands(memory: StageMemory): StageOperands {
+    const { inputs, hidden } = this.#p;
+    const { batch } = memory;
+    const tokens = batch.sequences * batch.length;
+    const state = (name: "x" | "y" | "dy" | "dx") => (g: Graph) => {
+      const buffer = memory[name];
+      if (!buffer) throw new Error(`a stage's graph has no memory for ${name}`);
+      return g.bind(buffer, 0, "f32", [hidden, tokens], name);
+    };
+    const count = batch.predicting.length;
+    return {
+      stage: (g, unit) => this.#stage(g, unit, memory),
+      context: (g) =>
+        new TrainingAttention({
+          sequences: batch.sequences,
+          length: batch.length,
+          positions: inputs.input(g, "positions"),
+          mask: inputs.input(g, "mask"),
+        }),
+      input: state("x"),
+      result: state("y"),
+      dy: state("dy"),
+      dx: state("dx"),
+      into: (g, _unit, key) => {
+        const place = memory.into?.[key];
+        return place && g.bind(place.buffer, 0, "f32", place.dims, `gradient of ${key}`);
+      },
+      predicting: (g) => g.view(inputs.input(g, "predicting"), [count], [], 0),
+      targets: (g) => g.view(inputs.input(g, "targets"), [count], [], 0),
+    };
+  }
+
+  #stage(g: Graph, unit: Unit, { slots }: StageMemory): Omit<StageInput, "x"> {
+    const { engine, inputs, device } = this.#p;
+    const { residents } = engine;
+    const parameters: Record<string, Tensor> = { ...residents.vectors(unit) };
+    const gathered: Record<string, Tensor> = {};
+    const ids = inputs.input(g, "ids");
+    for (const [key, m] of Object.entries(unit.matrices)) {
+      const found = residents.matrix(m);
+      const here = found?.tier === device.kind ? found.tensor : undefined;
+      const by = unit.stage.weights[key]?.rows;
+      if (by) {
+        const rows = inputs.tensor(g, rowsName(m.name));
+        if (here && !rows)
+          gathered[key] = g.getRows(here, by === "tokens" ? ids : inputs.input(g, "positions"));
+        else gathered[key] = g.cast(rows as Tensor, "f32");
+      } else parameters[key] = here ?? fromSlot(g, slots, m.name);
+    }
+    const adapters = this.#adapters(g, unit, parameters);
+    return { parameters, gathered, ids, ...(adapters && { adapters }) };
+  }
+
+  #adapters(g: Graph, unit: Unit, parameters: Record<string, Tensor>) {
+    const { parameters: trained, lowRank, inputs } = this.#p;
+    let adapters: Record<string, StageAdapter> | undefined;
+    for (const { target, unit: index, key, a, b } of trained.lowRank) {
+      if (index !== unit.index) continue;
+      const bind = (which: "a" | "b", parameter: number, dims: readonly number[]) => {
+        const name = lowRankKey(key, which);
+        parameters[name] = g.bind(lowRank.get(parameter) as NativeBuffer, 0, "f32", dims, name);
+        return name;
+      };
+      adapters ??= {};
+      adapters[key] = {
+        a: bind("a", a, storedDims([target.r, target.in])),
+        b: bind("b", b, storedDims([target.out, target.r])),
+        scale: target.scale,
+        dropout: inputs.tensor(g, dropoutName(key)),
+      };
+    }
+    return adapters;
+  }
+
+  dispose(): void {
+    this.#arena.dispose();
+  }
+}
+
+/** Name under which the dropout mask of an adapter is put among a stage's inputs. */
+export function dropoutName(key: string): string {
+  return `dropout of ${key}`;
+}
+
+/** Copies a tensor of the device to host memory. */
+export async function download(tensor: Tensor, to: NativeBuffer): Promise<void> {
+  await onThread(library().native.ggml_backend_tensor_get, tensor.handle, to.address(), 0, tensor.bytes);
+}
+
+function fromSlot(g: Graph, slots: readonly Slot[], name: string): Tensor {
+  const slot = slots.find((s) => s.name === name);
+  if (!slot) throw new Error(`${name} is neither resident nor streamed`);
+  return g.bind(slot.buffer, slot.offset, slot.dtype, slot.ne, name);
+}
+
+async function handOut(fetched: Fetched, onFetched: OnFetched): Promise<void> {
+  for (const [key, gradient] of Object.entries(fetched)) await onFetched(key, gradient);
+}
+
+/** What decides whether a device can run a graph that differs from another in sizes alone. */
+function shapeOf({ batch, into }: StageMemory): (string | number)[] {
+  return [
+    batch.sequences,
+    batch.length,
+    batch.masks,
+    batch.predicting.length,
+    Object.keys(into ?? {}).length,
+  ];
+}

@@ -1,0 +1,71 @@
+// What the training loop and the command line need of a trainer, apart from how it is done.
+import type { CausalLM } from "../generate/causal-lm.ts";
+import type { Tier } from "../memory/tiers.ts";
+import type { TrainingBatch } from "./batch.ts";
+
+/** What one optimizer step did. */
+export interface StepResult {
+  /** Updates made so far, this one included unless it was skipped. */
+  readonly step: number;
+  /** Mean over the targets of all micro-batches. */
+  readonly loss: number;
+  /** Of all gradients together, before clipping. */
+  readonly grad_norm: number;
+  readonly learning_rate: number;
+  readonly tokens: number;
+  readonly target_tokens: number;
+  /** A gradient was not finite: nothing changed. */
+  readonly skipped: boolean;
+  readonly seconds: number;
+  /** Shares of the step's time that were waited for each resource. */
+  readonly stalled: { readonly disk: number; readonly copy: number; readonly optimizer: number };
+  /** From and to disk since the step before. */
+  readonly read_bytes: number;
+  readonly written_bytes: number;
+}
+
+/** Where training lives and what a step costs. Bytes. */
+export interface TrainingPlanSummary {
+  readonly parameters: number;
+  readonly trained: number;
+  readonly device: string;
+  readonly homes: {
+    /** Units of weights on each tier. */
+    readonly weights: Readonly<Record<Tier, number>>;
+    readonly optimizer: Tier;
+    readonly gradients: Tier;
+    readonly activations: Tier;
+  };
+  readonly parts: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
+  readonly bytes: Readonly<Record<Tier, number>>;
+  readonly budgets: Readonly<Partial<Record<Tier, number>>>;
+  readonly disk_per_step: { readonly read: number; readonly written: number };
+  readonly flops_per_step: number;
+}
+
+export interface SaveOptions {
+  /** Kept with the checkpoint; JSON. */
+  readonly meta?: Record<string, unknown>;
+  readonly eval_loss?: number;
+  /** Checkpoints to keep. */
+  readonly keep?: number;
+  /** The one with the lowest eval_loss is kept whatever its age. */
+  readonly keep_best?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** A trainer as the loop uses it. */
+export interface TrainerFace {
+  readonly model: CausalLM;
+  readonly steps: number;
+  plan(micro_batches_per_step: number): TrainingPlanSummary;
+  step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult>;
+  evaluate(
+    batches: Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>,
+    signal?: AbortSignal,
+  ): Promise<{ loss: number; tokens: number }>;
+  save(dir: string, options?: SaveOptions): Promise<string>;
+  resume(path: string, options?: { signal?: AbortSignal }): Promise<Record<string, unknown>>;
+  export(dir: string, options?: { dtype?: string; signal?: AbortSignal }): Promise<void>;
+  dispose(): Promise<void>;
+}

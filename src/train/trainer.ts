@@ -1,0 +1,301 @@
+// Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
+// update-queue.ts; where things live is session.ts.
+
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { ConfigError, DisposedError, IoError, NumericsError } from "../errors.ts";
+import type { CausalLM } from "../generate/causal-lm.ts";
+import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
+import { microBatch } from "./batch.ts";
+import {
+  latestCheckpoint,
+  openTrainingCheckpoint,
+  restoreTensors,
+  saveCheckpoint,
+} from "./checkpoints/index.ts";
+import { exportModel } from "./export.ts";
+import type { OpenGradients } from "./gradient-store.ts";
+import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
+import { type TrainerOptions, type TrainerSettings, trainerSettings } from "./options.ts";
+import type { Parameter } from "./parameters.ts";
+import { Session } from "./session.ts";
+import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
+import type { StepResult, TrainerFace, TrainingPlanSummary } from "./trainer-face.ts";
+
+export class Trainer implements TrainerFace {
+  readonly model: CausalLM;
+  readonly #session: Session;
+  readonly #settings: TrainerSettings;
+  #steps = 0;
+  #disposed: Promise<void> | undefined;
+
+  private constructor(model: CausalLM, session: Session, settings: TrainerSettings) {
+    this.model = model;
+    this.#session = session;
+    this.#settings = settings;
+  }
+
+  /**
+   * Makes an open model ready to be trained. It is loaded anew, so that weights and training state share its budgets;
+   * until the trainer is disposed `model` gives texts with the weights as they are trained.
+   * Throws ConfigError that names the option, UnsupportedError, BudgetError (with the smallest budget that works),
+   * IoError, AbortError; the model is then as it was.
+   */
+  static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
+    const settings = trainerSettings(options);
+    const session = await Session.open(model.engine, settings, options);
+    return new Trainer(model, session, settings);
+  }
+
+  /** Updates made so far. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  /**
+   * One optimizer step: gradients of all micro-batches are added up, the loss is the mean over all their targets.
+   * Resolves when the gradients are known; the weights change while the caller prepares the next batch, and whatever
+   * needs them waits.
+   *
+   * Throws ConfigError for a batch that cannot be used, BudgetError for one larger than was planned for, IoError;
+   * nothing has changed then. An error of an update is thrown by the next call; weights are then lost until
+   * {@link resume}. NumericsError for gradients that are not finite where `non_finite` is "error".
+   */
+  step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
+    return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], signal));
+  }
+
+  async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
+    const from = performance.now();
+    const { passes, gradients, updates, parameters, stalls, spec } = this.#session;
+    const micro = batches.map((batch) => microBatch(batch, spec)).filter((b) => b.predicting.length > 0);
+    const targets = micro.reduce((sum, b) => sum + b.predicting.length, 0);
+    if (targets === 0) throw new ConfigError("labels: no token has a target; -100 is ignored");
+    stalls.take();
+    const before = this.#session.traffic();
+    await this.#session.begin(micro.length);
+    gradients.restart();
+    const squares = new Float64Array(parameters.all.length);
+    const learning_rate = this.#settings.schedule(this.#steps);
+    const early = this.#settings.non_finite === "error" && this.#settings.max_grad_norm === 0;
+    let loss = 0;
+    try {
+      for (const [i, one] of micro.entries()) {
+        const last = i === micro.length - 1;
+        loss += await passes.train(one, {
+          gradScale: 1 / targets,
+          seed: [this.#settings.seed, this.#steps, i],
+          signal,
+          ...(last && {
+            onFinal: (opened: OpenGradients) => this.#measure(opened, squares),
+            ...(early && { onStored: (final: readonly Parameter[]) => this.#update(final, squares, 1) }),
+          }),
+        });
+      }
+    } catch (error) {
+      await this.#session.abandon();
+      throw error;
+    }
+    const mean = loss / targets;
+    const grad_norm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
+    const skipped = !Number.isFinite(mean) || !Number.isFinite(grad_norm);
+    if (skipped && this.#settings.non_finite === "error") {
+      throw new NumericsError(
+        `step ${this.#steps + 1}: loss ${mean}, gradient norm ${grad_norm}; lower learning_rate (${learning_rate}), or ` +
+          'set non_finite to "skip"',
+      );
+    }
+    const { max_grad_norm } = this.#settings;
+    // As torch.nn.utils.clip_grad_norm_ does it.
+    const scale = max_grad_norm > 0 ? Math.min(1, max_grad_norm / (grad_norm + 1e-6)) : 1;
+    if (!skipped && !early) this.#update(parameters.all, squares, scale);
+    if (!skipped) this.#steps++;
+    this.#session.end();
+    const seconds = (performance.now() - from) / 1000;
+    const waited = stalls.take();
+    const after = this.#session.traffic();
+    void updates;
+    return {
+      step: this.#steps,
+      loss: mean,
+      grad_norm,
+      learning_rate,
+      tokens: batches.reduce((sum, b) => sum + b.input_ids.reduce((n, row) => n + row.length, 0), 0),
+      target_tokens: targets,
+      skipped,
+      seconds,
+      stalled: {
+        disk: waited.disk / seconds,
+        copy: waited.copy / seconds,
+        optimizer: waited.optimizer / seconds,
+      },
+      read_bytes: after.read - before.read,
+      written_bytes: after.written - before.written,
+    };
+  }
+
+  /** Sums of squares of gradients that are final, in their place among all parameters. */
+  async #measure({ parameters, buffers }: OpenGradients, squares: Float64Array): Promise<void> {
+    const { cpu, ledger } = this.#session;
+    for (const [i, p] of parameters.entries()) {
+      const buffer = buffers[i];
+      if (!buffer) continue;
+      const part = { buffer, offset: 0, elements: p.elements };
+      squares[p.index] = (await gradientNorm2([part], { cpu, ledger })).sumOfSquares;
+    }
+  }
+
+  #update(parameters: readonly Parameter[], squares: Float64Array, gradScale: number): void {
+    const { schedule, weight_decay } = this.#settings;
+    const lr = schedule(this.#steps);
+    for (const p of parameters) {
+      if (!Number.isFinite(squares[p.index])) {
+        throw new NumericsError(`${p.name}: its gradient is not finite; lower learning_rate (${lr})`);
+      }
+      this.#session.updates.add(p, {
+        ...{ lr, gradScale, step: this.#steps + 1 },
+        weight_decay: p.decay ? weight_decay : 0,
+      });
+    }
+  }
+
+  /** The mean loss over the targets of batches, without changing anything. */
+  evaluate(
+    batches: Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>,
+    signal?: AbortSignal,
+  ): Promise<{ loss: number; tokens: number }> {
+    return this.#exclusive(async () => {
+      const { passes, spec } = this.#session;
+      await this.#session.beginEvaluation();
+      let loss = 0;
+      let tokens = 0;
+      try {
+        for await (const batch of batches) {
+          const one: Batch = microBatch(batch, spec);
+          if (one.predicting.length === 0) continue;
+          loss += await passes.evaluate(one, signal);
+          tokens += one.predicting.length;
+        }
+      } catch (error) {
+        await this.#session.abandon();
+        throw error;
+      }
+      if (tokens === 0) throw new ConfigError("evaluate: no token has a target");
+      return { loss: loss / tokens, tokens };
+    });
+  }
+
+  /**
+   * Writes the training state as `checkpoint-<steps>` into the folder `dir`: whole or not at all. Resolves to its path.
+   * Throws IoError (with the bytes needed, where the disk is full), AbortError; older checkpoints stay as they are.
+   */
+  save(
+    dir: string,
+    options: {
+      meta?: Record<string, unknown>;
+      eval_loss?: number;
+      keep?: number;
+      keep_best?: boolean;
+      signal?: AbortSignal;
+    } = {},
+  ): Promise<string> {
+    return this.#exclusive(async () => {
+      const { ledger, cpu, updates, trained, parameters } = this.#session;
+      await updates.idle();
+      const { eval_loss, keep, keep_best, signal, meta = {} } = options;
+      return saveCheckpoint(
+        dir,
+        {
+          step: this.#steps,
+          meta: { trainer: this.#settings.identity, user: meta },
+          tensors: stateTensors(parameters, trained.states, this.#settings.rule),
+          ...(eval_loss !== undefined && { eval_loss }),
+        },
+        {
+          ...{ ledger, memory: cpu.memory },
+          ...(keep !== undefined && { keep }),
+          ...(keep_best !== undefined && { keepBest: keep_best }),
+          ...(signal && { signal }),
+        },
+      );
+    });
+  }
+
+  /**
+   * Goes on from a checkpoint, or from the latest one in a folder; training then continues bit for bit, wherever the
+   * state lives now. Resolves to the `meta` that was saved with it. Throws CheckpointError, ConfigError for a checkpoint of
+   * other settings, IoError.
+   */
+  resume(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<Record<string, unknown>> {
+    return this.#exclusive(async () => {
+      const { ledger, cpu, updates, trained, parameters } = this.#session;
+      const opened = await openTrainingCheckpoint(await checkpointIn(path));
+      checkIdentity(opened.meta.trainer, this.#settings.identity, opened.path);
+      await updates.idle().catch(() => {}); // what failed is written anew
+      await this.#session.abandon();
+      const tensors = stateTensors(parameters, trained.states, this.#settings.rule);
+      await restoreTensors(opened, tensors, { ledger, memory: cpu.memory, ...(signal && { signal }) });
+      await writeWorkingCopies(parameters, trained.states, { cpu, ledger, signal });
+      updates.forgive();
+      this.#steps = opened.step;
+      return (opened.meta.user ?? {}) as Record<string, unknown>;
+    });
+  }
+
+  /**
+   * Writes the trained model into the folder `dir`, in the Hub's layout: weights as they compute, or as `dtype` says;
+   * or, where an adapter was trained, PEFT's adapter files. What was in the folder is replaced once all is written.
+   */
+  export(dir: string, options: { dtype?: string; signal?: AbortSignal } = {}): Promise<void> {
+    return this.#exclusive(async () => {
+      await this.#session.updates.idle();
+      await exportModel(dir, this.model.path, this.#session, this.#settings, options);
+    });
+  }
+
+  /** What lives where, and what a step of so many micro-batches moves. */
+  plan(micro_batches = 1): TrainingPlanSummary {
+    return this.#session.plan(micro_batches);
+  }
+
+  /** Waits for updates under way and frees the training state. The model stays open, with the weights as trained. */
+  dispose(): Promise<void> {
+    this.#disposed ??= this.#session.dispose();
+    return this.#disposed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    return this.model.engine.exclusive(() => {
+      if (this.#disposed) throw new DisposedError("the trainer");
+      return work();
+    });
+  }
+}
+
+function isList(batch: TrainingBatch | readonly TrainingBatch[]): batch is readonly TrainingBatch[] {
+  return Array.isArray(batch);
+}
+
+/** The checkpoint at a path, or the latest one in the folder at that path. */
+async function checkpointIn(path: string): Promise<string> {
+  const own = await stat(join(path, "training_state.json")).catch(() => undefined);
+  if (own) return path;
+  const latest = await latestCheckpoint(path);
+  if (!latest) throw new IoError("there is no whole training checkpoint in this folder", path);
+  return latest.path;
+}
+
+function checkIdentity(saved: unknown, now: Readonly<Record<string, unknown>>, path: string): void {
+  const before = (typeof saved === "object" && saved !== null ? saved : {}) as Record<string, unknown>;
+  const differences = Object.keys(now)
+    .filter((key) => before[key] !== now[key])
+    .map((key) => `${key} was ${JSON.stringify(before[key])} and is ${JSON.stringify(now[key])}`);
+  if (differences.length === 0) return;
+  throw new ConfigError(
+    `${path} was saved with other settings: ${differences.join(", ")}; give what was given before`,
+  );
+}
