@@ -1,4 +1,6 @@
 // The public API, nothing else.
+export { type LoraConfig, parseLoraConfig } from "./adapters/index.ts";
+export { type MergeOptions, type MergeResult, mergeAdapter } from "./adapters/merge.ts";
 export * from "./errors.ts";
 export {
   AutoModelForCausalLM,
@@ -19,3 +21,7 @@ export type { Plan } from "./plan/plan.ts";
 export { MemoryProbe } from "./report/memory-probe.ts";
 export type { LoadProgress } from "./runtime/loader.ts";
 export type { EngineOptions as PretrainedOptions } from "./runtime/prepare.ts";
+export type { TrainingBatch } from "./train/batch.ts";
+export type { LoraOptions, OffloadOptions, TrainerOptions } from "./train/options.ts";
+export { Trainer } from "./train/trainer.ts";
+export type { SaveOptions, StepResult, TrainingPlanSummary } from "./train/trainer-face.ts";

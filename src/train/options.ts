@@ -2,6 +2,7 @@
 import { type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
 import { ConfigError } from "../errors.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
+import type { BeforeTransfer } from "../memory/stores/state-file.ts";
 import type { DeviceMap } from "../plan/options.ts";
 import { Adam8bit } from "./optimizer/adam8bit.ts";
 import { AdamW } from "./optimizer/adamw.ts";
@@ -66,6 +67,8 @@ export interface TrainerOptions extends Partial<ScheduleOptions> {
   /** Of adapters' first weights and of dropout. Default 0. */
   readonly seed?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Called before every transfer of state from and to disk, to inject delays, errors and short transfers. */
+  readonly beforeTransfer?: BeforeTransfer | undefined;
 }
 
 /** {@link TrainerOptions} made whole. */
@@ -86,6 +89,7 @@ export interface TrainerSettings {
   readonly max_length: number | undefined;
   readonly offload_folder: string | undefined;
   readonly seed: number;
+  readonly beforeTransfer: BeforeTransfer | undefined;
   /** What resuming must find unchanged. */
   readonly identity: Readonly<Record<string, unknown>>;
 }
@@ -126,6 +130,7 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
     max_length,
     offload_folder: options.offload_folder,
     seed,
+    beforeTransfer: options.beforeTransfer,
     identity: { optimizer: rule.name, precision, seed, lora: lora ? lora.r : null },
   };
 }

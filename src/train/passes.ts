@@ -278,7 +278,7 @@ export class Passes {
     batch: MicroBatch,
   ): Promise<void> {
     const parameter = this.#byKey.get(`${unit.index} ${key}`);
-    const at = opened?.parameters.findIndex((p) => p === parameter) ?? -1;
+    const at = parameter ? (opened?.parameters.indexOf(parameter) ?? -1) : -1;
     const sum = opened?.buffers[at];
     if (!parameter || !sum) throw new Error(`${unit.name}: nobody asked for the gradient of ${key}`);
     const rows = parameter.uses.find((use) => use.unit === unit.index && use.key === key)?.rows;

@@ -36,6 +36,7 @@ import { UpdateQueue } from "./update-queue.ts";
 const CONTEXT = 256;
 
 interface Held {
+  readonly settings: TrainerSettings;
   readonly engine: Engine;
   readonly before: EngineOptions;
   readonly parameters: Parameters;
@@ -82,7 +83,7 @@ export class Session {
     const { adapter: adapterDir, signal } = options;
     const adapter =
       adapterDir === undefined ? undefined : await openAdapter(adapterDir, engine.prepared.spec);
-    const whole = adapter ? { ...settings, lora: adapter.config } : settings;
+    const whole = adapter ? withAdapter(settings, adapter) : settings;
     const loading = new Loading(whole, engine.options.offload_folder);
     const before = engine.options;
     await engine.reopen({
@@ -103,6 +104,10 @@ export class Session {
     }
   }
 
+  /** As they were given, with the config of the adapter that goes on being trained. */
+  get settings(): TrainerSettings {
+    return this.#h.settings;
+  }
   get spec(): ModelSpec {
     return this.#h.engine.prepared.spec;
   }
@@ -267,7 +272,8 @@ class Loading {
         `part of the training state is to live on disk (${bytes} of f32 weights): name a folder for it with offload_folder`,
       );
     }
-    return DiskStore.open({ folder: this.folder, ledger, memory: cpu.memory });
+    const { beforeTransfer } = this.settings;
+    return DiskStore.open({ folder: this.folder, ledger, memory: cpu.memory, beforeTransfer });
   }
 }
 
@@ -357,7 +363,7 @@ async function take(
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {
-    ...{ engine, before, parameters, way, trained, gradients, activations, updates, passes, stalls },
+    ...{ settings, engine, before, parameters, way, trained, gradients, activations, updates, passes, stalls },
     stores: disks,
   };
 }
@@ -415,6 +421,10 @@ function useAdapter(engine: Engine, parameters: Parameters, trained: TrainedStat
     executor.adapter = before;
     headers.dispose();
   });
+}
+
+function withAdapter(settings: TrainerSettings, { config }: Adapter): TrainerSettings {
+  return { ...settings, lora: config, identity: { ...settings.identity, lora: config.r } };
 }
 
 /** The options that {@link Session.open} changed. */

@@ -29,10 +29,10 @@ export class Trainer implements TrainerFace {
   #steps = 0;
   #disposed: Promise<void> | undefined;
 
-  private constructor(model: CausalLM, session: Session, settings: TrainerSettings) {
+  private constructor(model: CausalLM, session: Session) {
     this.model = model;
     this.#session = session;
-    this.#settings = settings;
+    this.#settings = session.settings;
   }
 
   /**
@@ -43,8 +43,7 @@ export class Trainer implements TrainerFace {
    */
   static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
     const settings = trainerSettings(options);
-    const session = await Session.open(model.engine, settings, options);
-    return new Trainer(model, session, settings);
+    return new Trainer(model, await Session.open(model.engine, settings, options));
   }
 
   /** Updates made so far. */
