@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.mjs"],
+    include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.mjs", "examples/**/*.test.mjs"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 120_000,

@@ -4,6 +4,7 @@ import { ConfigError } from "../errors.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { BeforeTransfer } from "../memory/stores/state-file.ts";
 import type { DeviceMap } from "../plan/options.ts";
+import type { BeforeWrite } from "./checkpoints/index.ts";
 import { Adam8bit } from "./optimizer/adam8bit.ts";
 import { AdamW } from "./optimizer/adamw.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
@@ -69,6 +70,8 @@ export interface TrainerOptions extends Partial<ScheduleOptions> {
   readonly signal?: AbortSignal | undefined;
   /** Called before every transfer of state from and to disk, to inject delays, errors and short transfers. */
   readonly beforeTransfer?: BeforeTransfer | undefined;
+  /** Called before every call of the system that saves a training checkpoint, to inject delays and errors. */
+  readonly beforeWrite?: BeforeWrite | undefined;
 }
 
 /** {@link TrainerOptions} made whole. */
@@ -90,6 +93,7 @@ export interface TrainerSettings {
   readonly offload_folder: string | undefined;
   readonly seed: number;
   readonly beforeTransfer: BeforeTransfer | undefined;
+  readonly beforeWrite: BeforeWrite | undefined;
   /** What resuming must find unchanged. */
   readonly identity: Readonly<Record<string, unknown>>;
 }
@@ -131,6 +135,7 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
     offload_folder: options.offload_folder,
     seed,
     beforeTransfer: options.beforeTransfer,
+    beforeWrite: options.beforeWrite,
     identity: { optimizer: rule.name, precision, seed, lora: lora ? lora.r : null },
   };
 }

@@ -6,6 +6,7 @@ import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import type { LowRank } from "../ggml/ops.ts";
 import { Allocation } from "../memory/allocate.ts";
+import type { BeforeRead } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Store } from "../memory/store.ts";
@@ -114,6 +115,10 @@ export class Session {
   get cpu(): Device {
     return this.#h.engine.prepared.cpu;
   }
+  /** Hook of reads of weights, which reads of training checkpoints are too. */
+  get beforeRead(): BeforeRead | undefined {
+    return this.#h.engine.options.beforeRead;
+  }
   get ledger(): Ledger {
     return this.#h.engine.parts.ledger;
   }
@@ -211,7 +216,8 @@ export class Session {
     await engine.exclusive(async () => {
       await updates.idle().catch(() => {});
       await this.#h.passes.reset();
-      engine.settle = undefined;
+      // Weights that were lost must not be taken for trained ones by whoever uses the model afterwards.
+      engine.settle = updates.failed ? () => updates.idle() : undefined;
       await this.#cleanup.run();
     });
   }

@@ -56,9 +56,10 @@ export class Trainer implements TrainerFace {
    * Resolves when the gradients are known; the weights change while the caller prepares the next batch, and whatever
    * needs them waits.
    *
-   * Throws ConfigError for a batch that cannot be used, BudgetError for one larger than was planned for, IoError;
-   * nothing has changed then. An error of an update is thrown by the next call; weights are then lost until
-   * {@link resume}. NumericsError for gradients that are not finite where `non_finite` is "error".
+   * Throws ConfigError for a batch that cannot be used, BudgetError for one larger than was planned for, IoError,
+   * AbortError, NumericsError for gradients that are not finite where `non_finite` is "error"; nothing has changed then.
+   * An error of an update is thrown by the next call; weights are then lost until {@link resume}. So they are after any
+   * error where parts are updated as backward goes along (`non_finite` "error" without clipping).
    */
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
     return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], signal));
@@ -77,7 +78,14 @@ export class Trainer implements TrainerFace {
     const squares = new Float64Array(parameters.all.length);
     const learning_rate = this.#settings.schedule(this.#steps);
     const early = this.#settings.non_finite === "error" && this.#settings.max_grad_norm === 0;
+    let begun = false;
+    const update = (final: readonly Parameter[]) => {
+      begun = true;
+      this.#update(final, squares, 1);
+    };
     let loss = 0;
+    let grad_norm = 0;
+    let skipped = false;
     try {
       for (const [i, one] of micro.entries()) {
         const last = i === micro.length - 1;
@@ -87,23 +95,25 @@ export class Trainer implements TrainerFace {
           signal,
           ...(last && {
             onFinal: (opened: OpenGradients) => this.#measure(opened, squares),
-            ...(early && { onStored: (final: readonly Parameter[]) => this.#update(final, squares, 1) }),
+            ...(early && { onStored: update }),
           }),
         });
       }
+      grad_norm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
+      skipped = !Number.isFinite(loss) || !Number.isFinite(grad_norm);
+      if (skipped && this.#settings.non_finite === "error") {
+        throw new NumericsError(
+          `step ${this.#steps + 1}: loss ${loss / targets}, gradient norm ${grad_norm}; lower learning_rate ` +
+            `(${learning_rate}), or set non_finite to "skip"`,
+        );
+      }
     } catch (error) {
+      // Updates made as backward went along cannot be taken back.
+      if (begun) updates.fail(error, `step ${this.#steps + 1}`);
       await this.#session.abandon();
       throw error;
     }
     const mean = loss / targets;
-    const grad_norm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
-    const skipped = !Number.isFinite(mean) || !Number.isFinite(grad_norm);
-    if (skipped && this.#settings.non_finite === "error") {
-      throw new NumericsError(
-        `step ${this.#steps + 1}: loss ${mean}, gradient norm ${grad_norm}; lower learning_rate (${learning_rate}), or ` +
-          'set non_finite to "skip"',
-      );
-    }
     const { max_grad_norm } = this.#settings;
     // As torch.nn.utils.clip_grad_norm_ does it.
     const scale = max_grad_norm > 0 ? Math.min(1, max_grad_norm / (grad_norm + 1e-6)) : 1;
@@ -113,7 +123,6 @@ export class Trainer implements TrainerFace {
     const seconds = (performance.now() - from) / 1000;
     const waited = stalls.take();
     const after = this.#session.traffic();
-    void updates;
     return {
       step: this.#steps,
       loss: mean,
@@ -215,6 +224,7 @@ export class Trainer implements TrainerFace {
           ...(keep !== undefined && { keep }),
           ...(keep_best !== undefined && { keepBest: keep_best }),
           ...(signal && { signal }),
+          beforeWrite: this.#settings.beforeWrite,
         },
       );
     });
@@ -223,18 +233,27 @@ export class Trainer implements TrainerFace {
   /**
    * Goes on from a checkpoint, or from the latest one in a folder; training then continues bit for bit, wherever the
    * state lives now. Resolves to the `meta` that was saved with it. Throws CheckpointError, ConfigError for a checkpoint of
-   * other settings, IoError.
+   * other settings, IoError, AbortError. Where reading had begun the state is lost then, until a resume succeeds.
    */
   resume(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<Record<string, unknown>> {
     return this.#exclusive(async () => {
-      const { ledger, cpu, updates, trained, parameters } = this.#session;
+      const { ledger, cpu, updates, trained, parameters, beforeRead } = this.#session;
       const opened = await openTrainingCheckpoint(await checkpointIn(path));
       checkIdentity(opened.meta.trainer, this.#settings.identity, opened.path);
       await updates.idle().catch(() => {}); // what failed is written anew
       await this.#session.abandon();
       const tensors = stateTensors(parameters, trained.states, this.#settings.rule);
-      await restoreTensors(opened, tensors, { ledger, memory: cpu.memory, ...(signal && { signal }) });
-      await writeWorkingCopies(parameters, trained.states, { cpu, ledger, signal });
+      let begun = false;
+      const onBegun = () => {
+        begun = true;
+      };
+      try {
+        await restoreTensors(opened, tensors, { ledger, memory: cpu.memory, signal, beforeRead, onBegun });
+        await writeWorkingCopies(parameters, trained.states, { cpu, ledger, signal });
+      } catch (error) {
+        if (begun) updates.fail(error, `resuming ${opened.path}`);
+        throw error;
+      }
       updates.forgive();
       this.#steps = opened.step;
       return (opened.meta.user ?? {}) as Record<string, unknown>;

@@ -1,6 +1,6 @@
 // Updates of parameters under way beside the passes: those needed soonest first, a few at a time. A pass waits here for
 // the weights it is about to use.
-import { DisposedError } from "../errors.ts";
+import { DisposedError, IoError, SpillwayError } from "../errors.ts";
 import type { Gradients } from "./gradient-store.ts";
 import type { StepParams } from "./optimizer/rule.ts";
 import type { ParameterState } from "./optimizer/state.ts";
@@ -59,7 +59,11 @@ export class UpdateQueue {
 
   /** Resolves when none of these parameters is about to change. Throws the error of an update that failed. */
   async done(parameters: readonly Parameter[]): Promise<void> {
-    for (const p of parameters) await this.#pending.get(p.index);
+    for (const p of parameters) {
+      await this.#pending.get(p.index)?.catch((error: unknown) => {
+        throw this.#failure?.error ?? error;
+      });
+    }
     if (this.#failure) throw this.#failure.error;
   }
 
@@ -71,6 +75,16 @@ export class UpdateQueue {
 
   get busy(): boolean {
     return this.#pending.size > 0;
+  }
+
+  /** What `what` left behind must not be used: every later call throws, until {@link forgive}. */
+  fail(error: unknown, what: string): void {
+    this.#failure ??= { error: lost(error, what) };
+  }
+
+  /** Whether the weights are lost. */
+  get failed(): boolean {
+    return this.#failure !== undefined;
   }
 
   /** Updates can be made again: what failed has been written anew. */
@@ -97,7 +111,7 @@ export class UpdateQueue {
           await this.#step(updater, job);
           this.#end(job);
         } catch (error) {
-          this.#failure ??= { error };
+          this.fail(error, `the update of ${job.parameter.name} to step ${job.params.step}`);
           this.#end(job, error);
         }
       }
@@ -124,4 +138,15 @@ export class UpdateQueue {
     if (error === undefined) job.done.resolve();
     else job.done.reject(error);
   }
+}
+
+/** The weights are those of two steps now: the error says so, with what led to it. */
+function lost(error: unknown, what: string): SpillwayError {
+  const path = error instanceof IoError ? error.path : undefined;
+  const text = error instanceof Error ? error.message : String(error);
+  const why = path !== undefined && text.startsWith(`${path}: `) ? text.slice(path.length + 2) : text;
+  const message = `${what} did not complete, so the training state is lost: resume from a checkpoint (${why})`;
+  if (error instanceof SpillwayError && !(error instanceof IoError))
+    return new SpillwayError(error.code, message, { cause: error });
+  return new IoError(message, path, { cause: error });
 }

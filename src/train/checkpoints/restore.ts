@@ -30,6 +30,8 @@ export interface RestoreOptions {
   /** Host memory. */
   readonly memory: BufferType;
   readonly signal?: AbortSignal | undefined;
+  /** Called before the first region changes. */
+  readonly onBegun?: (() => void) | undefined;
   /** For fault injection. */
   readonly beforeRead?: BeforeRead | undefined;
 }
@@ -92,7 +94,7 @@ export async function restoreTensors(
   tensors: readonly StateTensor[],
   options: RestoreOptions,
 ): Promise<void> {
-  const { ledger, memory, signal, beforeRead } = options;
+  const { ledger, memory, signal, beforeRead, onBegun } = options;
   throwIfAborted(signal);
   const pairs = matched(opened, tensors);
   const begun = new Set<StateTensor>();
@@ -113,6 +115,7 @@ export async function restoreTensors(
           bytes,
         } = files.piece(entry, start, Math.min(entry.bytes - start, PIECE - shift));
         await file.read(staging.current.view(0, length), 0, from, length, { signal, beforeRead });
+        if (begun.size === 0) onBegun?.();
         begun.add(tensor);
         await staging.submit((piece) =>
           region.write(piece, shift, offset + start, bytes, signal).catch((error: unknown) => {

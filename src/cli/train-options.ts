@@ -1,0 +1,152 @@
+// The options of spillway train: one table that is the command line's flags and the config file's keys at once.
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { TIERS } from "../memory/tiers.ts";
+import { OPTIMIZERS, PRECISIONS } from "../train/options.ts";
+import { SCHEDULES } from "../train/schedule.ts";
+import {
+  count,
+  deviceMap,
+  type Kind,
+  modules,
+  number,
+  oneOf,
+  onOff,
+  pair,
+  pathOrOff,
+  pathOrOn,
+  paths,
+  size,
+  text,
+  texts,
+  whole,
+} from "./train-kinds.ts";
+
+interface TrainOption<T> {
+  readonly kind: Kind<T>;
+  /** Of the value, in the help; none for a switch. */
+  readonly value?: string;
+  readonly help: string;
+  /** The flag takes the option away: "--no-packing". */
+  readonly negative?: boolean;
+  /** There is the flag, and the flag with "no-" too. */
+  readonly both?: string;
+}
+
+function option<T>(
+  kind: Kind<T>,
+  value: string | undefined,
+  help: string,
+  more: Pick<TrainOption<T>, "negative" | "both"> = {},
+): TrainOption<T> {
+  return { kind, help, ...(value !== undefined && { value }), ...more };
+}
+
+const HOMES = ["auto", ...TIERS] as const;
+
+/** By name in the config file; the flag is the same name with dashes. */
+export const TRAIN_OPTIONS = {
+  data: option(paths, "<file>", "rows to train on, JSONL or Parquet (may be repeated)"),
+  validation: option(paths, "<file>", "held-out rows to evaluate on (may be repeated)"),
+  validation_size: option(number, "<n>", "hold out rows of the data instead: a share below 1, or a count"),
+  output: option(text, "<dir>", "where checkpoints, logs and the result go"),
+  resume: option(pathOrOn, "[path]", "go on from the latest checkpoint of the output, or from the one named"),
+  export: option(pathOrOff, "<dir>", "where the result goes (default: model or adapter in the output)", {
+    both: "write no result, only checkpoints",
+  }),
+  max_steps: option(count, "<n>", "optimizer steps"),
+  epochs: option(count, "<n>", "times to go through the data (default 1 without --max-steps)"),
+  max_length: option(count, "<tokens>", "longest sequence (default: the model's, at most 512)"),
+  micro_batch_size: option(count, "<n>", "sequences that go through the model together (default 1)"),
+  gradient_accumulation_steps: option(count, "<n>", "micro-batches of one step (default 1)"),
+  packing: option(onOff, undefined, "one document to a sequence, rather than as many as fit", {
+    negative: true,
+  }),
+  append_eos: option(onOff, undefined, "do not end texts with the end token", { negative: true }),
+  seed: option(whole, "<n>", "of the order of rows, the first adapter weights and dropout (default 0)"),
+  optimizer: option(oneOf(OPTIMIZERS), "<name>", `${OPTIMIZERS.join(", ")} (default adamw)`),
+  learning_rate: option(number, "<rate>", "the highest (default 5e-5)"),
+  lr_scheduler_type: option(oneOf(SCHEDULES), "<name>", `${SCHEDULES.join(", ")} (default constant)`),
+  warmup_steps: option(whole, "<n>", "steps over which the rate climbs"),
+  warmup_ratio: option(number, "<share>", "the same as a share of all steps"),
+  min_lr_ratio: option(number, "<share>", "where the cosine ends, as a share of the rate (default 0)"),
+  weight_decay: option(number, "<x>", "decoupled (default 0)"),
+  undecayed: option(texts, "<parts>", "parameters without decay: what their names contain or end with"),
+  max_grad_norm: option(number, "<norm>", "clip gradients to this norm, 0 for not (default 1)"),
+  betas: option(pair, "<b1,b2>", "of Adam (default 0.9,0.999)"),
+  eps: option(number, "<x>", "of Adam (default 1e-8)"),
+  momentum: option(number, "<x>", "of SGD (default 0)"),
+  precision: option(oneOf(PRECISIONS), "<type>", `weights that compute: ${PRECISIONS.join(", ")}`),
+  lora_r: option(count, "<rank>", "train a low-rank adapter of this rank, not the whole model"),
+  lora_alpha: option(number, "<x>", "updates are scaled by this over the rank"),
+  lora_dropout: option(number, "<share>", "of the adapter's inputs"),
+  lora_target_modules: option(modules, "<names>", 'modules with an adapter: "q_proj,v_proj", all-linear'),
+  adapter: option(text, "<dir>", "go on training this PEFT adapter"),
+  offload_optimizer: option(oneOf(HOMES), "<tier>", "where master weights and moments live"),
+  offload_gradients: option(oneOf(["auto", "cpu", "disk"]), "<tier>", "where gradients live"),
+  offload_activations: option(oneOf(HOMES), "<tier>", "where inputs of stages wait for backward"),
+  offload_weights: option(deviceMap, "<map>", 'where weights live: auto, cpu, gpu, disk, {"module": "tier"}'),
+  offload_folder: option(text, "<dir>", "where state on disk lives (default: offload in the output)"),
+  gpu: option(size, "<size>", 'device memory that may be taken, "6GiB" (default: what is free)'),
+  cpu: option(size, "<size>", "RAM that may be taken (default: what is free)"),
+  disk: option(size, "<size>", "disk that may be taken for training state"),
+  device: option(text, "<name>", "where arithmetic runs: auto, cpu, gpu, cuda:0, vulkan:0, metal"),
+  dtype: option(
+    text,
+    "<name>",
+    "type of the frozen weights under an adapter: auto, float32, float16, bfloat16",
+  ),
+  threads: option(count, "<n>", "CPU threads (default: the cores this process may use)"),
+  save_steps: option(count, "<n>", "steps between checkpoints (default: one at the end)"),
+  eval_steps: option(count, "<n>", "steps between evaluations (default: one at the end)"),
+  logging_steps: option(count, "<n>", "steps between lines where stderr is no terminal"),
+  keep: option(count, "<n>", "checkpoints to keep (default: all)"),
+  keep_best: option(onOff, undefined, "save and keep the checkpoint that evaluates best"),
+  tensorboard: option(onOff, undefined, "write no TensorBoard events", { negative: true }),
+  report: option(text, "<file>", "write a page of HTML about the run"),
+} as const;
+
+type Options = typeof TRAIN_OPTIONS;
+export type TrainOptionName = keyof Options;
+export const TRAIN_OPTION_NAMES = Object.keys(TRAIN_OPTIONS) as TrainOptionName[];
+
+/** What was asked for: from the config file, with what the command line says over it. */
+export type TrainConfig = {
+  readonly [Name in TrainOptionName]?: Options[Name] extends TrainOption<infer T> ? T : never;
+};
+
+/** "--learning-rate" */
+export function flagOf(name: string): string {
+  return `--${name.replaceAll("_", "-")}`;
+}
+
+export function addTrainOptions(command: Command): Command {
+  for (const name of TRAIN_OPTION_NAMES) {
+    const { kind, value, help, negative, both } = TRAIN_OPTIONS[name] as TrainOption<unknown>;
+    const flag = negative ? `--no-${flagOf(name).slice(2)}` : flagOf(name);
+    const added = new Option(value === undefined ? flag : `${flag} ${value}`, help);
+    if (value !== undefined) added.argParser((given, before) => parsed(kind, given, before));
+    command.addOption(added);
+    if (both !== undefined) command.addOption(new Option(`--no-${flagOf(name).slice(2)}`, both));
+  }
+  return command;
+}
+
+/** What the command line says, and nothing that is a default. */
+export function flagsGiven(command: Command): TrainConfig {
+  const given: Record<string, unknown> = {};
+  for (const name of TRAIN_OPTION_NAMES) {
+    const attribute = new Option(flagOf(name)).attributeName();
+    if (command.getOptionValueSource(attribute) === "cli")
+      given[name] = command.getOptionValue(attribute) as unknown;
+  }
+  return given as TrainConfig;
+}
+
+function parsed(kind: Kind<unknown>, given: string, before: unknown): unknown {
+  try {
+    const value = kind.text(given);
+    return kind === paths && Array.isArray(before) ? [...before, ...(value as string[])] : value;
+  } catch (error) {
+    throw new InvalidArgumentError(error instanceof Error ? error.message : String(error));
+  }
+}

@@ -1,0 +1,150 @@
+// What the training loop is told: options as people write them, checked and completed. Opens nothing.
+import { join, resolve } from "node:path";
+import { ConfigError } from "../errors.ts";
+import type { TrainingRecord } from "../report/training-log.ts";
+import type { DataLoaderOptions, RowTokenizer } from "./data/index.ts";
+
+/** Files of rows: JSONL or Parquet. */
+export type DataPaths = string | readonly string[];
+
+/** Options of fit(). Names are those of transformers' TrainingArguments where it has them. */
+export interface FitOptions
+  extends Pick<
+    DataLoaderOptions,
+    | "micro_batch_size"
+    | "gradient_accumulation_steps"
+    | "packing"
+    | "append_eos"
+    | "eos_token_id"
+    | "template_options"
+  > {
+  readonly data: DataPaths;
+  /** Held-out rows in files of their own. Without them and without `validation_size` nothing is evaluated. */
+  readonly validation?: DataPaths | undefined;
+  /** Rows of `data` held out: a share below 1, or a count. */
+  readonly validation_size?: number | undefined;
+  /** Default: the model's. */
+  readonly tokenizer?: RowTokenizer | undefined;
+  /** Most tokens of a sequence. Default: the model's, at most 512. */
+  readonly max_length?: number | undefined;
+  /** Times to go through the data; 1 where `max_steps` is not given either. */
+  readonly epochs?: number | undefined;
+  /** Steps at which the run ends, if `epochs` does not end it before. */
+  readonly max_steps?: number | undefined;
+  /** Of the order of rows and of the held-out ones. Default 0. */
+  readonly seed?: number | undefined;
+  /** Steps between evaluations. Default: only after the last step. */
+  readonly eval_steps?: number | undefined;
+  /** Steps between checkpoints. Default: only after the last step. */
+  readonly save_steps?: number | undefined;
+  /** Gets `checkpoints/`, `log.jsonl` and `tensorboard/`. Made if need be. */
+  readonly output_dir: string;
+  /** Checkpoints to keep (transformers' save_total_limit). Default: all. */
+  readonly keep?: number | undefined;
+  /** Saves after each evaluation better than all before, and keeps the best one whatever its age. */
+  readonly keep_best?: boolean | undefined;
+  /**
+   * Goes on bit for bit: `true` from the latest checkpoint in `output_dir`, or from the start where there is none yet;
+   * a path from that checkpoint, or the latest in that folder.
+   */
+  readonly resume?: boolean | string | undefined;
+  /** What is written as the run goes on; both by default. */
+  readonly logging?:
+    | { readonly jsonl?: boolean | undefined; readonly tensorboard?: boolean | undefined }
+    | undefined;
+  /** After each step. What it throws ends the run; a promise is awaited. */
+  readonly on_step?: ((record: TrainingRecord, total_steps: number) => void | Promise<void>) | undefined;
+  /** After each checkpoint, with its folder. */
+  readonly on_save?: ((path: string) => void | Promise<void>) | undefined;
+  /** Ends the run in order: after the step under way a checkpoint is written. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** {@link FitOptions} made whole. */
+export interface FitSettings {
+  readonly data: readonly string[];
+  readonly validation: readonly string[] | undefined;
+  readonly validation_size: number;
+  readonly loader: Omit<DataLoaderOptions, "tokenizer" | "max_length">;
+  readonly epochs: number;
+  readonly max_steps: number;
+  /** Infinity: only after the last step. */
+  readonly eval_steps: number;
+  readonly save_steps: number;
+  readonly checkpoints: string;
+  readonly log: string | undefined;
+  readonly tensorboard: string | undefined;
+  readonly keep: number | undefined;
+  readonly keep_best: boolean;
+  readonly resume: boolean | string;
+}
+
+/** The default of `max_length`, where the model has as many positions. Tokens. */
+export const DEFAULT_LENGTH = 512;
+
+/** Where a run in `output_dir` leaves what. */
+export function outputPaths(output_dir: string) {
+  const dir = resolve(output_dir);
+  return {
+    checkpoints: join(dir, "checkpoints"),
+    log: join(dir, "log.jsonl"),
+    tensorboard: join(dir, "tensorboard"),
+  };
+}
+
+/** Throws ConfigError that names the option. */
+export function fitSettings(options: FitOptions): FitSettings {
+  const { output_dir, validation, validation_size = 0, epochs, max_steps, eval_steps, save_steps } = options;
+  const { keep, keep_best = false, resume = false, logging = {}, seed = 0 } = options;
+  if (typeof output_dir !== "string" || output_dir === "")
+    throw new ConfigError("output_dir: name a folder for checkpoints and logs");
+  for (const [name, value] of Object.entries({ epochs, max_steps, eval_steps, save_steps, keep })) {
+    if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
+      throw new ConfigError(`${name} is ${value}, expected a whole number above 0`);
+  }
+  if (validation !== undefined && validation_size > 0)
+    throw new ConfigError("validation and validation_size both say what is held out: give one of them");
+  const held = validation !== undefined || validation_size > 0;
+  for (const [name, value] of Object.entries({ eval_steps, keep_best: keep_best || undefined })) {
+    if (value !== undefined && !held)
+      throw new ConfigError(`${name} needs held-out data: give validation or validation_size`);
+  }
+  const paths = outputPaths(output_dir);
+  return {
+    data: listed(options.data),
+    validation: validation === undefined ? undefined : listed(validation),
+    validation_size,
+    loader: {
+      seed,
+      micro_batch_size: options.micro_batch_size,
+      gradient_accumulation_steps: options.gradient_accumulation_steps,
+      packing: options.packing,
+      append_eos: options.append_eos,
+      eos_token_id: options.eos_token_id,
+      template_options: options.template_options,
+    },
+    epochs: epochs ?? (max_steps === undefined ? 1 : Number.POSITIVE_INFINITY),
+    max_steps: max_steps ?? Number.POSITIVE_INFINITY,
+    eval_steps: eval_steps ?? Number.POSITIVE_INFINITY,
+    save_steps: save_steps ?? Number.POSITIVE_INFINITY,
+    checkpoints: paths.checkpoints,
+    log: logging.jsonl === false ? undefined : paths.log,
+    tensorboard: logging.tensorboard === false ? undefined : paths.tensorboard,
+    keep,
+    keep_best,
+    resume,
+  };
+}
+
+/** Tokens of the longest sequence. Throws ConfigError where the model has fewer positions than are asked for. */
+export function sequenceLength(max_length: number | undefined, max_positions: number): number {
+  if (max_length === undefined) return Math.min(DEFAULT_LENGTH, max_positions);
+  if (max_length <= max_positions) return max_length;
+  throw new ConfigError(
+    `max_length is ${max_length}, more than the model's ${max_positions} positions: give ${max_positions} or less`,
+  );
+}
+
+function listed(paths: DataPaths): readonly string[] {
+  return typeof paths === "string" ? [paths] : paths;
+}
