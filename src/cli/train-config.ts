@@ -3,7 +3,7 @@
 import { readJsonObject } from "../checkpoint/json-files.ts";
 import { ConfigError } from "../errors.ts";
 import type { Kind } from "./train-kinds.ts";
-import { flagOf, TRAIN_OPTION_NAMES, TRAIN_OPTIONS, type TrainConfig } from "./train-options.ts";
+import { TRAIN_OPTION_NAMES, TRAIN_OPTIONS, type TrainConfig } from "./train-options.ts";
 
 /** What a config file says. MODEL is an argument on the command line and a key here. */
 export interface ConfigFile {
@@ -42,7 +42,7 @@ export function parseTrainConfig(object: Readonly<Record<string, unknown>>, path
       const hint =
         meant === undefined
           ? "`spillway train --help` lists them"
-          : `did you mean "${meant}" (${flagOf(meant)})?`;
+          : `did you mean "${meant}"?`;
       throw new ConfigError(`${path}: "${key}" is no option of training; ${hint}`);
     }
   }

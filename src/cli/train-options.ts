@@ -30,13 +30,15 @@ interface TrainOption<T> {
   readonly negative?: boolean;
   /** There is the flag, and the flag with "no-" too. */
   readonly both?: string;
+  /** A flag of this name would mean something else. */
+  readonly config_only?: boolean;
 }
 
 function option<T>(
   kind: Kind<T>,
   value: string | undefined,
   help: string,
-  more: Pick<TrainOption<T>, "negative" | "both"> = {},
+  more: Pick<TrainOption<T>, "negative" | "both" | "config_only"> = {},
 ): TrainOption<T> {
   return { kind, help, ...(value !== undefined && { value }), ...more };
 }
@@ -70,7 +72,9 @@ export const TRAIN_OPTIONS = {
   warmup_ratio: option(number, "<share>", "the same as a share of all steps"),
   min_lr_ratio: option(number, "<share>", "where the cosine ends, as a share of the rate (default 0)"),
   weight_decay: option(number, "<x>", "decoupled (default 0)"),
-  undecayed: option(texts, "<parts>", "parameters without decay: what their names contain or end with"),
+  no_decay: option(texts, undefined, "parameters without decay: what their names contain or end with", {
+    config_only: true,
+  }),
   max_grad_norm: option(number, "<norm>", "clip gradients to this norm, 0 for not (default 1)"),
   betas: option(pair, "<b1,b2>", "of Adam (default 0.9,0.999)"),
   eps: option(number, "<x>", "of Adam (default 1e-8)"),
@@ -121,7 +125,8 @@ export function flagOf(name: string): string {
 
 export function addTrainOptions(command: Command): Command {
   for (const name of TRAIN_OPTION_NAMES) {
-    const { kind, value, help, negative, both } = TRAIN_OPTIONS[name] as TrainOption<unknown>;
+    const { kind, value, help, negative, both, config_only } = TRAIN_OPTIONS[name] as TrainOption<unknown>;
+    if (config_only) continue;
     const flag = negative ? `--no-${flagOf(name).slice(2)}` : flagOf(name);
     const added = new Option(value === undefined ? flag : `${flag} ${value}`, help);
     if (value !== undefined) added.argParser((given, before) => parsed(kind, given, before));
@@ -135,6 +140,7 @@ export function addTrainOptions(command: Command): Command {
 export function flagsGiven(command: Command): TrainConfig {
   const given: Record<string, unknown> = {};
   for (const name of TRAIN_OPTION_NAMES) {
+    if ((TRAIN_OPTIONS[name] as TrainOption<unknown>).config_only) continue;
     const attribute = new Option(flagOf(name)).attributeName();
     if (command.getOptionValueSource(attribute) === "cli")
       given[name] = command.getOptionValue(attribute) as unknown;

@@ -1,8 +1,8 @@
 // What a trainer is told: options as people write them, checked and completed. Nothing is opened or allocated here.
 import { type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
 import { ConfigError } from "../errors.ts";
-import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { BeforeTransfer } from "../memory/stores/state-file.ts";
+import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { DeviceMap } from "../plan/options.ts";
 import type { BeforeWrite } from "./checkpoints/index.ts";
 import { Adam8bit } from "./optimizer/adam8bit.ts";

@@ -369,7 +369,19 @@ async function take(
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {
-    ...{ settings, engine, before, parameters, way, trained, gradients, activations, updates, passes, stalls },
+    ...{
+      settings,
+      engine,
+      before,
+      parameters,
+      way,
+      trained,
+      gradients,
+      activations,
+      updates,
+      passes,
+      stalls,
+    },
     stores: disks,
   };
 }

@@ -1,0 +1,151 @@
+// From what was asked for to what the library is told: options of the model, the trainer and the loop, all checked before
+// anything is loaded.
+import { join, resolve } from "node:path";
+import type { DeviceMap } from "../plan/options.ts";
+import type { EngineOptions } from "../runtime/prepare.ts";
+import type { FitOptions } from "../train/fit-options.ts";
+import { fitSettings, sequenceLength } from "../train/fit-options.ts";
+import { startingPoint } from "../train/fit-state.ts";
+import { type TrainerOptions, trainerSettings } from "../train/options.ts";
+import { checkModel } from "./check-model.ts";
+import { UsageError } from "./exit-codes.ts";
+import type { Io } from "./io.ts";
+import type { TrainConfig } from "./train-options.ts";
+
+export interface TrainSetup {
+  /** Directory of the model. */
+  readonly model: string;
+  /** Absolute. */
+  readonly output: string;
+  readonly offload_folder: string;
+  /** Where the result goes; undefined: nowhere. */
+  readonly export: string | undefined;
+  readonly engine: EngineOptions;
+  readonly trainer: TrainerOptions;
+  /** undefined where no data was named, which a plan does without. */
+  readonly fit: FitOptions | undefined;
+  readonly micro_batches: number;
+  /** Steps of the whole run; undefined where only a plan was asked for and nothing says how many. */
+  readonly steps: number | undefined;
+}
+
+/**
+ * Reads the model's headers and looks at every row of the data. Throws UsageError and ConfigError that say what to write
+ * instead, CheckpointError, IoError.
+ */
+export async function trainSetup(
+  io: Io,
+  model: string | undefined,
+  config: TrainConfig,
+  plan: boolean,
+): Promise<TrainSetup> {
+  if (model === undefined) throw new UsageError("no model was named: spillway train MODEL --data FILE --output DIR");
+  if (config.output === undefined)
+    throw new UsageError("name a folder for checkpoints, logs and the result: --output DIR");
+  if (config.data === undefined && !plan) throw new UsageError("there is no data: --data rows.jsonl");
+  if (config.lora_r === undefined) {
+    const odd = (["lora_alpha", "lora_dropout", "lora_target_modules"] as const).find(
+      (name) => config[name] !== undefined,
+    );
+    if (odd) throw new UsageError(`${odd} belongs to an adapter: give lora_r, its rank, too`);
+  }
+  if (config.adapter !== undefined && config.lora_r !== undefined)
+    throw new UsageError("adapter goes on with an adapter and lora_r begins one: give one of them");
+  const output = resolve(config.output);
+  const adapts = config.lora_r !== undefined || config.adapter !== undefined;
+  const target = config.export === false ? undefined : (config.export ?? join(output, adapts ? "adapter" : "model"));
+  if (target !== undefined && resolve(target) === resolve(model))
+    throw new UsageError("the result would replace the model it was trained from: give another --export");
+  await checkModel(model, { chat: false });
+  const { readSkeleton } = await import("../runtime/prepare.ts");
+  const { spec } = await readSkeleton(model, config.dtype, io.signal);
+  const max_length = sequenceLength(config.max_length, spec.max_positions);
+  const offload_folder = resolve(config.offload_folder ?? join(output, "offload"));
+  const fit = config.data === undefined ? undefined : fitOptions(config, config.data, output, max_length);
+  // A rate that falls needs to know the end; until the steps are counted, any will do to check the rest.
+  trainerSettings(trainerOptions(config, max_length, offload_folder, config.max_steps ?? 1));
+  const steps = await stepsOf(io, model, fit, config.max_steps, max_length, plan);
+  return {
+    ...{ model, output, offload_folder, steps, export: target, engine: engineOptions(config, offload_folder) },
+    trainer: trainerOptions(config, max_length, offload_folder, steps),
+    fit: fit && { ...fit, epochs: undefined, max_steps: steps },
+    micro_batches: config.gradient_accumulation_steps ?? 1,
+  };
+}
+
+async function stepsOf(
+  io: Io,
+  model: string,
+  fit: FitOptions | undefined,
+  max_steps: number | undefined,
+  max_length: number,
+  plan: boolean,
+): Promise<number | undefined> {
+  if (!fit) return max_steps;
+  const settings = fitSettings(fit);
+  if (!plan) await startingPoint(settings);
+  const { AutoTokenizer } = await import("../generate/tokenizer.ts");
+  const { countSteps } = await import("../train/fit-data.ts");
+  const tokenizer = await AutoTokenizer.from_pretrained(model);
+  return countSteps(settings, { tokenizer, max_length, signal: io.signal });
+}
+
+function engineOptions(config: TrainConfig, offload_folder: string): EngineOptions {
+  const { gpu, cpu, disk, device, dtype, threads } = config;
+  return {
+    max_memory: {
+      ...(gpu !== undefined && { gpu }),
+      ...(cpu !== undefined && { cpu }),
+      ...(disk !== undefined && { disk }),
+    },
+    offload_folder,
+    ...(device !== undefined && { device }),
+    ...(dtype !== undefined && { dtype }),
+    ...(threads !== undefined && { threads }),
+  };
+}
+
+function trainerOptions(
+  c: TrainConfig,
+  max_length: number,
+  offload_folder: string,
+  max_steps: number | undefined,
+): TrainerOptions {
+  return {
+    ...{ learning_rate: c.learning_rate ?? 5e-5, lr_scheduler_type: c.lr_scheduler_type, max_steps },
+    ...{ warmup_steps: c.warmup_steps, warmup_ratio: c.warmup_ratio, min_lr_ratio: c.min_lr_ratio },
+    ...{ optimizer: c.optimizer, betas: c.betas, eps: c.eps, momentum: c.momentum },
+    ...{ weight_decay: c.weight_decay, no_decay: c.no_decay, max_grad_norm: c.max_grad_norm },
+    ...{ precision: c.precision, micro_batch_size: c.micro_batch_size, max_length, seed: c.seed },
+    ...{ adapter: c.adapter, offload_folder },
+    offload: {
+      optimizer: c.offload_optimizer,
+      gradients: c.offload_gradients,
+      activations: c.offload_activations,
+      weights: c.offload_weights as DeviceMap | undefined,
+    },
+    ...(c.lora_r !== undefined && {
+      lora: {
+        r: c.lora_r,
+        ...(c.lora_alpha !== undefined && { lora_alpha: c.lora_alpha }),
+        ...(c.lora_dropout !== undefined && { lora_dropout: c.lora_dropout }),
+        ...(c.lora_target_modules !== undefined && { target_modules: c.lora_target_modules }),
+      },
+    }),
+  };
+}
+
+function fitOptions(
+  c: TrainConfig,
+  data: readonly string[],
+  output_dir: string,
+  max_length: number,
+): FitOptions {
+  return {
+    ...{ data, output_dir, max_length, validation: c.validation, validation_size: c.validation_size },
+    ...{ micro_batch_size: c.micro_batch_size, gradient_accumulation_steps: c.gradient_accumulation_steps },
+    ...{ packing: c.packing, append_eos: c.append_eos, seed: c.seed },
+    ...{ epochs: c.epochs, max_steps: c.max_steps, eval_steps: c.eval_steps, save_steps: c.save_steps },
+    ...{ keep: c.keep, keep_best: c.keep_best, resume: c.resume, logging: { tensorboard: c.tensorboard } },
+  };
+}
