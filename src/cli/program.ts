@@ -10,6 +10,7 @@ import { version } from "./installation.ts";
 import { type Io, note, styled, writeJson, writeOut } from "./io.ts";
 import { addMerge } from "./merge.ts";
 import { addRun } from "./run.ts";
+import { addTrain } from "./train.ts";
 
 const EPILOGUE = `
 Data goes to stdout, progress and reports to stderr. Every command takes --json.
@@ -42,7 +43,7 @@ export async function main(argv: readonly string[], io: Io): Promise<number> {
     })
     .showHelpAfterError("(add --help for the options there are)")
     .addHelpText("after", EPILOGUE);
-  for (const add of [addRun, addChat, addInspect, addMerge, addDoctor, addDemo]) add(program, io);
+  for (const add of [addRun, addChat, addTrain, addInspect, addMerge, addDoctor, addDemo]) add(program, io);
   let failure: Failure;
   let told = false;
   try {

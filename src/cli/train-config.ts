@@ -39,10 +39,7 @@ export function parseTrainConfig(object: Readonly<Record<string, unknown>>, path
       }
     } else {
       const meant = nearest(key.replace(/^-+/, "").replaceAll("-", "_"), ["model", ...TRAIN_OPTION_NAMES]);
-      const hint =
-        meant === undefined
-          ? "`spillway train --help` lists them"
-          : `did you mean "${meant}"?`;
+      const hint = meant === undefined ? "`spillway train --help` lists them" : `did you mean "${meant}"?`;
       throw new ConfigError(`${path}: "${key}" is no option of training; ${hint}`);
     }
   }

@@ -1,7 +1,7 @@
 // The options of spillway train: one table that is the command line's flags and the config file's keys at once.
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { TIERS } from "../memory/tiers.ts";
-import { OPTIMIZERS, PRECISIONS } from "../train/options.ts";
+import type { OptimizerName, Precision } from "../train/options.ts";
 import { SCHEDULES } from "../train/schedule.ts";
 import {
   count,
@@ -43,6 +43,9 @@ function option<T>(
   return { kind, help, ...(value !== undefined && { value }), ...more };
 }
 
+// Held to the library by their types, not imported from it: that would load the engine to show the help.
+const OPTIMIZERS = namesOf<OptimizerName>({ adamw: true, adam8bit: true, sgd: true });
+const PRECISIONS = namesOf<Precision>({ float32: true, bfloat16: true });
 const HOMES = ["auto", ...TIERS] as const;
 
 /** By name in the config file; the flag is the same name with dashes. */
@@ -117,6 +120,10 @@ export const TRAIN_OPTION_NAMES = Object.keys(TRAIN_OPTIONS) as TrainOptionName[
 export type TrainConfig = {
   readonly [Name in TrainOptionName]?: Options[Name] extends TrainOption<infer T> ? T : never;
 };
+
+function namesOf<Name extends string>(names: Readonly<Record<Name, true>>): readonly Name[] {
+  return Object.keys(names) as Name[];
+}
 
 /** "--learning-rate" */
 export function flagOf(name: string): string {

@@ -12,6 +12,9 @@ import { UsageError } from "./exit-codes.ts";
 import type { Io } from "./io.ts";
 import type { TrainConfig } from "./train-options.ts";
 
+/** Tokens of KV cache: no text is generated here. */
+const CONTEXT = 32;
+
 export interface TrainSetup {
   /** Directory of the model. */
   readonly model: string;
@@ -39,7 +42,8 @@ export async function trainSetup(
   config: TrainConfig,
   plan: boolean,
 ): Promise<TrainSetup> {
-  if (model === undefined) throw new UsageError("no model was named: spillway train MODEL --data FILE --output DIR");
+  if (model === undefined)
+    throw new UsageError("no model was named: spillway train MODEL --data FILE --output DIR");
   if (config.output === undefined)
     throw new UsageError("name a folder for checkpoints, logs and the result: --output DIR");
   if (config.data === undefined && !plan) throw new UsageError("there is no data: --data rows.jsonl");
@@ -53,7 +57,8 @@ export async function trainSetup(
     throw new UsageError("adapter goes on with an adapter and lora_r begins one: give one of them");
   const output = resolve(config.output);
   const adapts = config.lora_r !== undefined || config.adapter !== undefined;
-  const target = config.export === false ? undefined : (config.export ?? join(output, adapts ? "adapter" : "model"));
+  const target =
+    config.export === false ? undefined : (config.export ?? join(output, adapts ? "adapter" : "model"));
   if (target !== undefined && resolve(target) === resolve(model))
     throw new UsageError("the result would replace the model it was trained from: give another --export");
   await checkModel(model, { chat: false });
@@ -66,7 +71,14 @@ export async function trainSetup(
   trainerSettings(trainerOptions(config, max_length, offload_folder, config.max_steps ?? 1));
   const steps = await stepsOf(io, model, fit, config.max_steps, max_length, plan);
   return {
-    ...{ model, output, offload_folder, steps, export: target, engine: engineOptions(config, offload_folder) },
+    ...{
+      model,
+      output,
+      offload_folder,
+      steps,
+      export: target,
+      engine: engineOptions(config, offload_folder, spec.max_positions),
+    },
     trainer: trainerOptions(config, max_length, offload_folder, steps),
     fit: fit && { ...fit, epochs: undefined, max_steps: steps },
     micro_batches: config.gradient_accumulation_steps ?? 1,
@@ -90,9 +102,12 @@ async function stepsOf(
   return countSteps(settings, { tokenizer, max_length, signal: io.signal });
 }
 
-function engineOptions(config: TrainConfig, offload_folder: string): EngineOptions {
+/** The trainer loads the model again, beside its own state: until then the weights may stay where they are. */
+function engineOptions(config: TrainConfig, offload_folder: string, max_positions: number): EngineOptions {
   const { gpu, cpu, disk, device, dtype, threads } = config;
   return {
+    device_map: "disk",
+    context_length: Math.min(CONTEXT, max_positions),
     max_memory: {
       ...(gpu !== undefined && { gpu }),
       ...(cpu !== undefined && { cpu }),
@@ -122,7 +137,7 @@ function trainerOptions(
       optimizer: c.offload_optimizer,
       gradients: c.offload_gradients,
       activations: c.offload_activations,
-      weights: c.offload_weights as DeviceMap | undefined,
+      weights: (c.offload_weights as DeviceMap | undefined) ?? "auto",
     },
     ...(c.lora_r !== undefined && {
       lora: {

@@ -84,6 +84,8 @@ class Loop {
   checkpoint: string | undefined;
   readonly #p: LoopParts;
   #saved: FitState | undefined;
+  /** On held-out data, where it was measured after the last step. */
+  #evalLoss: number | undefined;
   /** Weights may have been lost, or saving has just failed: another attempt could only do harm. */
   #unsavable = false;
 
@@ -128,17 +130,18 @@ class Loop {
       loss: Number.isFinite(result.loss) ? result.loss : null,
       cursor: batch.cursor,
     };
+    this.#evalLoss = undefined;
     const last = step === total;
     const due = data.held_out && (last || step % settings.eval_steps === 0);
     const eval_loss = due && !options.signal?.aborted ? await this.#evaluate(trainer) : undefined;
     const { best_eval } = this.state;
     const better = eval_loss !== undefined && eval_loss < (best_eval?.loss ?? Number.POSITIVE_INFINITY);
     if (better) this.state = { ...this.state, best_eval: { step, loss: eval_loss } };
+    this.#evalLoss = eval_loss;
     const record = this.#record(batch, result, eval_loss);
     await logs.append(record);
-    if (last || step % settings.save_steps === 0 || (better && settings.keep_best))
-      await this.#save(eval_loss);
     await options.on_step?.(record, total);
+    if (last || step % settings.save_steps === 0 || (better && settings.keep_best)) await this.#save();
   }
 
   /** The signal is not passed on: the step under way is finished. */
@@ -184,10 +187,11 @@ class Loop {
     };
   }
 
-  async #save(eval_loss?: number): Promise<void> {
+  async #save(): Promise<void> {
     const { trainer, settings, options } = this.#p;
     const { keep, keep_best } = settings;
     const { state } = this;
+    const eval_loss = this.#evalLoss;
     this.#unsavable = true;
     this.checkpoint = await trainer.save(settings.checkpoints, {
       meta: metaOf(state),

@@ -11,6 +11,7 @@ import { buildGraph, withNowhere } from "../runtime/measure.ts";
 import type { KnownModel, Way } from "../runtime/training-hooks.ts";
 import { activationBytes } from "./activations.ts";
 import { type BatchShape, batchInputBytes, type InputSizes } from "./batch-inputs.ts";
+import { PIECE } from "./checkpoints/staging.ts";
 import { gradientPoolBytes } from "./gradient-store.ts";
 import { NoMemory } from "./measure-operands.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
@@ -24,6 +25,8 @@ import { buildBackward, buildForward, buildHead, type WantedOfUnit } from "./sta
 export const LANES = 2;
 /** Memory of a disk store for blocks that are only used in part. */
 const BOUNCE_BYTES = 256 * 1024;
+/** What saving, resuming and exporting take for a while: a training that could not be saved is of no use. */
+const CHECKPOINT_BYTES = 2 * PIECE;
 /** Memory of sums of squares. */
 const NORM_BYTES = 64 * 1024;
 const SLICE_ELEMENTS = 2 ** 20;
@@ -165,7 +168,8 @@ function makeWay(
   );
   add("cpu", "optimizer slots", LANES * slots);
   add("cpu", "gradient norms", NORM_BYTES);
-  add("cpu", "staging", BOUNCE_BYTES);
+  add("cpu", "staging", 2 * BOUNCE_BYTES); // of the states' file and of the weights'
+  add("cpu", "checkpoint staging", CHECKPOINT_BYTES);
 
   const on = (tier: Tier) =>
     sum(

@@ -136,7 +136,18 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
     seed,
     beforeTransfer: options.beforeTransfer,
     beforeWrite: options.beforeWrite,
-    identity: { optimizer: rule.name, precision, seed, lora: lora ? lora.r : null },
+    identity: { optimizer, precision, seed, ...loraIdentity(lora) },
+  };
+}
+
+/** What of an adapter's config its tensors' names and shapes do not tell. */
+export function loraIdentity(lora: LoraConfig | undefined): Record<string, unknown> {
+  if (!lora) return { lora: null };
+  const { r, lora_alpha, lora_dropout, use_rslora, alpha_pattern } = lora;
+  return {
+    lora: r,
+    ...{ lora_alpha, lora_dropout, use_rslora },
+    alpha_pattern: JSON.stringify(Object.entries(alpha_pattern).sort()),
   };
 }
 

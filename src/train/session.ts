@@ -24,7 +24,7 @@ import { Gradients } from "./gradient-store.ts";
 import { initialLowRank, writeValues } from "./low-rank-init.ts";
 import { inputSizes, LANES, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
 import { StateUpdater } from "./optimizer/updater.ts";
-import type { TrainerOptions, TrainerSettings } from "./options.ts";
+import { loraIdentity, type TrainerOptions, type TrainerSettings } from "./options.ts";
 import { type Parameters, trainedParameters } from "./parameters.ts";
 import { Passes } from "./passes.ts";
 import { StageRunner } from "./stage-runner.ts";
@@ -348,6 +348,8 @@ async function take(
     });
     updaters.push(updater);
     cleanup.add(() => updater.dispose());
+    // What does not fit must be an error now, not in the middle of a step.
+    for (const state of trained.states) await updater.prepare(state);
   }
   const updates = new UpdateQueue(updaters, trained.states, gradients);
   cleanup.add(() => updates.dispose());
@@ -369,19 +371,8 @@ async function take(
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {
-    ...{
-      settings,
-      engine,
-      before,
-      parameters,
-      way,
-      trained,
-      gradients,
-      activations,
-      updates,
-      passes,
-      stalls,
-    },
+    ...{ settings, engine, before, parameters, way, trained },
+    ...{ gradients, activations, updates, passes, stalls },
     stores: disks,
   };
 }
@@ -442,7 +433,7 @@ function useAdapter(engine: Engine, parameters: Parameters, trained: TrainedStat
 }
 
 function withAdapter(settings: TrainerSettings, { config }: Adapter): TrainerSettings {
-  return { ...settings, lora: config, identity: { ...settings.identity, lora: config.r } };
+  return { ...settings, lora: config, identity: { ...settings.identity, ...loraIdentity(config) } };
 }
 
 /** The options that {@link Session.open} changed. */

@@ -27,12 +27,15 @@ export class Trainer implements TrainerFace {
   readonly #session: Session;
   readonly #settings: TrainerSettings;
   #steps = 0;
+  /** Disk traffic that has been reported. */
+  #traffic: { read: number; written: number };
   #disposed: Promise<void> | undefined;
 
   private constructor(model: CausalLM, session: Session) {
     this.model = model;
     this.#session = session;
     this.#settings = session.settings;
+    this.#traffic = session.traffic();
   }
 
   /**
@@ -72,7 +75,6 @@ export class Trainer implements TrainerFace {
     const targets = micro.reduce((sum, b) => sum + b.predicting.length, 0);
     if (targets === 0) throw new ConfigError("labels: no token has a target; -100 is ignored");
     stalls.take();
-    const before = this.#session.traffic();
     await this.#session.begin(micro.length);
     gradients.restart();
     const squares = new Float64Array(parameters.all.length);
@@ -122,7 +124,9 @@ export class Trainer implements TrainerFace {
     this.#session.end();
     const seconds = (performance.now() - from) / 1000;
     const waited = stalls.take();
+    const before = this.#traffic;
     const after = this.#session.traffic();
+    this.#traffic = after;
     return {
       step: this.#steps,
       loss: mean,

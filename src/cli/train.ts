@@ -1,0 +1,239 @@
+// spillway train: fine-tunes a model, or an adapter over it, under budgets; or, with --plan, says what that would take.
+import { mkdir, rmdir } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import type { Command } from "commander";
+import { AbortError, IoError } from "../errors.ts";
+import type { CausalLM } from "../generate/causal-lm.ts";
+import type { TrainingMemoryRow } from "../report/training-report.ts";
+import type { FitResult } from "../train/fit.ts";
+import { outputPaths } from "../train/fit-options.ts";
+import type { TrainerFace, TrainingPlanSummary } from "../train/trainer-face.ts";
+import { ToldInJson } from "./exit-codes.ts";
+import { shortPath } from "./installation.ts";
+import { type Io, note, writeJson, writeOut } from "./io.ts";
+import { ProgressLine } from "./progress-line.ts";
+import { readTrainConfig } from "./train-config.ts";
+import { addTrainOptions, flagsGiven, type TrainConfig } from "./train-options.ts";
+import { homesOf, type Measured, planLines, planReport } from "./train-plan.ts";
+import { TrainingLine } from "./train-progress.ts";
+import type { TrainSetup } from "./train-setup.ts";
+
+interface TrainFlags {
+  readonly config?: string;
+  readonly plan?: boolean;
+  readonly quiet?: boolean;
+  readonly json?: boolean;
+}
+
+/** JSON leaves out what is undefined; programs want to see that there is nothing. */
+type Nullable<T> = {
+  readonly [K in keyof T]: undefined extends T[K] ? Exclude<T[K], undefined> | null : T[K];
+};
+
+/** What `train --json` prints. */
+interface TrainResult extends Nullable<FitResult> {
+  readonly output: string;
+  /** Where the result is. */
+  readonly exported: string | null;
+  readonly log: string;
+  readonly memory: readonly TrainingMemoryRow[];
+}
+
+const EXAMPLES = `
+The config file is a JSON object of the same options, with _ for -: {"model": "./Llama-3.2-1B", "learning_rate": 1e-4,
+"lora_r": 8, "cpu": "4GiB"}; options on the command line count before it. Paths are taken from the working directory.
+
+Ctrl-C finishes the step, saves, and exits with 130; the same command with --resume goes on as if nothing had been.
+
+Examples:
+  spillway train ./Llama-3.2-1B --data chats.jsonl --output ./run --lora-r 8 --cpu 4GiB --gpu 2GiB
+  spillway train ./Llama-3.2-1B --data text.jsonl --output ./run --precision bfloat16 --offload-optimizer disk --plan
+  spillway train --config run.json --resume
+`;
+
+export function addTrain(program: Command, io: Io): void {
+  const command = program
+    .command("train")
+    .description("fine-tune a model, or an adapter over it")
+    .argument("[model]", "directory of a checkpoint in the Hub's layout; may be in the config file instead")
+    .option("--config <file>", "options in a JSON file")
+    .option("--plan", "say what it would take in memory, disk and time, and train nothing");
+  addTrainOptions(command)
+    .option("--quiet", "no progress and no report")
+    .option("--json", "one JSON document on stdout")
+    .addHelpText("after", EXAMPLES)
+    .action(async (model: string | undefined, flags: TrainFlags, self: Command) => {
+      const file = flags.config === undefined ? undefined : await readTrainConfig(flags.config);
+      const config: TrainConfig = { ...file?.config, ...flagsGiven(self) };
+      await train(io, model ?? file?.model, config, flags);
+    });
+}
+
+async function train(
+  io: Io,
+  named: string | undefined,
+  config: TrainConfig,
+  flags: TrainFlags,
+): Promise<void> {
+  const { trainSetup } = await import("./train-setup.ts");
+  const setup = await trainSetup(io, named, config, flags.plan === true);
+  const report = config.report === undefined || flags.plan ? undefined : resolve(config.report);
+  if (report !== undefined) {
+    // Found out now, not after a night of training.
+    await mkdir(dirname(report), { recursive: true }).catch((error: unknown) => {
+      throw new IoError("the folder for the report could not be made", report, { cause: error });
+    });
+  }
+  const { AutoModelForCausalLM } = await import("../generate/causal-lm.ts");
+  const loading = flags.quiet ? undefined : new ProgressLine(io);
+  try {
+    const model = await AutoModelForCausalLM.from_pretrained(setup.model, {
+      ...setup.engine,
+      signal: io.signal,
+      ...(loading && { progress_callback: loading.update }),
+    });
+    const threads = model.engine.prepared.cpu.threads;
+    let plan: TrainingPlanSummary | undefined;
+    try {
+      const { Trainer } = await import("../train/trainer.ts");
+      const trainer = await Trainer.create(model, { ...setup.trainer, signal: io.signal });
+      loading?.end();
+      try {
+        plan = trainer.plan(setup.micro_batches);
+        if (!flags.plan) return await run(io, model, trainer, setup, config, { ...flags, report });
+      } finally {
+        await trainer.dispose();
+      }
+    } finally {
+      await model.dispose();
+    }
+    // Only now, with the model gone: what measuring takes must not come on top of the budget.
+    const told = planReport(plan, setup, await measured(io, setup, config, plan, threads));
+    if (flags.json) await writeJson(io, told);
+    else await writeOut(io, `${planLines(told).join("\n")}\n`);
+  } finally {
+    loading?.end();
+    await removeIfEmpty(setup.offload_folder, setup.output);
+  }
+}
+
+async function run(
+  io: Io,
+  model: CausalLM,
+  trainer: TrainerFace,
+  setup: TrainSetup,
+  config: TrainConfig,
+  flags: TrainFlags & { readonly report: string | undefined },
+): Promise<void> {
+  const { fit } = await import("../train/fit.ts");
+  if (!setup.fit) throw new TypeError("training without data");
+  const plan = trainer.plan(setup.micro_batches);
+  const line = flags.quiet ? undefined : new TrainingLine(io, config.logging_steps);
+  let result: FitResult;
+  let exported: string | null = null;
+  try {
+    result = await fit(trainer, {
+      ...setup.fit,
+      signal: io.signal,
+      ...(line && {
+        on_step: line.step,
+        on_save: (path: string) => line.note(`saved ${shortPath(path)}`),
+      }),
+    });
+    line?.end();
+    if (!result.interrupted && setup.export !== undefined) {
+      await trainer.export(setup.export, { signal: io.signal });
+      exported = setup.export;
+    }
+  } finally {
+    line?.end();
+  }
+  const { log } = outputPaths(setup.output);
+  const memory = memoryRows(model, plan);
+  const told: TrainResult = {
+    ...result,
+    loss: result.loss ?? null,
+    best_eval: result.best_eval ?? null,
+    checkpoint: result.checkpoint ?? null,
+    resumed_from: result.resumed_from ?? null,
+    ...{ output: setup.output, exported, log, memory },
+  };
+  await tellReport(io, setup, plan, told, flags);
+  if (flags.json) await writeJson(io, told);
+  if (!result.interrupted) return;
+  if (!flags.quiet)
+    note(io, `step ${result.steps} is saved; the same command with --resume goes on from there`);
+  const interrupted = new AbortError(io.signal.reason);
+  throw flags.json ? new ToldInJson(interrupted.message, { cause: interrupted }) : interrupted;
+}
+
+/** The end of the run in words, and the page. */
+async function tellReport(
+  io: Io,
+  setup: TrainSetup,
+  plan: TrainingPlanSummary,
+  { log, memory, exported, checkpoint }: TrainResult,
+  flags: { readonly quiet?: boolean; readonly report: string | undefined },
+): Promise<void> {
+  if (flags.quiet && flags.report === undefined) return;
+  const { readTrainingLog } = await import("../report/training-log.ts");
+  const { trainingReportHtml, trainingReportText } = await import("../report/training-report.ts");
+  const records = await readTrainingLog(log);
+  if (flags.report !== undefined) {
+    const { replaceFile } = await import("../checkpoint/staged-file.ts");
+    const page = Buffer.from(
+      trainingReportHtml(records, {
+        title: `Training ${shortPath(setup.model)}`,
+        model: shortPath(setup.model),
+        parameters: plan.parameters,
+        plan: homesOf(plan).map(([what, value]) => ({ what, value })),
+        memory,
+      }),
+    );
+    await replaceFile(flags.report, page.length, (sink) => sink.append(page));
+  }
+  if (flags.quiet) return;
+  for (const text of ["", ...trainingReportText(records, { memory }), ""]) note(io, text);
+  for (const [what, path] of Object.entries({ checkpoint, result: exported, report: flags.report })) {
+    if (path) note(io, `${what.padEnd(10)}  ${shortPath(path)}`);
+  }
+}
+
+function memoryRows(model: CausalLM, plan: TrainingPlanSummary): TrainingMemoryRow[] {
+  const { budget, peak } = model.memory();
+  return (["gpu", "cpu", "disk"] as const)
+    .map((tier) => ({
+      tier,
+      budget: Number.isFinite(budget[tier]) ? budget[tier] : null,
+      planned: plan.bytes[tier],
+      peak: peak[tier],
+    }))
+    .filter((row) => row.planned > 0 || row.peak > 0 || (row.budget ?? 0) > 0);
+}
+
+/** The device's rate, and that of the disk a step uses: under the state, or under the model where only weights are read. */
+async function measured(
+  io: Io,
+  setup: TrainSetup,
+  config: TrainConfig,
+  plan: TrainingPlanSummary,
+  threads: number,
+): Promise<Measured> {
+  const { measureMatmulRate } = await import("./train-rate.ts");
+  const adapts = config.lora_r !== undefined || config.adapter !== undefined;
+  const dtype = config.precision === "bfloat16" && !adapts ? "bf16" : "f32";
+  const flops_per_second = await measureMatmulRate(plan.device, { dtype, threads, signal: io.signal });
+  const { read, written } = plan.disk_per_step;
+  if (read + written === 0) return { flops_per_second, disk_bandwidth: null };
+  const { diskSpeed } = await import("./disk-speed.ts");
+  const { openCheckpoint } = await import("../checkpoint/index.ts");
+  const { files } = await openCheckpoint(setup.model, { ignore: [/./] });
+  const under = written > 0 ? setup.offload_folder : files.map((file) => file.path);
+  const { bytesPerSecond } = await diskSpeed(under, io.signal);
+  return { flops_per_second, disk_bandwidth: bytesPerSecond };
+}
+
+/** Folders that were made for state which is gone by now. One that has anything in it stays. */
+async function removeIfEmpty(...folders: readonly string[]): Promise<void> {
+  for (const folder of folders) await rmdir(folder).catch(() => {});
+}
