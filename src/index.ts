@@ -22,6 +22,8 @@ export { MemoryProbe } from "./report/memory-probe.ts";
 export type { LoadProgress } from "./runtime/loader.ts";
 export type { EngineOptions as PretrainedOptions } from "./runtime/prepare.ts";
 export type { TrainingBatch } from "./train/batch.ts";
+export { type FitResult, fit } from "./train/fit.ts";
+export type { FitOptions } from "./train/fit-options.ts";
 export type { LoraOptions, OffloadOptions, TrainerOptions } from "./train/options.ts";
 export { Trainer } from "./train/trainer.ts";
 export type { SaveOptions, StepResult, TrainingPlanSummary } from "./train/trainer-face.ts";

@@ -90,13 +90,16 @@ async function train(
     const model = await AutoModelForCausalLM.from_pretrained(setup.model, {
       ...setup.engine,
       signal: io.signal,
-      ...(loading && { progress_callback: loading.update }),
     });
     const threads = model.engine.prepared.cpu.threads;
     let plan: TrainingPlanSummary | undefined;
     try {
       const { Trainer } = await import("../train/trainer.ts");
-      const trainer = await Trainer.create(model, { ...setup.trainer, signal: io.signal });
+      const trainer = await Trainer.create(model, {
+        ...setup.trainer,
+        signal: io.signal,
+        ...(loading && { progress_callback: loading.update }),
+      });
       loading?.end();
       try {
         plan = trainer.plan(setup.micro_batches);

@@ -4,6 +4,7 @@ import { ConfigError } from "../errors.ts";
 import type { BeforeTransfer } from "../memory/stores/state-file.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { DeviceMap } from "../plan/options.ts";
+import type { LoadProgress } from "../runtime/loader.ts";
 import type { BeforeWrite } from "./checkpoints/index.ts";
 import { Adam8bit } from "./optimizer/adam8bit.ts";
 import { AdamW } from "./optimizer/adamw.ts";
@@ -68,6 +69,8 @@ export interface TrainerOptions extends Partial<ScheduleOptions> {
   /** Of adapters' first weights and of dropout. Default 0. */
   readonly seed?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Called while the model is loaded anew. */
+  readonly progress_callback?: ((progress: LoadProgress) => void) | undefined;
   /** Called before every transfer of state from and to disk, to inject delays, errors and short transfers. */
   readonly beforeTransfer?: BeforeTransfer | undefined;
   /** Called before every call of the system that saves a training checkpoint, to inject delays and errors. */

@@ -93,6 +93,7 @@ export class Session {
       ...(!whole.lora && { dtype: settings.precision }),
       ...(settings.weights !== undefined && { device_map: settings.weights }),
       ...(signal && { signal }),
+      ...(options.progress_callback && { progress_callback: options.progress_callback }),
     });
     const cleanup = new Cleanup();
     try {

@@ -1,6 +1,7 @@
 // Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
 // update-queue.ts; where things live is session.ts.
 
+import { setMaxListeners } from "node:events";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError, DisposedError, IoError, NumericsError } from "../errors.ts";
@@ -14,6 +15,8 @@ import {
   saveCheckpoint,
 } from "./checkpoints/index.ts";
 import { exportModel } from "./export.ts";
+import { type FitResult, fit } from "./fit.ts";
+import type { FitOptions } from "./fit-options.ts";
 import type { OpenGradients } from "./gradient-store.ts";
 import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
 import { type TrainerOptions, type TrainerSettings, trainerSettings } from "./options.ts";
@@ -65,7 +68,7 @@ export class Trainer implements TrainerFace {
    * error where parts are updated as backward goes along (`non_finite` "error" without clipping).
    */
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
-    return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], signal));
+    return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], forManyReads(signal)));
   }
 
   async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
@@ -171,6 +174,14 @@ export class Trainer implements TrainerFace {
     }
   }
 
+  /**
+   * Trains on rows of files until the steps are made: batches, schedule, evaluation, checkpoints, logs. Resumes where it
+   * was interrupted. See {@link FitOptions}. Throws ConfigError that names file and line of a row that cannot be used.
+   */
+  fit(options: FitOptions): Promise<FitResult> {
+    return fit(this, options);
+  }
+
   /** The mean loss over the targets of batches, without changing anything. */
   evaluate(
     batches: Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>,
@@ -178,6 +189,7 @@ export class Trainer implements TrainerFace {
   ): Promise<{ loss: number; tokens: number }> {
     return this.#exclusive(async () => {
       const { passes, spec } = this.#session;
+      const many = forManyReads(signal);
       await this.#session.beginEvaluation();
       let loss = 0;
       let tokens = 0;
@@ -185,7 +197,7 @@ export class Trainer implements TrainerFace {
         for await (const batch of batches) {
           const one: Batch = microBatch(batch, spec);
           if (one.predicting.length === 0) continue;
-          loss += await passes.evaluate(one, signal);
+          loss += await passes.evaluate(one, many);
           tokens += one.predicting.length;
         }
       } catch (error) {
@@ -300,6 +312,14 @@ export class Trainer implements TrainerFace {
 
 function isList(batch: TrainingBatch | readonly TrainingBatch[]): batch is readonly TrainingBatch[] {
   return Array.isArray(batch);
+}
+
+/** A signal that fires with another and takes a listener for every read in flight. */
+function forManyReads(signal: AbortSignal | undefined): AbortSignal | undefined {
+  if (!signal) return undefined;
+  const own = AbortSignal.any([signal]);
+  setMaxListeners(0, own);
+  return own;
 }
 
 /** The checkpoint at a path, or the latest one in the folder at that path. */
