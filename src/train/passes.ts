@@ -8,7 +8,7 @@ import { library } from "../ggml/library.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Allocation } from "../memory/allocate.ts";
 import type { Unit } from "../plan/units.ts";
-import type { EngineParts } from "../runtime/engine.ts";
+import type { EngineParts } from "../runtime/open-model.ts";
 import type { Slot } from "../runtime/streamer.ts";
 import type { Activations } from "./activations.ts";
 import type { MicroBatch } from "./batch.ts";

@@ -7,7 +7,7 @@ import { library, onThread } from "../ggml/library.ts";
 import { Graph } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Unit } from "../plan/units.ts";
-import type { EngineParts } from "../runtime/engine.ts";
+import type { EngineParts } from "../runtime/open-model.ts";
 import type { Slot } from "../runtime/streamer.ts";
 import { TrainingAttention } from "./attention.ts";
 import type { MicroBatch } from "./batch.ts";

@@ -13,7 +13,7 @@ import { borrowedRegion } from "../memory/stores/native.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { Converter } from "../runtime/convert.ts";
-import type { EngineParts } from "../runtime/engine.ts";
+import type { EngineParts } from "../runtime/open-model.ts";
 import type { LoaderContext } from "../runtime/loader.ts";
 import { pieceBound, type SourceFiles } from "../runtime/sources.ts";
 import { hasOwnMaster } from "./memory-plan.ts";
