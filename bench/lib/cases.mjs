@@ -11,7 +11,8 @@ import { openSafetensors } from "./safetensors.mjs";
 
 /** @param {string} file relative to bench/ */
 const inBench = (file) => fileURLToPath(new URL(`../${file}`, import.meta.url));
-const WORK = inBench(".work");
+/** Where what the benches make is kept. */
+export const WORK = inBench(".work");
 const MAKE_CHECKPOINT = inBench("../scripts/make-checkpoint.mjs");
 
 /** @typedef {"spillway" | "llama"} Engine */
@@ -36,6 +37,23 @@ export function hasLlamaCpp() {
 }
 
 /**
+ * Makes a checkpoint of random weights, whole or not at all.
+ * @param {string} dir
+ * @param {string[]} options of scripts/make-checkpoint.mjs
+ */
+export async function makeCheckpoint(dir, options) {
+  console.error(`making ${path.basename(dir)} ...`);
+  const partial = `${dir}.${process.pid}.tmp`;
+  await rm(partial, { recursive: true, force: true });
+  try {
+    execFileSync(process.execPath, [MAKE_CHECKPOINT, partial, ...options], { stdio: ["ignore", 2, 2] });
+    await rename(partial, dir);
+  } finally {
+    await rm(partial, { recursive: true, force: true });
+  }
+}
+
+/**
  * The checkpoint and its GGUF twin, made in bench/.work on first use and kept; delete that folder to have them made anew.
  * @param {{ preset: string, dtype: string, layers?: string | undefined, checkpoint?: string | undefined }} options `checkpoint`: a Llama directory of one's own
  * @returns {Promise<Model>}
@@ -48,16 +66,13 @@ export async function prepareModel({ preset, dtype, layers, checkpoint }) {
   const name = path.basename(dir);
   if (!existsSync(dir)) {
     if (checkpoint) throw new Error(`no checkpoint at ${checkpoint}`);
-    console.error(`making ${name} ...`);
-    const partial = `${dir}.${process.pid}.tmp`;
-    await rm(partial, { recursive: true, force: true });
-    const options = ["--preset", preset, "--dtype", dtype, ...(layers ? ["--layers", layers] : [])];
-    try {
-      execFileSync(process.execPath, [MAKE_CHECKPOINT, partial, ...options], { stdio: ["ignore", 2, 2] });
-      await rename(partial, dir);
-    } finally {
-      await rm(partial, { recursive: true, force: true });
-    }
+    await makeCheckpoint(dir, [
+      "--preset",
+      preset,
+      "--dtype",
+      dtype,
+      ...(layers ? ["--layers", layers] : []),
+    ]);
   }
   // two directories of one name are two models
   const id = checkpoint ? `${name}-${createHash("md5").update(dir).digest("hex").slice(0, 8)}` : name;

@@ -24,7 +24,8 @@ process.on("exit", killChildren);
 /** What known-disk.sh prints after a run inside a memory limit. */
 const CGROUP_PEAK = /^peak of the memory cgroup: (\d+) MiB, times the limit was hit: (\d+)$/m;
 
-/** @typedef {import("./runner.mjs").Measurement & { memory_cgroup_peak_bytes?: number }} Run */
+/** @typedef {{ memory_cgroup_peak_bytes?: number, memory_cgroup_limit_hits?: number }} Limited inside a limit of memory */
+/** @typedef {import("./runner.mjs").Measurement & Limited} Run */
 
 /**
  * @param {string[]} command program and arguments; prints a measurement as the last line on stdout
@@ -50,8 +51,12 @@ export async function runForJson(command) {
       `${args.join(" ")}\nended with ${end}${killed}\n${errors.split("\n").slice(-20).join("\n")}`,
     );
   }
-  const peak = CGROUP_PEAK.exec(errors)?.[1];
-  return { ...JSON.parse(json), ...(peak && { memory_cgroup_peak_bytes: Number(peak) * 2 ** 20 }) };
+  const [, peak, hits] = CGROUP_PEAK.exec(errors) ?? [];
+  const limited = {
+    memory_cgroup_peak_bytes: Number(peak) * 2 ** 20,
+    memory_cgroup_limit_hits: Number(hits),
+  };
+  return { ...JSON.parse(json), ...(peak && limited) };
 }
 
 /** @param {import("node:stream").Readable} stream */

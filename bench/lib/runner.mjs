@@ -97,6 +97,11 @@ export function readBytes() {
   return procNumber("/proc/self/io", "read_bytes");
 }
 
+/** Bytes this process has sent to block devices so far, or left in the page cache to be sent. */
+export function writtenBytes() {
+  return procNumber("/proc/self/io", "write_bytes");
+}
+
 /** @param {string} file @param {string} key */
 function procNumber(file, key) {
   const line = readFileSync(file, "utf8")
