@@ -34,6 +34,8 @@ export class Engine {
 
   /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
   settle: (() => Promise<void>) | undefined;
+  /** Awaited before the weights are given up: what was taken beside them, and still works on them, goes first. */
+  beforeDispose: (() => Promise<void>) | undefined;
 
   private constructor(open: OpenModel) {
     this.#open = open;
@@ -202,7 +204,11 @@ export class Engine {
   async #dispose(): Promise<void> {
     this.#closing.abort(new AbortError("the model was disposed"));
     await this.#turn;
-    await releaseModel(this.#open);
+    try {
+      await this.beforeDispose?.();
+    } finally {
+      await releaseModel(this.#open);
+    }
   }
 }
 

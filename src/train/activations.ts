@@ -1,6 +1,6 @@
 // Inputs of stages, kept from forward to backward: all in the computing device's memory, or in a few slots there while
 // the rest is on its way to and from RAM or disk. Moves bytes in the background; what they mean is not known here.
-import { ConfigError } from "../errors.ts";
+import { BudgetError } from "../errors.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { Allocation } from "../memory/allocate.ts";
@@ -58,6 +58,7 @@ export class Activations {
   readonly #regions: (Region | undefined)[] = [];
   readonly #store: Store | undefined;
   readonly #bytes: number;
+  readonly #device: Device["kind"];
   #used = 0;
 
   private constructor(options: ActivationOptions, memory: Allocation, staging: Allocation | undefined) {
@@ -66,6 +67,7 @@ export class Activations {
     this.#staging = staging;
     this.#store = store;
     this.#bytes = bytes;
+    this.#device = device.kind;
     const slots = store ? Math.min(SLOTS, count) : count;
     for (let i = 0; i < slots; i++) {
       const buffer = memory.buffer.part(i * bytes, bytes);
@@ -96,10 +98,15 @@ export class Activations {
     }
   }
 
-  /** Bytes of each in the micro-batch that begins. Throws ConfigError where that is more than there is room for. */
+  /** Bytes of each in the micro-batch that begins. Throws BudgetError where that is more than was planned for. */
   begin(bytes: number): void {
-    if (bytes > this.#bytes)
-      throw new ConfigError(`stage inputs of ${bytes} bytes, there is room for ${this.#bytes}`);
+    if (bytes > this.#bytes) {
+      throw new BudgetError(
+        `a micro-batch whose stage inputs take ${bytes} bytes, ${this.#bytes} were planned for; set micro_batch_size and ` +
+          "max_length to the largest that will come",
+        { tier: this.#device, needed: bytes, budget: this.#bytes, smallest: bytes },
+      );
+    }
     this.#used = bytes;
     for (const slot of this.#slots) slot.holds = -1;
   }

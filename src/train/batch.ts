@@ -39,6 +39,10 @@ export function microBatch(
   batch: TrainingBatch,
   model: { vocab_size: number; max_positions: number },
 ): MicroBatch {
+  for (const name of ["input_ids", "labels"] as const) {
+    if (!Array.isArray(batch?.[name]) || !batch[name].every((row) => typeof row?.length === "number"))
+      throw new ConfigError(`batch: ${name} must be rows of tokens, number[][]`);
+  }
   const { input_ids, labels, document_ids } = batch;
   const sequences = input_ids.length;
   const length = Math.max(0, ...input_ids.map((row) => row.length));

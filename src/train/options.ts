@@ -113,6 +113,10 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
   whole("micro_batch_size", micro_batch_size, 1);
   if (max_length !== undefined) whole("max_length", max_length, 2);
   whole("seed", seed, 0);
+  if (!Array.isArray(no_decay) || no_decay.some((name) => typeof name !== "string"))
+    throw new ConfigError(
+      `no_decay is ${JSON.stringify(no_decay)}, expected a list of names or parts of them`,
+    );
   const { offload = {} } = options;
   const homes = ["auto", ...TIERS] as const;
   oneOf("offload.optimizer", offload.optimizer ?? "auto", homes);

@@ -44,6 +44,7 @@ export class Session {
     const names = new Set(held.parameters.all.map((p) => p.name));
     this.#trainedUnits = new Set(this.#cycle.filter((u) => u.owned.some((m) => names.has(m.name))));
     held.engine.settle = () => held.updates.idle();
+    held.engine.beforeDispose = () => this.#release();
   }
 
   /** Loads the model anew for training and takes everything else. On failure the model is loaded as it was. */
@@ -53,7 +54,11 @@ export class Session {
         "the model was opened with an adapter: open it without, and name the adapter in the trainer's options to go on " +
           "training it, or merge it first",
       );
-    if (engine.options.training) throw new ConfigError("this model is being trained already");
+    if (engine.options.training)
+      throw new ConfigError(
+        "this model is being trained, or was: its weights are no longer its checkpoint's; export them and train the " +
+          "model that is opened from there",
+      );
     const { adapter: adapterDir, signal } = options;
     const adapter =
       adapterDir === undefined ? undefined : await openAdapter(adapterDir, engine.prepared.spec);
@@ -185,15 +190,20 @@ export class Session {
     };
   }
 
-  async dispose(): Promise<void> {
+  /** Also where the model was disposed before, which frees this too. */
+  dispose(): Promise<void> {
+    const { engine } = this.#h;
+    return engine.disposed ? engine.dispose() : engine.exclusive(() => this.#release());
+  }
+
+  async #release(): Promise<void> {
     const { engine, updates } = this.#h;
-    await engine.exclusive(async () => {
-      await updates.idle().catch(() => {});
-      await this.#h.passes.reset();
-      // Weights that were lost must not be taken for trained ones by whoever uses the model afterwards.
-      engine.settle = updates.failed ? () => updates.idle() : undefined;
-      await this.#cleanup.run();
-    });
+    engine.beforeDispose = undefined;
+    await updates.idle().catch(() => {});
+    await this.#h.passes.reset();
+    // Weights that were lost must not be taken for trained ones by whoever uses the model afterwards.
+    engine.settle = updates.failed ? () => updates.idle() : undefined;
+    await this.#cleanup.run();
   }
 
   async #mayRead(unit: Unit): Promise<void> {
