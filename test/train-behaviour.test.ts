@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { BudgetError, ConfigError, DisposedError, IoError, NumericsError } from "../src/errors.ts";
+import { BudgetError, ConfigError, DisposedError, NumericsError } from "../src/errors.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
 import { openStateFileCount } from "../src/memory/stores/state-file.ts";
 import type { TrainingBatch } from "../src/train/batch.ts";
@@ -12,7 +12,7 @@ import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
 import { learningRateSchedule } from "../src/train/schedule.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { FIXTURES } from "./golden/golden.ts";
-import { checkpoint, copyOfFixture } from "./support/checkpoints.ts";
+import { copyOfFixture } from "./support/checkpoints.ts";
 import { leavesNothing } from "./support/leaks.ts";
 import {
   CPU,

@@ -28,9 +28,9 @@ export function addDemo(program: Command, io: Io): void {
   program
     .command("demo")
     .description("run one model under several budgets and compare text and memory")
-    .argument("[model]", "a checkpoint; the repository brings a tiny one")
-    .option("--prompt <text>", "what to continue", "The lighthouse keeper")
-    .option("--max-new-tokens <n>", "tokens per run", wholeNumber, 24)
+    .argument("[model]", "a checkpoint; the repository brings a small one that tells stories")
+    .option("--prompt <text>", "what to continue", "Once upon a time")
+    .option("--max-new-tokens <n>", "tokens per run", wholeNumber, 64)
     .option("--threads <n>", "CPU threads", wholeNumber)
     .option("--json", "one JSON document on stdout")
     .action((model: string | undefined, flags: DemoFlags) => demo(io, model, flags));
@@ -40,7 +40,7 @@ async function demo(io: Io, given: string | undefined, flags: DemoFlags): Promis
   const dir = given ?? bundledCheckpoint();
   if (dir === undefined) {
     throw new UsageError(
-      "the tiny checkpoint comes with the repository, not with the package; name one: spillway demo ./my-model",
+      "the story model comes with the repository, not with the package; name a checkpoint: spillway demo ./my-model",
     );
   }
   const say = async (text: string) => {
@@ -54,8 +54,8 @@ async function demo(io: Io, given: string | undefined, flags: DemoFlags): Promis
   await say(`Checkpoint: ${shortPath(dir)}`);
   if (given === undefined) {
     await say(
-      "A tiny model with random weights, so what it says is nonsense. What counts is that it says the same every\n" +
-        "time: where weights live must not change the result.",
+      "A small model that tells stories, trained with Spillway. What counts is that it tells the same one every time:\n" +
+        "where weights live must not change the result.",
     );
   }
   const runs: DemoRun[] = [];
@@ -66,7 +66,7 @@ async function demo(io: Io, given: string | undefined, flags: DemoFlags): Promis
     if (i === 0) await say(`   ${formatCount(run.report.parameters)} parameters`);
     await say(`   ${JSON.stringify(flags.prompt)} -> ${JSON.stringify(run.text)}`);
   }
-  const different = differences(runs, given === undefined);
+  const different = differences(runs);
   if (flags.json) {
     await writeJson(io, {
       checkpoint: dir,
@@ -79,7 +79,7 @@ async function demo(io: Io, given: string | undefined, flags: DemoFlags): Promis
     await say(`\n${comparisonLines(runs).join("\n")}\n`);
     await say(
       different.length === 0
-        ? styled(io.stdout, "green", `Same ${runs[0]?.tokens.length} tokens in all ${runs.length} runs.`)
+        ? styled(io.stdout, "green", sameness(runs))
         : styled(io.stdout, "red", different.join("\n")),
     );
     if (!runs.some((run) => run.device !== "cpu"))
@@ -129,13 +129,16 @@ async function generate(io: Io, dir: string, placement: Placement, flags: DemoFl
   }
 }
 
-/**
- * Runs that said something else than the first one on their device. Two devices round in different places, so they are
- * held against each other only where that is known to make no difference: with the bundled checkpoint's f32 weights.
- */
-function differences(runs: readonly DemoRun[], acrossDevices: boolean): string[] {
+function sameness(runs: readonly DemoRun[]): string {
+  const tokens = runs[0]?.tokens ?? [];
+  const all = runs.every((run) => run.tokens.join() === tokens.join());
+  return `Same ${tokens.length} tokens ${all ? `in all ${runs.length} runs` : "in all runs on a device"}.`;
+}
+
+/** Runs that said something else than the first one on their device. Two devices may round in different places. */
+function differences(runs: readonly DemoRun[]): string[] {
   return runs.flatMap((run) => {
-    const first = runs.find((other) => acrossDevices || other.device === run.device) as DemoRun;
+    const first = runs.find((other) => other.device === run.device) as DemoRun;
     const at = run.tokens.findIndex((token, i) => token !== first.tokens[i]);
     if (at < 0 && run.tokens.length === first.tokens.length) return [];
     return [`DIFFERENT: "${run.title}" leaves the text of "${first.title}" at token ${at + 1}`];

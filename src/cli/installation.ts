@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, isAbsolute, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** Below the package's folder. Not part of the npm package: it belongs to the tests. */
-const BUNDLED_CHECKPOINT = join("test", "fixtures", "checkpoints", "llama");
+/** Below the package's folder. Not part of the npm package: it belongs to the examples. */
+const BUNDLED_CHECKPOINT = join("examples", "story", "model");
 
 /** The folder of package.json: above the sources, or above dist/. */
 function packageRoot(): string {

@@ -253,7 +253,7 @@ export class DirectFile {
       throw new IoError(`was truncated from ${this.size} to ${size} bytes since it was opened`, this.path);
     }
     if (attempt >= ATTEMPTS) {
-      const what = `reading ${length} bytes at ${at} of ${this.size}`;
+      const what = `reading ${length} bytes at ${at}${this.#shared ? "" : ` of ${this.size}`}`;
       throw new IoError(`${what} gave nothing ${attempt} times in a row`, this.path);
     }
     await sleep(2 ** (attempt - 1));

@@ -75,12 +75,13 @@ export function microBatch(
     for (let t = 0; t < filled; t++) {
       const at = s * length + t;
       ids[at] = token(input_ids[s]?.[t], "input_ids", s, model.vocab_size);
-      positions[at] = batch.positions?.[s]?.[t] ?? t;
-      if ((positions[at] as number) < 0 || (positions[at] as number) >= model.max_positions) {
+      const position = batch.positions?.[s]?.[t] ?? t;
+      if (!Number.isInteger(position) || position < 0 || position >= model.max_positions) {
         throw new ConfigError(
-          `positions: row ${s} has ${positions[at]}, the model has ${model.max_positions} positions`,
+          `positions: row ${s} has ${position}, the model has ${model.max_positions} positions`,
         );
       }
+      positions[at] = position;
       const target = t + 1 < filled ? labels[s]?.[t + 1] : IGNORED;
       const crosses = document_ids && t + 1 < filled && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
       if (target === IGNORED || crosses) continue;

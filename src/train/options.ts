@@ -118,6 +118,11 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
       `no_decay is ${JSON.stringify(no_decay)}, expected a list of names or parts of them`,
     );
   const { offload = {} } = options;
+  const parts = ["optimizer", "gradients", "activations", "weights"];
+  for (const key of Object.keys(offload)) {
+    if (!parts.includes(key))
+      throw new ConfigError(`offload.${key} is no part of training; those are ${parts.join(", ")}`);
+  }
   const homes = ["auto", ...TIERS] as const;
   oneOf("offload.optimizer", offload.optimizer ?? "auto", homes);
   oneOf("offload.gradients", offload.gradients ?? "auto", ["auto", "cpu", "disk"]);

@@ -292,7 +292,10 @@ export class Trainer implements TrainerFace {
     return this.#session.plan(micro_batches);
   }
 
-  /** Waits for updates under way and frees the training state. The model stays open, with the weights as trained. */
+  /**
+   * Waits for updates under way and frees the training state. The model stays open with the weights as trained, or, where
+   * an adapter was trained, without it.
+   */
   dispose(): Promise<void> {
     this.#disposed ??= this.#session.dispose();
     return this.#disposed;
