@@ -35,7 +35,7 @@ export function activationBytes(
   return {
     device: Math.min(SLOTS, count) * bytes,
     staging: kind === "gpu" ? Math.min(SLOTS, count) * bytes : 0,
-    store: count * bytes,
+    store: Math.max(0, count - SLOTS) * bytes,
   };
 }
 
@@ -88,7 +88,8 @@ export class Activations {
         staging = Allocation.take(ledger, "cpu", cpu.memory, sizes.staging, "stage inputs on their way");
       const activations = new Activations(options, memory, staging);
       if (store) {
-        for (let i = 0; i < count; i++) activations.#regions[i] = await store.allocate(bytes, "stage inputs");
+        // The last ones are still in their slots when backward wants them.
+        for (let i = 0; i < count - SLOTS; i++) activations.#regions[i] = await store.allocate(bytes, "stage inputs");
       }
       return activations;
     } catch (error) {
@@ -140,7 +141,8 @@ export class Activations {
     if (index < 0) return;
     const region = this.#regions[index];
     const slot = this.#slot(index);
-    if (!region || slot.holds === index) return;
+    if (slot.holds === index) return;
+    if (!region) throw new Error(`input ${index + 1} of the stages was not kept`);
     slot.holds = index;
     const length = this.#used;
     this.#move(slot, async () => {

@@ -198,9 +198,12 @@ function makeWay(
     );
     const states = homes.optimizer === "disk" ? sum(all, (p) => moments(rule, p)) : 0;
     const gradients = homes.gradients === "disk" ? sum(all, (p) => p.elements * 4) : 0;
-    const activations = homes.activations === "disk" ? micro * count * hidden : 0;
+    const activations = homes.activations === "disk" ? micro * kept.store : 0;
+    const head = known.model.units.at(-1);
+    // The head is computed and differentiated in one go.
+    const once = head && plan.homes[head.index] === "disk" ? head.bytes : 0;
     return {
-      read: 2 * micro * plan.streamed.disk + masters + states + micro * gradients + activations,
+      read: micro * (2 * plan.streamed.disk - once) + masters + states + micro * gradients + activations,
       written: masters + working + states + micro * gradients + activations,
     };
   };
