@@ -89,7 +89,8 @@ export class Activations {
       const activations = new Activations(options, memory, staging);
       if (store) {
         // The last ones are still in their slots when backward wants them.
-        for (let i = 0; i < count - SLOTS; i++) activations.#regions[i] = await store.allocate(bytes, "stage inputs");
+        for (let i = 0; i < count - SLOTS; i++)
+          activations.#regions[i] = await store.allocate(bytes, "stage inputs");
       }
       return activations;
     } catch (error) {
