@@ -183,7 +183,7 @@ describe("creating a trainer", () => {
           [0, "EIO"],
           [1, "ENOSPC"],
           [3, "EIO"],
-          [5, "ENOSPC"],
+          [4, "ENOSPC"],
         ] as const) {
           disk.failOnce("write", after, code);
           const options = { max_length: 16, ...disk.options.trainer, ...PARTS[part] };
