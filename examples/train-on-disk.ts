@@ -10,12 +10,12 @@ import { AutoModelForCausalLM, type PretrainedOptions, Trainer, type TrainerOpti
 import { madeCheckpoint } from "./support/made-checkpoint.ts";
 
 const SHAPE = {
-  hidden_size: 384,
-  intermediate_size: 1024,
+  hidden_size: 512,
+  intermediate_size: 1408,
   max_position_embeddings: 512,
-  num_attention_heads: 6,
+  num_attention_heads: 8,
   num_hidden_layers: 6,
-  num_key_value_heads: 6,
+  num_key_value_heads: 8,
   vocab_size: 2048,
 };
 const STEPS = 3;
