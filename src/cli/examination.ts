@@ -56,7 +56,7 @@ export interface Findings {
   readonly missing: readonly { readonly what: string; readonly do: string; readonly needed: boolean }[];
 }
 
-/** Looks at the machine. `folder`: where to measure the disk, undefined for nowhere. Throws AbortError alone. */
+/** Looks at the machine. `folder`: where to measure the disk; undefined: it is not measured. Throws AbortError alone. */
 export async function examine(folder: string | undefined, signal: AbortSignal): Promise<Findings> {
   const missing: { what: string; do: string; needed: boolean }[] = [];
   const found = await findLibrary();

@@ -3,22 +3,14 @@
 import { constants } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DisposedError, IoError, SpillwayError, throwIfAborted } from "../errors.ts";
+import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../errors.ts";
+import { ATTEMPTS, type Hints, ioFailure, MAX_TRANSFER, systemCode, TRANSIENT } from "./system-errors.ts";
 
 /** Direct reads want memory addresses, file offsets and lengths in multiples of this. Bytes. */
 export const ALIGNMENT = 4096;
 
-/** Largest read asked of the system at once: Linux stops at 2 GiB - 4 KiB, Node at 2 GiB. */
-const MAX_READ = 2 ** 30;
-
-/** How often in a row a read that made no progress is tried again. */
-const ATTEMPTS = 8;
-
-/** Errors that mean "ask again". */
-const TRANSIENT = new Set(["EINTR", "EAGAIN"]);
-
 /** What the system's error codes mean for somebody who wants their weights. */
-const HINTS: Readonly<Record<string, string>> = {
+const HINTS: Hints = {
   ENOENT: "there is no such file",
   ENOTDIR: "there is no such file",
   EACCES: "this user may not read it",
@@ -170,7 +162,7 @@ export class DirectFile {
     while (at < end) {
       throwIfAborted(options.signal);
       if (this.#closing) throw new DisposedError(this.path);
-      const wanted = Math.min(last - at, MAX_READ);
+      const wanted = Math.min(last - at, MAX_TRANSFER);
       const into = new Uint8Array(target, targetOffset + at - fileOffset, wanted);
       const got = await this.#readOnce(into, at, options.beforeRead);
       let next = Math.min(at + got, end);
@@ -292,14 +284,6 @@ async function closeHandle(handle: FileHandle, path: string): Promise<void> {
   }
 }
 
-function systemCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || error instanceof SpillwayError || !("code" in error)) return undefined;
-  return typeof error.code === "string" ? error.code : undefined;
-}
-
 function failure(error: unknown, path: string, doing: string): SpillwayError {
-  if (error instanceof SpillwayError) return error;
-  const hint = HINTS[systemCode(error) ?? ""];
-  const detail = error instanceof Error ? error.message : String(error);
-  return new IoError(`${doing} failed (${detail})${hint ? `: ${hint}` : ""}`, path, { cause: error });
+  return ioFailure(error, path, doing, HINTS);
 }

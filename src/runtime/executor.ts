@@ -1,15 +1,15 @@
 // Walks the stages: waits for weights, builds graphs, computes, gives weights back. One call at a time.
 import { throwIfAborted } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
-import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
 import type { GraphMemory } from "../ggml/graph-memory.ts";
 import { library } from "../ggml/library.ts";
-import { Graph, type LowRank } from "../ggml/ops.ts";
+import type { Graph, LowRank } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec, Weights } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
 import type { ChunkInputs } from "./attention.ts";
 import { CHUNK_TOKENS, type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
+import { GraphBuilder } from "./graph-builder.ts";
 import type { GatheredRows, PassInputs } from "./inputs.ts";
 import type { KvCache } from "./kv-cache.ts";
 import type { Residents } from "./residents.ts";
@@ -52,12 +52,11 @@ export class Executor {
   readonly #p: ExecutorParts;
   /** What linear layers add to their products. */
   adapter: AdapterSource | undefined;
-  /** Shapes of graphs that the device is known to run. */
-  readonly #supported = new Set<string>();
-  #arena = new HeaderArena(1024, { graph: true });
+  readonly #graphs: GraphBuilder;
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
+    this.#graphs = new GraphBuilder(parts.device, parts.graphs);
     this.adapter = parts.adapter;
   }
 
@@ -187,8 +186,10 @@ export class Executor {
     sink: LogitsSink,
   ): Promise<void> {
     const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
-    const { graph, result: logits } = this.#build(units.length, chunk, shape.join(), (g) =>
-      buildStages(g, units, chunk, memory, selection),
+    const { graph, result: logits } = this.#graphs.build(
+      shape.join(),
+      (g) => buildStages(g, units, chunk, memory, selection),
+      headerEstimate(units.length, Math.max(1, chunk.parts.length)),
     );
     await this.#p.device.compute(graph.handle);
     if (!logits) return;
@@ -197,33 +198,6 @@ export class Executor {
       const row = new Float32Array(vocab);
       library().native.ggml_backend_tensor_get(logits.handle, row, i * vocab * 4, vocab * 4);
       sink(wanted[selection.first + i] as number, row);
-    }
-  }
-
-  /** Builds a graph and gives its tensors memory; a larger arena is made when a graph outgrows the present one. */
-  #build<T>(
-    stages: number,
-    chunk: Chunk,
-    shape: string,
-    build: (g: Graph) => T,
-  ): { graph: Graph; result: T } {
-    const estimate = headerEstimate(stages, Math.max(1, chunk.parts.length));
-    for (let capacity = Math.max(estimate, this.#arena.capacity); ; capacity *= 2) {
-      if (capacity > this.#arena.capacity) {
-        this.#arena.dispose();
-        this.#arena = new HeaderArena(capacity, { graph: true });
-      } else this.#arena.reset();
-      try {
-        const graph = new Graph(this.#p.device, this.#arena);
-        const result = build(graph);
-        // What a device can run depends on types and shapes, which are those of the last graph of this kind.
-        if (!this.#supported.has(shape)) graph.checkSupport();
-        this.#supported.add(shape);
-        if (this.#p.graphs.place(graph.handle)) this.#p.device.forgetBuffers();
-        return { graph, result };
-      } catch (error) {
-        if (!(error instanceof ArenaFullError)) throw error;
-      }
     }
   }
 
@@ -284,7 +258,7 @@ export class Executor {
   }
 
   dispose(): void {
-    this.#arena.dispose();
+    this.#graphs.dispose();
   }
 }
 

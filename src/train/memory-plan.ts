@@ -3,11 +3,10 @@
 import { bytesOf } from "../ggml/dtypes.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import type { Graph } from "../ggml/ops.ts";
-import { rowBytes } from "../ggml/tensor.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { Unit } from "../plan/units.ts";
-import { buildGraph, withNowhere } from "../runtime/measure.ts";
+import { buildGraph, gatheredRowBytes, withNowhere } from "../runtime/measure.ts";
 import type { KnownModel, Way } from "../runtime/training-hooks.ts";
 import { activationBytes } from "./activations.ts";
 import { type BatchShape, batchInputBytes, type InputSizes } from "./batch-inputs.ts";
@@ -97,12 +96,7 @@ function plannedShape({ spec }: KnownModel, settings: TrainerSettings): BatchSha
 
 /** What inputs of a micro-batch depend on. */
 export function inputSizes({ model }: Pick<KnownModel, "model">, parameters: Parameters): InputSizes {
-  const rows = model.units.flatMap((u) =>
-    Object.entries(u.matrices)
-      .filter(([key]) => u.stage.weights[key]?.rows)
-      .map(([, m]) => rowBytes(m.dtype, m.ne[0])),
-  );
-  return { rowBytes: rows, dropoutWidth: parameters.dropoutWidth };
+  return { rowBytes: gatheredRowBytes(model.units), dropoutWidth: parameters.dropoutWidth };
 }
 
 function makeWay(

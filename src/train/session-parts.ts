@@ -13,7 +13,6 @@ import { CpuStore, GpuStore } from "../memory/stores/native.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Cleanup } from "../runtime/cleanup.ts";
 import type { Engine } from "../runtime/engine.ts";
-import type { EngineOptions } from "../runtime/prepare.ts";
 import type { TrainingHooks } from "../runtime/training-hooks.ts";
 import { Activations } from "./activations.ts";
 import { BatchInputs, batchInputBytes } from "./batch-inputs.ts";
@@ -32,12 +31,10 @@ import { UpdateQueue } from "./update-queue.ts";
 export interface Held {
   readonly settings: TrainerSettings;
   readonly engine: Engine;
-  readonly before: EngineOptions;
   readonly parameters: Parameters;
   readonly way: TrainingWay;
   readonly trained: TrainedStates;
   readonly gradients: Gradients;
-  readonly activations: Activations;
   readonly updates: UpdateQueue;
   readonly passes: Passes;
   readonly stalls: Stalls;
@@ -94,7 +91,6 @@ export class Loading {
 
 export async function take(
   engine: Engine,
-  before: EngineOptions,
   settings: TrainerSettings,
   adapter: Adapter | undefined,
   loading: Loading,
@@ -180,8 +176,8 @@ export async function take(
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {
-    ...{ settings, engine, before, parameters, way, trained },
-    ...{ gradients, activations, updates, passes, stalls },
+    ...{ settings, engine, parameters, way, trained },
+    ...{ gradients, updates, passes, stalls },
     stores: disks,
   };
 }

@@ -75,7 +75,7 @@ export class Session {
     });
     const cleanup = new Cleanup();
     try {
-      const held = await take(engine, before, whole, adapter, loading, cleanup, signal);
+      const held = await take(engine, whole, adapter, loading, cleanup, signal);
       return new Session(held, cleanup);
     } catch (error) {
       await cleanup.run();

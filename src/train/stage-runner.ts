@@ -2,11 +2,11 @@
 // and hands out what it produced. What runs when is the business of passes.ts.
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
-import { ArenaFullError, HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
-import { Graph } from "../ggml/ops.ts";
+import type { Graph } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Unit } from "../plan/units.ts";
+import { GraphBuilder } from "../runtime/graph-builder.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
 import type { Slot } from "../runtime/streamer.ts";
 import { TrainingAttention } from "./attention.ts";
@@ -51,16 +51,13 @@ export interface StageMemory {
 /** Takes what a graph computed, while it is there. */
 export type OnFetched = (key: string, gradient: Tensor) => Promise<void>;
 
-/** Tensors of a graph with room to grow; a larger arena is made when a graph outgrows it. */
-const FIRST_ARENA = 2048;
-
 export class StageRunner {
   readonly #p: StageRunnerParts;
-  readonly #supported = new Set<string>();
-  #arena = new HeaderArena(FIRST_ARENA, { graph: true });
+  readonly #graphs: GraphBuilder;
 
   constructor(parts: StageRunnerParts) {
     this.#p = parts;
+    this.#graphs = new GraphBuilder(parts.device, parts.engine.graphs);
   }
 
   async forward(unit: Unit, memory: StageMemory): Promise<void> {
@@ -95,29 +92,9 @@ export class StageRunner {
   }
 
   async #run<T>(kind: string, build: (g: Graph) => T): Promise<T> {
-    const { device, engine } = this.#p;
-    const { graph, result } = this.#build(kind, build);
-    if (engine.graphs.place(graph.handle)) device.forgetBuffers();
-    await device.compute(graph.handle);
+    const { graph, result } = this.#graphs.build(kind, build);
+    await this.#p.device.compute(graph.handle);
     return result;
-  }
-
-  #build<T>(kind: string, build: (g: Graph) => T): { graph: Graph; result: T } {
-    for (let capacity = this.#arena.capacity; ; capacity *= 2) {
-      if (capacity > this.#arena.capacity) {
-        this.#arena.dispose();
-        this.#arena = new HeaderArena(capacity, { graph: true });
-      } else this.#arena.reset();
-      try {
-        const graph = new Graph(this.#p.device, this.#arena);
-        const result = build(graph);
-        if (!this.#supported.has(kind)) graph.checkSupport();
-        this.#supported.add(kind);
-        return { graph, result };
-      } catch (error) {
-        if (!(error instanceof ArenaFullError)) throw error;
-      }
-    }
   }
 
   #operands(memory: StageMemory): StageOperands {
@@ -195,7 +172,7 @@ export class StageRunner {
   }
 
   dispose(): void {
-    this.#arena.dispose();
+    this.#graphs.dispose();
   }
 }
 

@@ -6,9 +6,10 @@ import { Allocation } from "../allocate.ts";
 import { ALIGNMENT, type DirectFile } from "../direct-io.ts";
 import type { Ledger, Reservation } from "../ledger.ts";
 import { formatBytes } from "../sizes.ts";
+import { causingCode } from "../system-errors.ts";
 import { type Backing, ManagedStore } from "./managed.ts";
 import { RangeSet } from "./range-set.ts";
-import { StateFile, type StateFileOptions, systemCode } from "./state-file.ts";
+import { StateFile, type StateFileOptions } from "./state-file.ts";
 import { TransferQueue, type TransferQueueOptions } from "./transfer-queue.ts";
 
 export interface DiskStoreOptions extends StateFileOptions, TransferQueueOptions {
@@ -154,7 +155,7 @@ export class DiskStore extends ManagedStore {
         await this.#transfer("write", zeros.buffer, 0, position + from, length, undefined);
       });
     } catch (error) {
-      const code = systemCode(error);
+      const code = causingCode(error);
       if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
       const left = await this.#file.available().catch(() => undefined);
       const had = left === undefined ? "less than that" : `${left} free (${formatBytes(left)})`;

@@ -4,8 +4,9 @@ import { constants } from "node:fs";
 import { type FileHandle, mkdir, open, rm, statfs } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DisposedError, IoError, SpillwayError, throwIfAborted } from "../../errors.ts";
+import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../../errors.ts";
 import { ALIGNMENT, DirectFile } from "../direct-io.ts";
+import { ATTEMPTS, causingCode, ioFailure, MAX_TRANSFER, TRANSIENT, WRITE_HINTS } from "../system-errors.ts";
 
 /** One read or write about to be asked of the system. */
 export interface SystemTransfer {
@@ -23,25 +24,6 @@ export interface StateFileOptions {
   readonly direct?: boolean | undefined;
   readonly beforeTransfer?: BeforeTransfer | undefined;
 }
-
-/** Largest transfer asked of the system at once: Linux stops at 2 GiB - 4 KiB, Node at 2 GiB. */
-const MAX_TRANSFER = 2 ** 30;
-/** How often in a row a transfer that made no progress is tried again. */
-const ATTEMPTS = 8;
-/** Errors that mean "ask again". */
-const TRANSIENT = new Set(["EINTR", "EAGAIN"]);
-
-/** What the system's error codes mean for somebody who keeps training state on disk. */
-const HINTS: Readonly<Record<string, string>> = {
-  ENOSPC: "the disk is full; free some of it or name another folder",
-  EDQUOT: "this user's quota is used up; free some of it or name another folder",
-  EIO: "the disk or its connection failed; see the system's log",
-  EROFS: "the file system can only be read; name another folder",
-  EACCES: "this user may not write there; name another folder",
-  EPERM: "this user may not write there; name another folder",
-  ENOTDIR: "that is not a folder",
-  EMFILE: "this process has too many files open; raise `ulimit -n`",
-};
 
 let openHandles = 0;
 let serial = 0;
@@ -85,7 +67,7 @@ export class StateFile {
     if ((options.direct ?? true) && flag) {
       const file = await StateFile.#try(folder, flag, probe, options).catch((error: unknown) => {
         // Some file systems refuse direct I/O when the file is opened, some at the first transfer.
-        if (systemCode(error) === "EINVAL") return undefined;
+        if (causingCode(error) === "EINVAL") return undefined;
         throw error;
       });
       if (file) return file;
@@ -174,7 +156,7 @@ export class StateFile {
           : (await this.#handle.write(part, 0, asked, position)).bytesWritten;
       return Math.min(moved, transfer.length);
     } catch (error) {
-      if (TRANSIENT.has(systemCode(error) ?? "")) return 0;
+      if (TRANSIENT.has(causingCode(error) ?? "")) return 0;
       throw failure(error, this.path, `a ${direction} of ${part.byteLength} bytes at ${position}`);
     }
   }
@@ -215,7 +197,7 @@ async function openNew(folder: string, flag: number): Promise<{ file: string; ha
       openHandles++;
       return { file, handle };
     } catch (error) {
-      const code = systemCode(error);
+      const code = causingCode(error);
       if (code === "EEXIST") continue;
       // Linux makes the file before it finds that direct I/O is not possible.
       if (code === "EINVAL") await rm(file, { force: true }).catch(() => {});
@@ -224,16 +206,6 @@ async function openNew(folder: string, flag: number): Promise<{ file: string; ha
   }
 }
 
-/** The system's code of an error, or of the one an {@link IoError} was made from. */
-export function systemCode(error: unknown): string | undefined {
-  if (error instanceof IoError) return systemCode(error.cause);
-  if (!(error instanceof Error) || error instanceof SpillwayError || !("code" in error)) return undefined;
-  return typeof error.code === "string" ? error.code : undefined;
-}
-
 function failure(error: unknown, file: string, doing: string): SpillwayError {
-  if (error instanceof SpillwayError) return error;
-  const hint = HINTS[systemCode(error) ?? ""];
-  const detail = error instanceof Error ? error.message : String(error);
-  return new IoError(`${doing} failed (${detail})${hint ? `: ${hint}` : ""}`, file, { cause: error });
+  return ioFailure(error, file, doing, WRITE_HINTS);
 }

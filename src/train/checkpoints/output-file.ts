@@ -3,9 +3,16 @@
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DisposedError, IoError, SpillwayError } from "../../errors.ts";
+import { DisposedError, IoError } from "../../errors.ts";
 import { ALIGNMENT } from "../../memory/direct-io.ts";
-import { systemCode } from "../../memory/stores/state-file.ts";
+import {
+  ATTEMPTS,
+  causingCode,
+  type Hints,
+  ioFailure,
+  TRANSIENT,
+  WRITE_HINTS,
+} from "../../memory/system-errors.ts";
 
 /** A call about to be asked of the system while a checkpoint is written. */
 export interface SystemWrite {
@@ -20,20 +27,8 @@ export type BeforeWrite = (call: SystemWrite) => void | Promise<void>;
 
 /** Buffered writes are flushed this often: dirty pages count against the memory of the process's cgroup. Bytes. */
 const FLUSH = 64 * 2 ** 20;
-/** How often in a row a write that made no progress is tried again. */
-const ATTEMPTS = 8;
-const TRANSIENT = new Set(["EINTR", "EAGAIN"]);
-
-const HINTS: Readonly<Record<string, string>> = {
-  ENOSPC: "the disk is full",
-  EDQUOT: "this user's quota is used up",
-  EIO: "the disk or its connection failed; see the system's log",
-  EROFS: "the file system can only be read; name another folder",
-  EACCES: "this user may not write there; name another folder",
-  EPERM: "this user may not write there; name another folder",
-  ENOTDIR: "that is not a folder",
-  EMFILE: "this process has too many files open; raise `ulimit -n`",
-};
+/** The numbers of a full disk are told by who saves: see save.ts. */
+const HINTS: Hints = { ...WRITE_HINTS, ENOSPC: "the disk is full", EDQUOT: "this user's quota is used up" };
 
 let openHandles = 0;
 
@@ -68,7 +63,7 @@ export class OutputFile {
       try {
         return new OutputFile(path, await openHandle(path, make | flag), true, before);
       } catch (error) {
-        if (systemCode(error) !== "EINVAL") throw error;
+        if (causingCode(error) !== "EINVAL") throw error;
       }
       // Linux makes the file before it finds that direct I/O is not possible: O_EXCL would refuse our own.
       const again = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
@@ -113,7 +108,7 @@ export class OutputFile {
       if (direct) this.#proven = true;
       return bytesWritten;
     } catch (error) {
-      const code = systemCode(error) ?? "";
+      const code = causingCode(error) ?? "";
       if (TRANSIENT.has(code)) return 0;
       if (code !== "EINVAL" || !direct || this.#proven) throw error;
       // Some file systems take O_DIRECT at open and refuse it at the first write.
@@ -194,10 +189,7 @@ async function closeHandle(handle: FileHandle, path: string): Promise<void> {
   }
 }
 
+/** What is not the system's answer stays as it is. */
 function failure(error: unknown, path: string, doing: string): unknown {
-  const code = systemCode(error);
-  if (error instanceof SpillwayError || code === undefined) return error;
-  const hint = HINTS[code];
-  const detail = error instanceof Error ? error.message : String(error);
-  return new IoError(`${doing} failed (${detail})${hint ? `: ${hint}` : ""}`, path, { cause: error });
+  return causingCode(error) === undefined ? error : ioFailure(error, path, doing, HINTS);
 }

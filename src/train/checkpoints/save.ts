@@ -8,7 +8,7 @@ import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
 import { ALIGNMENT } from "../../memory/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { formatBytes } from "../../memory/sizes.ts";
-import { systemCode } from "../../memory/stores/state-file.ts";
+import { causingCode } from "../../memory/system-errors.ts";
 import {
   checkReplaceable,
   discard,
@@ -197,7 +197,7 @@ function copyOf(bytes: Uint8Array, piece: NativeBuffer, at: number, from: number
 
 /** A full disk in numbers. To be called with the unfinished checkpoint removed, so that they are what can be used. */
 async function explained(error: unknown, folder: string, needed: number): Promise<unknown> {
-  const code = systemCode(error);
+  const code = causingCode(error);
   if (code !== "ENOSPC" && code !== "EDQUOT") {
     if (error instanceof SpillwayError || code === undefined) return error;
     return new IoError("the checkpoint could not be written", folder, { cause: error });
