@@ -1,8 +1,16 @@
-// Optimizer steps over states in RAM and on disk, held against what the machine does at best: ggml_add over as many bytes,
-// and ggml's own AdamW kernel over everything in one graph.
+// Optimizer steps over states in RAM and on disk, held against what moving their bytes takes at best.
 //   node bench/optimizer.mjs [--elements 33554432] [--repeats 9] [--threads N] [--folder DIR]
 // Bytes count what a step must move: AdamW reads weights, gradient and both moments and writes all but the gradient, 28
-// bytes per parameter. Runs take turns. The steps are not part of the public API: src is bundled into bench/.work first.
+// bytes per parameter. AdamW is compared with
+//   passes   ggml's own element-wise operations over just those streams, each moved once, in place as AdamW does it: the
+//            gradient is added to the weights, both moments are scaled. What is missing there is arithmetic.
+//   add      c = a + b: 12 bytes counted, but the processor reads c as well before it writes it, so 16 are moved.
+//   kernel   ggml's AdamW over everything in one graph: what slices and the updater cost.
+// The kernel takes a scalar root and a scalar division per element, which is what bounds it on few cores. No operation of
+// ggml has vector roots (ggml_sqrt is scalar, and on one thread). Composed of its other operations, in blocks that stay in
+// caches, a step took as long with ggml_sqrt, and at best a sixth less with two Heron steps from a guess at the root.
+// Runs take turns; those with states on disk come last, so that pages they leave to be written do not slow the others.
+// The steps are not part of the public API: src is bundled into bench/.work first.
 import { mkdir, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
@@ -79,9 +87,18 @@ for (const [buffer, scale] of /** @type {const} */ ([
   for (let i = 0; i < view.length; i++) view[i] = scale * Math.sin(i * 12.9898);
 }
 
+/** What AdamW is compared with. */
+const ADAMW = "AdamW, RAM";
+const PLAIN = {
+  passes: "ggml passes in place over AdamW's bytes",
+  add: "ggml_add, c = a + b",
+  kernel: "ggml_opt_step_adamw, one graph",
+};
+
 /**
  * @typedef {object} Case
  * @property {string} name
+ * @property {boolean} disk
  * @property {number} bytes moved per parameter
  * @property {() => Promise<unknown>} run
  * @property {() => Promise<unknown>} end
@@ -107,6 +124,7 @@ function plain(
   build(graph, (index) => graph.at(slabs[index], [1024, elements / 1024]), slabs);
   cases.push({
     name,
+    disk: false,
     bytes,
     run: () => cpu.compute(graph.handle),
     end: async () => {
@@ -130,6 +148,7 @@ async function stepped(
   const updater = new source.StateUpdater({ cpu, ledger, rule });
   cases.push({
     name,
+    disk: Object.values(stores).includes(disk),
     bytes,
     run: () => updater.step(state, gradient, { ...PARAMS, ...params }),
     end: async () => {
@@ -140,9 +159,13 @@ async function stepped(
   });
 }
 
-// c = a + b moves 12 bytes per element; seven of them move 84, as three steps of AdamW do.
-plain("ggml_add, c = a + b", 12, 3, (g, at, slabs) => g.put(g.add(at(0), at(1)), slabs[2]));
-plain("ggml_opt_step_adamw, one graph", 28, 5, (g, at, slabs) => {
+plain(PLAIN.passes, 28, 4, (g, at, slabs) => {
+  g.put(g.add(at(0), at(1)), slabs[0]);
+  g.put(g.scale(at(2), 0.9), slabs[2]);
+  g.put(g.scale(at(3), 0.999), slabs[3]);
+});
+plain(PLAIN.add, 12, 3, (g, at, slabs) => g.put(g.add(at(0), at(1)), slabs[2]));
+plain(PLAIN.kernel, 28, 5, (g, at, slabs) => {
   const adamw = new source.AdamW();
   new Float32Array(slabs[4].buffer.view()).set(adamw.constants(PARAMS));
   new Uint8Array(slabs[0].buffer.view()).set(new Uint8Array(weights.view()));
@@ -151,7 +174,7 @@ plain("ggml_opt_step_adamw, one graph", 28, 5, (g, at, slabs) => {
 });
 const inRam = { master: ram, moments: ram };
 const working = { store: ram, dtype: "bf16" };
-await stepped("AdamW, RAM", 28, new source.AdamW(), inRam);
+await stepped(ADAMW, 28, new source.AdamW(), inRam);
 await stepped(
   "AdamW, RAM, clipped, bf16 copy",
   30,
@@ -169,18 +192,24 @@ await stepped("Adam8bit, moments on disk", 4 * (34 / 32) + 8 / 256, new source.A
 });
 cases.push({
   name: "gradient norm",
+  disk: false,
   bytes: 4,
   run: () => source.gradientNorm2([{ ...gradient, elements }], { cpu, ledger }),
   end: async () => {},
   seconds: [],
 });
 
-for (let i = -1; i < repeats; i++) {
-  console.error(i < 0 ? "warming up" : `repeat ${i + 1} of ${repeats}`);
-  for (const one of cases) {
-    const from = performance.now();
-    await one.run();
-    if (i >= 0) one.seconds.push((performance.now() - from) / 1000);
+for (const onDisk of [false, true]) {
+  const group = cases.filter((one) => one.disk === onDisk);
+  for (let i = -1; i < repeats; i++) {
+    console.error(
+      `${onDisk ? "on disk" : "in RAM"}: ${i < 0 ? "warming up" : `repeat ${i + 1} of ${repeats}`}`,
+    );
+    for (const one of group) {
+      const from = performance.now();
+      await one.run();
+      if (i >= 0) one.seconds.push((performance.now() - from) / 1000);
+    }
   }
 }
 for (const one of cases) await one.end();
@@ -200,10 +229,11 @@ const results = cases.map(({ name, bytes, seconds }) => ({
 }));
 const rate = (/** @type {string} */ name) =>
   /** @type {number} */ (results.find((one) => one.name === name)?.bytes_per_s.median);
+/** AdamW through the updater, bytes per second over those of what it is compared with. */
 const shares = {
-  /** AdamW through the updater, bytes per second over those of the two plain passes. */
-  of_add: rate("AdamW, RAM") / rate("ggml_add, c = a + b"),
-  of_kernel: rate("AdamW, RAM") / rate("ggml_opt_step_adamw, one graph"),
+  of_passes: rate(ADAMW) / rate(PLAIN.passes),
+  of_add: rate(ADAMW) / rate(PLAIN.add),
+  of_kernel: rate(ADAMW) / rate(PLAIN.kernel),
 };
 const giga = (/** @type {{ median: number, min: number, max: number, n: number }} */ s) => ({
   ...s,
@@ -220,8 +250,9 @@ console.log(
     })),
   ),
 );
+const percent = (/** @type {number} */ share) => `${round(100 * share)} %`;
 console.log(
-  `\nAdamW in RAM: ${round(100 * shares.of_add)} % of ggml_add's bytes per second, ` +
-    `${round(100 * shares.of_kernel)} % of ggml's AdamW kernel alone (its square roots are scalar)`,
+  `\nAdamW in RAM, bytes per second: ${percent(shares.of_passes)} of ggml's passes in place over the same bytes, ` +
+    `${percent(shares.of_add)} of ggml_add, ${percent(shares.of_kernel)} of ggml's AdamW kernel alone`,
 );
 await writeResult("optimizer", { settings: { elements, repeats, threads }, shares, cases: results });

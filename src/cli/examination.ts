@@ -5,8 +5,8 @@ import os from "node:os";
 import { resolve } from "node:path";
 import { AbortError } from "../errors.ts";
 import { installCommand, PACKAGE_VERSION, packagesFor } from "../ggml/discover.ts";
+import { defaultDepth, poolThreads } from "../memory/io-turns.ts";
 import { defaultCpuBudget, memoryLimits, threadCount } from "../memory/limits.ts";
-import { defaultDepth, poolThreads } from "../memory/read-queue.ts";
 import { version } from "./installation.ts";
 
 /** The tensor library as it was found. */

@@ -1,7 +1,13 @@
 // Native memory that is entered in the ledger before it is taken, and struck from it when it is given back.
-import type { BufferType, NativeBuffer, USAGE } from "../ggml/buffer.ts";
+import type { NativeBuffer, USAGE } from "../ggml/buffer.ts";
 import type { Ledger, Reservation } from "./ledger.ts";
 import type { Tier } from "./tiers.ts";
+
+/** Where memory comes from: a buffer type of the library, or one of our own. */
+export interface MemorySource {
+  /** Throws LibraryError when the system refuses. */
+  allocate(bytes: number, usage: keyof typeof USAGE): NativeBuffer;
+}
 
 /** A buffer and its entry in the ledger. */
 export class Allocation {
@@ -17,14 +23,14 @@ export class Allocation {
   static take(
     ledger: Ledger,
     tier: Exclude<Tier, "disk">,
-    type: BufferType,
+    source: MemorySource,
     bytes: number,
     what: string,
     usage: keyof typeof USAGE = "any",
   ): Allocation {
     const reservation = ledger.reserve(tier, bytes, what);
     try {
-      return new Allocation(type.allocate(bytes, usage), reservation);
+      return new Allocation(source.allocate(bytes, usage), reservation);
     } catch (error) {
       reservation.release();
       throw error;

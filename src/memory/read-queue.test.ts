@@ -2,7 +2,8 @@ import { truncate } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { AbortError, ConfigError, DisposedError, IoError } from "../errors.ts";
 import { type BeforeRead, DirectFile, openFileCount, type SystemRead } from "./direct-io.ts";
-import { defaultDepth, poolThreads, ReadQueue, type ReadRequest } from "./read-queue.ts";
+import { IoTurns } from "./io-turns.ts";
+import { ReadQueue, type ReadRequest } from "./read-queue.ts";
 import { type AlignedMemory, alignedMemory, patternByte, scratchFolder, writePattern } from "./testing.ts";
 
 const CHUNK = 4096;
@@ -83,7 +84,7 @@ describe("ReadQueue", () => {
   test.each([1, 3, 64])("reads a whole file in chunks, depth %i", async (depth) => {
     new Uint8Array(memory.buffer).fill(0xee);
     await using file = await DirectFile.open(path);
-    const queue = new ReadQueue({ depth, chunkBytes: 3 * CHUNK });
+    const queue = new ReadQueue({ depth, chunkBytes: 3 * CHUNK, turns: new IoTurns(depth) });
     await queue.submit({ file, fileOffset: 0, length: WHOLE, target: memory.buffer, targetOffset: 0 });
     expectPattern(0, SIZE);
     expect(queue.stats()).toMatchObject({ bytes: SIZE, reads: 10 });
@@ -309,14 +310,5 @@ describe("settings", () => {
 
   test.each([0, 4095, 4097, -4096, Number.NaN])("chunks of %d bytes are refused", (chunkBytes) => {
     expect(() => new ReadQueue({ chunkBytes })).toThrow(ConfigError);
-  });
-
-  test("the depth leaves one thread of libuv's pool for compute", () => {
-    expect(defaultDepth({})).toBe(3);
-    expect(defaultDepth({ UV_THREADPOOL_SIZE: "12" })).toBe(11);
-    expect(defaultDepth({ UV_THREADPOOL_SIZE: "1" })).toBe(1);
-    expect(poolThreads({ UV_THREADPOOL_SIZE: "0" })).toBe(1);
-    expect(poolThreads({ UV_THREADPOOL_SIZE: "many" })).toBe(1);
-    expect(poolThreads({ UV_THREADPOOL_SIZE: "5000" })).toBe(1024);
   });
 });

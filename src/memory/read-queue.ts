@@ -2,6 +2,7 @@
 // Knows files and ranges; which weights are read when is the streamer's business.
 import { AbortError, ConfigError } from "../errors.ts";
 import { ALIGNMENT, type BeforeRead, type DirectFile } from "./direct-io.ts";
+import { defaultDepth, type IoTurns, processTurns } from "./io-turns.ts";
 
 /** A range of a file and where it goes; the rules of {@link DirectFile.read}. All numbers are bytes. */
 export interface ReadRequest {
@@ -20,6 +21,8 @@ export interface ReadQueueOptions {
   readonly chunkBytes?: number;
   /** Called before each read of the system, to inject delays, errors and short reads. */
   readonly beforeRead?: BeforeRead | undefined;
+  /** The places its reads take; those of the process if absent. */
+  readonly turns?: IoTurns;
 }
 
 /** Since the queue was made. Bandwidth is `bytes / busySeconds`. */
@@ -33,18 +36,6 @@ export interface ReadStats {
 }
 
 const DEFAULT_CHUNK = 4 * 2 ** 20;
-
-/** Threads of libuv's pool, which does all file reads and foreign calls of this process. */
-export function poolThreads(env: NodeJS.ProcessEnv = process.env): number {
-  const threads = Number.parseInt(env.UV_THREADPOOL_SIZE ?? "4", 10);
-  // libuv itself takes 0 and rubbish for 1, and stops at 1024.
-  return Number.isNaN(threads) ? 1 : Math.min(Math.max(threads, 1), 1024);
-}
-
-/** Reads that may be in flight: every thread of the pool but one, which is left for compute. */
-export function defaultDepth(env: NodeJS.ProcessEnv = process.env): number {
-  return Math.max(1, poolThreads(env) - 1);
-}
 
 interface Submission {
   readonly request: ReadRequest;
@@ -62,11 +53,14 @@ export class ReadQueue {
   readonly depth: number;
   readonly chunkBytes: number;
   readonly #beforeRead: BeforeRead | undefined;
+  readonly #turns: IoTurns;
   /** Submissions with chunks not yet started, in the order of their coming. */
   readonly #waiting: Submission[] = [];
   /** Submissions whose promise has not settled. */
   #unsettled = 0;
+  /** Chunks handed out, and those of them that have their place. */
   #inFlight = 0;
+  #reading = 0;
   #bytes = 0;
   #reads = 0;
   #busyMs = 0;
@@ -74,7 +68,12 @@ export class ReadQueue {
   #idle: (() => void)[] = [];
 
   /** Throws {@link ConfigError} for a depth or a chunk size that cannot be used. */
-  constructor({ depth = defaultDepth(), chunkBytes = DEFAULT_CHUNK, beforeRead }: ReadQueueOptions = {}) {
+  constructor({
+    depth = defaultDepth(),
+    chunkBytes = DEFAULT_CHUNK,
+    beforeRead,
+    turns,
+  }: ReadQueueOptions = {}) {
     if (!Number.isSafeInteger(depth) || depth < 1) {
       throw new ConfigError(`read queue: depth ${depth} is not a whole number of at least 1`);
     }
@@ -84,6 +83,7 @@ export class ReadQueue {
     this.depth = depth;
     this.chunkBytes = chunkBytes;
     this.#beforeRead = beforeRead;
+    this.#turns = turns ?? processTurns();
   }
 
   /**
@@ -123,7 +123,7 @@ export class ReadQueue {
   }
 
   stats(): ReadStats {
-    const current = this.#inFlight > 0 ? performance.now() - this.#busySince : 0;
+    const current = this.#reading > 0 ? performance.now() - this.#busySince : 0;
     return { bytes: this.#bytes, reads: this.#reads, busySeconds: (this.#busyMs + current) / 1000 };
   }
 
@@ -144,7 +144,10 @@ export class ReadQueue {
     const { file, target, targetOffset, fileOffset } = submission.request;
     const { signal } = submission;
     submission.inFlight++;
-    if (this.#inFlight++ === 0) this.#busySince = performance.now();
+    this.#inFlight++;
+    const place = this.#turns.enter("soon");
+    if (place) await place;
+    if (this.#reading++ === 0) this.#busySince = performance.now();
     try {
       const options = { signal, beforeRead: this.#beforeRead };
       const got = await file.read(target, targetOffset + from, fileOffset + from, length, options);
@@ -153,8 +156,10 @@ export class ReadQueue {
     } catch (error) {
       this.#fail(submission, error);
     }
+    if (--this.#reading === 0) this.#busyMs += performance.now() - this.#busySince;
+    this.#turns.leave();
     submission.inFlight--;
-    if (--this.#inFlight === 0) this.#busyMs += performance.now() - this.#busySince;
+    this.#inFlight--;
     this.#settleIfOver(submission);
     this.#pump();
   }

@@ -2,6 +2,7 @@
 // (stores/ does) and knows nothing of tensors.
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { DirectFile } from "./direct-io.ts";
+import type { Urgency } from "./io-turns.ts";
 import type { Tier } from "./tiers.ts";
 
 /** Memory of one tier. Every region is entered in the ledger before it is taken. */
@@ -9,12 +10,13 @@ export interface Store {
   readonly tier: Tier;
   /**
    * A region of `bytes` zeros; `what` is its name in the ledger and in errors. When this resolves the bytes are there:
-   * a full disk is an error here, not at a later write.
+   * a full disk is an error here, not at a later write. `urgency`: of its reads and writes where they queue; "soon" if
+   * absent.
    *
    * Throws BudgetError where it does not fit, IoError or LibraryError if the system refuses, ConfigError for a size that
    * is not a positive whole number, DisposedError after `dispose`; none of them leaves anything behind.
    */
-  allocate(bytes: number, what: string): Promise<Region>;
+  allocate(bytes: number, what: string, urgency?: Urgency): Promise<Region>;
   /** Waits for what is in flight and frees every region. May be called twice. */
   dispose(): Promise<void>;
 }

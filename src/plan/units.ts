@@ -23,6 +23,15 @@ export interface Matrix {
   readonly bytes: number;
   /** Only rows of it are ever used, so that it need not be in memory to be used. */
   readonly rowsOnly: boolean;
+  /** A packed copy that is read in its place where all of it streams from disk. */
+  readonly packed?: PackedRange;
+}
+
+/** Where the packed form of a matrix lies in one of the open files. All in bytes. */
+export interface PackedRange {
+  readonly file: number;
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 /** A vector: always resident, in f32. */

@@ -1,9 +1,9 @@
-// Converted copies of weights whose home is disk, when another type than the checkpoint's is asked for. Made once, in
-// offload_folder, under a fingerprint of what it was made from; a stale copy is never used.
+// Copies of weights whose home is disk, in another form than the checkpoint's: converted ones, where another type is asked
+// for. Made once, in offload_folder, under a fingerprint of what it was made from; a stale copy is never used.
 import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { openCheckpoint, writeSafetensors } from "../checkpoint/index.ts";
+import { openCheckpoint, type TensorSource, writeSafetensors } from "../checkpoint/index.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import { CheckpointError, ConfigError, IoError } from "../errors.ts";
 import { rowBytes } from "../ggml/tensor.ts";
@@ -17,13 +17,16 @@ import { pieceBound } from "./sources.ts";
 const KEY = "spillway_fingerprint";
 
 /** What a copy was made from: change any of it and the copy is another. */
-export function fingerprint(checkpoint: Checkpoint, matrices: readonly Matrix[]): string {
+export function fingerprint(form: CopyForm, checkpoint: Checkpoint, matrices: readonly Matrix[]): string {
   const hash = createHash("sha256");
-  hash.update("spillway offload copy 1\n");
+  hash.update(`spillway ${form} copy 1\n`);
   for (const f of checkpoint.files) hash.update(`${f.path} ${f.size} ${f.mtimeMs}\n`);
   for (const m of matrices) hash.update(`${m.name} ${m.source.dtype} ${m.dtype} ${m.source.shape}\n`);
   return hash.digest("hex");
 }
+
+/** How a copy differs from the checkpoint. The first keeps the name it always had. */
+export type CopyForm = "offload" | "packed";
 
 /** Matrices on disk that the checkpoint holds in another type than the one asked for. */
 export function needConversion(units: readonly Unit[], onDisk: (unit: Unit) => boolean): Matrix[] {
@@ -48,9 +51,50 @@ export async function offloadCopy(
         'or run them as they are with dtype "auto"',
     );
   }
-  const mark = fingerprint(checkpoint, matrices);
+  const holds = (copy: Checkpoint) =>
+    matrices.every((m) => {
+      const entry = copy.tensors.get(m.name);
+      return entry?.dtype === m.dtype && entry.shape.join() === m.source.shape.join();
+    });
+  return keptCopy("offload", { checkpoint, matrices, folder, total, holds, signal: ctx.signal }, async () => {
+    const converter = new Converter(ctx.cpu);
+    const tensors = matrices.map((m) => ({
+      name: m.name,
+      dtype: m.dtype,
+      shape: m.source.shape,
+      data: converted(m, converter, ctx),
+    }));
+    return { tensors, release: () => converter.dispose() };
+  });
+}
+
+export interface CopyRequest {
+  readonly checkpoint: Checkpoint;
+  readonly matrices: readonly Matrix[];
+  readonly folder: string;
+  /** Bytes that will be written at most; for errors. */
+  readonly total: number;
+  /** Whether a copy that says it was made of the same holds what is needed. */
+  readonly holds: (copy: Checkpoint) => boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Opens the copy of some matrices that is in a folder, or has it made: only a whole one of just these files is used.
+ * `release` is called once all has been written, or failed.
+ */
+export async function keptCopy(
+  form: CopyForm,
+  { checkpoint, matrices, folder, total, holds, signal }: CopyRequest,
+  make: () => Promise<{ tensors: Iterable<TensorSource>; release: () => void }>,
+): Promise<Checkpoint> {
+  const mark = fingerprint(form, checkpoint, matrices);
   const path = join(resolve(folder), `spillway-${mark.slice(0, 16)}.safetensors`);
-  const existing = await usable(path, mark, matrices);
+  const usable = async () => {
+    const copy = await openCopy(path);
+    return copy && copy.metadata[KEY] === mark && holds(copy) ? copy : undefined;
+  };
+  const existing = await usable();
   if (existing) return existing;
   try {
     await mkdir(resolve(folder), { recursive: true });
@@ -63,41 +107,25 @@ export async function offloadCopy(
       },
     );
   }
-  const converter = new Converter(ctx.cpu);
+  const { tensors, release } = await make();
   try {
-    const tensors = matrices.map((m) => ({
-      name: m.name,
-      dtype: m.dtype,
-      shape: m.source.shape,
-      data: converted(m, converter, ctx),
-    }));
-    await writeSafetensors(path, tensors, { metadata: { [KEY]: mark }, signal: ctx.signal });
+    await writeSafetensors(path, tensors, { metadata: { [KEY]: mark }, signal });
   } finally {
-    converter.dispose();
+    release();
   }
-  const made = await usable(path, mark, matrices);
+  const made = await usable();
   if (!made) throw new IoError("the offload copy changed while it was written", path);
   return made;
 }
 
-/** An existing copy, if it is whole and was made from just these files. */
-async function usable(
-  path: string,
-  mark: string,
-  matrices: readonly Matrix[],
-): Promise<Checkpoint | undefined> {
-  let copy: Checkpoint;
+/** A copy that is whole. */
+async function openCopy(path: string): Promise<Checkpoint | undefined> {
   try {
-    copy = await openCheckpoint(path);
+    return await openCheckpoint(path);
   } catch (error) {
     if (error instanceof CheckpointError || error instanceof IoError) return undefined;
     throw error;
   }
-  const same = matrices.every((m) => {
-    const entry = copy.tensors.get(m.name);
-    return entry?.dtype === m.dtype && entry.shape.join() === m.source.shape.join();
-  });
-  return copy.metadata[KEY] === mark && same ? copy : undefined;
 }
 
 /** The bytes of a matrix in its new type, a block of rows at a time. */

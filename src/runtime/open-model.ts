@@ -1,9 +1,11 @@
 import { throwIfAborted } from "../errors.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
+import { defaultDepth } from "../memory/io-turns.ts";
 import { Ledger, type Reservation } from "../memory/ledger.ts";
-import { defaultDepth, ReadQueue } from "../memory/read-queue.ts";
+import { ReadQueue } from "../memory/read-queue.ts";
 import type { Tier } from "../memory/tiers.ts";
-import { type Unit, withMatrices } from "../plan/units.ts";
+import type { Plan } from "../plan/plan.ts";
+import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { AdapterWeights, adapterFileBytes } from "./adapter.ts";
 import { Cleanup } from "./cleanup.ts";
 import { Executor } from "./executor.ts";
@@ -12,6 +14,7 @@ import { KvCache } from "./kv-cache.ts";
 import type { LoaderContext } from "./loader.ts";
 import { gatheredRowBytes, reserveScratch } from "./measure.ts";
 import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
+import { needPacking, packedBound, packedCopy, packedMatrices } from "./packed-copy.ts";
 import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
 import { Progress } from "./progress.ts";
 import { Residents } from "./residents.ts";
@@ -54,7 +57,8 @@ export async function openModel(dir: string, options: EngineOptions): Promise<Op
     cleanup.add(() => cpu.dispose());
     if (device !== cpu) cleanup.add(() => device.dispose());
     const { parts, kv } = await load(prepared, options, cleanup);
-    return { prepared, options, parts, kv, cleanup };
+    const plan = withPacked(prepared.plan, parts.units);
+    return { prepared: { ...prepared, plan }, options, parts, kv, cleanup };
   } catch (error) {
     await cleanup.run();
     throw error;
@@ -176,7 +180,7 @@ function streams(unit: Unit, { plan, device }: Prepared): boolean {
   return !unit.rowsOnly && (home === "disk" || home !== device.kind);
 }
 
-/** The units, reading those whose home is disk from a converted copy where another type is wanted. */
+/** The units, reading those whose home is disk from converted and packed copies where such are wanted. */
 async function onDisk(
   prepared: Prepared,
   options: EngineOptions,
@@ -184,24 +188,54 @@ async function onDisk(
   progress: Progress,
   cleanup: Cleanup,
 ): Promise<readonly Unit[]> {
-  const { training } = options;
-  const units = training
+  const { training, offload_folder } = options;
+  const { checkpoint, plan } = prepared;
+  let units = training
     ? await training.place(prepared, prepared.model.units, ctx, (step) => cleanup.add(step))
     : prepared.model.units;
-  const streams = (u: Unit) => prepared.plan.homes[u.index] === "disk";
-  const matrices = needConversion(units, streams).filter((m) => !training?.trains(m.name));
-  if (matrices.length === 0) return units;
-  progress.begin(matrices.reduce((sum, m) => sum + m.source.bytes, 0));
-  const entry = ctx.ledger.reserve(
-    "disk",
-    matrices.reduce((sum, m) => sum + m.bytes, 0),
-    "converted weights",
-  );
-  cleanup.add(() => entry.release());
-  const copy = await offloadCopy(prepared.checkpoint, matrices, options.offload_folder, ctx);
-  const firstFile = await ctx.sources.add(copy);
-  const moved = new Map(matrices.map((m) => [m.name, redirect(m, copy, firstFile)]));
-  return withMatrices(units, moved);
+  const known = (m: Matrix) => !training?.trains(m.name);
+  const isOnDisk = (u: Unit) => plan.homes[u.index] === "disk";
+  const originals = new Map(units.flatMap((u) => u.owned.map((m) => [m.name, m])));
+
+  const converted = needConversion(units, isOnDisk).filter(known);
+  if (converted.length > 0) {
+    progress.begin(converted.reduce((sum, m) => sum + m.source.bytes, 0));
+    const bytes = converted.reduce((sum, m) => sum + m.bytes, 0);
+    const entry = ctx.ledger.reserve("disk", bytes, "converted weights");
+    cleanup.add(() => entry.release());
+    const copy = await offloadCopy(checkpoint, converted, offload_folder, ctx);
+    const firstFile = await ctx.sources.add(copy);
+    units = withMatrices(units, new Map(converted.map((m) => [m.name, redirect(m, copy, firstFile)])));
+  }
+
+  const packable = options.offload_packed ? needPacking(units, isOnDisk).filter(known) : [];
+  if (packable.length > 0) {
+    // Every byte is read twice: to see which exponents there are, and to pack it.
+    progress.begin(packable.reduce((sum, m) => sum + 2 * m.bytes, 0));
+    const bytes = packable.reduce((sum, m) => sum + packedBound(m), 0);
+    const entry = ctx.ledger.reserve("disk", bytes, "packed weights");
+    cleanup.add(() => entry.release());
+    const sources = packable.map((m) => originals.get(m.name) as Matrix);
+    const copy = await packedCopy(checkpoint, { matrices: packable, sources }, offload_folder, ctx);
+    const firstFile = await ctx.sources.add(copy);
+    units = withMatrices(units, packedMatrices(packable, copy, firstFile));
+    entry.resize(units.flatMap((u) => u.owned).reduce((sum, m) => sum + (m.packed?.bytes ?? 0), 0));
+  }
+  return units;
+}
+
+/** What a plan comes to with the packed sizes, which are known only once there is a copy. */
+function withPacked(plan: Plan, units: readonly Unit[]): Plan {
+  const saved = units
+    .flatMap((u) => u.owned)
+    .reduce((sum, m) => sum + (m.packed ? m.bytes - m.packed.bytes : 0), 0);
+  if (saved === 0) return plan;
+  const { streamed, bytes } = plan;
+  return {
+    ...plan,
+    streamed: { ...streamed, disk: streamed.disk - saved },
+    bytes: { ...bytes, disk: bytes.disk - saved },
+  };
 }
 
 function bytesToRead(units: readonly Unit[], homes: readonly Tier[]): number {

@@ -43,8 +43,13 @@ export interface EngineOptions {
   readonly kv_dtype?: string;
   /** Tokens of KV cache planned for. Default: the model's maximum, at most 4096, less in a small budget. */
   readonly context_length?: number;
-  /** Where converted copies of weights go. */
+  /** Where converted and packed copies of weights go. */
   readonly offload_folder?: string;
+  /**
+   * bfloat16 weights whose home is disk are read from a lossless copy in `offload_folder` that is a quarter smaller, and
+   * unpacked as they arrive. The copy is made by the first load and takes room beside the checkpoint.
+   */
+  readonly offload_packed?: boolean;
   /** false loads the whole state dict first and copies it, for comparison. */
   readonly low_cpu_mem_usage?: boolean;
   /** CPU threads. Default: the cores this process may use. */

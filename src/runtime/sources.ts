@@ -1,5 +1,5 @@
 // Where the bytes of each matrix are on disk, and the aligned piece of the file that holds them.
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
+import type { Checkpoint } from "../checkpoint/types.ts";
 import { IoError } from "../errors.ts";
 import { PAGE } from "../ggml/buffer.ts";
 import { DirectFile } from "../memory/direct-io.ts";
@@ -14,6 +14,13 @@ export interface Piece {
   /** Where the wanted bytes begin within the piece. */
   readonly shift: number;
   /** The wanted bytes. */
+  readonly bytes: number;
+}
+
+/** Bytes in one of the files: a tensor's, or its packed form. */
+interface FileRange {
+  readonly file: number;
+  readonly offset: number;
   readonly bytes: number;
 }
 
@@ -44,8 +51,8 @@ export class SourceFiles {
     }
   }
 
-  /** The piece that holds `length` bytes from byte `start` of a tensor. */
-  piece(entry: TensorEntry, start = 0, length = entry.bytes): Piece {
+  /** The piece that holds `length` bytes from byte `start` of what lies at `entry`. */
+  piece(entry: FileRange, start = 0, length = entry.bytes): Piece {
     const from = entry.offset + start;
     const offset = Math.floor(from / PAGE) * PAGE;
     const end = Math.ceil((from + length) / PAGE) * PAGE;

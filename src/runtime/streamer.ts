@@ -12,6 +12,7 @@ import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import { RingArena, type Span } from "../memory/ring.ts";
+import { UnpackingMemory } from "../memory/unpacking-memory.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
 import type { Residents } from "./residents.ts";
 import { type Piece, pieceBound, type SourceFiles } from "./sources.ts";
@@ -41,6 +42,11 @@ function slotAt(m: Matrix, buffer: NativeBuffer, offset: number, inPlace: boolea
 /** Bytes a unit takes in the ring it is computed from. */
 export function slotSize(unit: Unit, device: "cpu" | "gpu"): number {
   return unit.owned.reduce((sum, m) => sum + matrixSlot(m, device), 0);
+}
+
+/** Bytes that are moved to bring a matrix to the computing device. */
+function movedBytes(m: Matrix): number {
+  return m.packed?.bytes ?? m.bytes;
 }
 
 /** What streams has its final type already: where it differs from the checkpoint's, a converted copy is read. */
@@ -81,6 +87,8 @@ export class Streamer {
   readonly #memory: Allocation;
   readonly #ring: RingArena;
   readonly #staging: { memory: Allocation; ring: RingArena } | undefined;
+  /** Where packed matrices are unpacked; absent where nothing is packed. */
+  readonly #unpacking: UnpackingMemory | undefined;
   readonly #jobs: Job[] = [];
   /** The unit whose matrices are being given slots. */
   #partial: Job | undefined;
@@ -103,10 +111,14 @@ export class Streamer {
     this.#cycle = options.cycle;
     const { device, ledger, ring, staging } = options;
     const tier = device.kind === "gpu" ? "gpu" : "cpu";
-    this.#memory = Allocation.take(ledger, tier, device.memory, ring, "streaming ring");
+    const packed = options.cycle.some((u) => u.owned.some((m) => m.packed));
+    this.#unpacking = packed ? new UnpackingMemory() : undefined;
+    const ringMemory = tier === "cpu" ? (this.#unpacking ?? device.memory) : device.memory;
+    this.#memory = Allocation.take(ledger, tier, ringMemory, ring, "streaming ring");
     try {
       if (staging > 0) {
-        const memory = Allocation.take(ledger, "cpu", device.hostMemory, staging, "staging ring");
+        const source = this.#unpacking ?? device.hostMemory;
+        const memory = Allocation.take(ledger, "cpu", source, staging, "staging ring");
         this.#staging = { memory, ring: new RingArena(staging, { tier: "cpu" }) };
       }
     } catch (error) {
@@ -249,7 +261,7 @@ export class Streamer {
         job.spans.push(span);
         at = span.offset;
       }
-      this.streamedBytes += matrix.bytes;
+      this.streamedBytes += movedBytes(matrix);
       const arrival = this.#bring(job, matrix, at, signal);
       arrival.catch(() => {}); // reported through `ready`
       job.arrivals.push(arrival);
@@ -258,18 +270,43 @@ export class Streamer {
   }
 
   #bring(job: Job, matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
-    const { device, residents, sources } = this.#o;
+    const { device, residents } = this.#o;
     const { buffer } = this.#memory;
     if (device.kind === "cpu") {
-      const piece = sources.piece(matrix.source);
-      job.slots.push(slotAt(matrix, buffer, at + piece.shift, false));
-      return this.#read(piece, buffer, at, signal);
+      const { start, done } = this.#fromDisk(matrix, buffer, at, signal);
+      job.slots.push(slotAt(matrix, buffer, start, false));
+      return done;
     }
     const stays = residents.matrix(matrix);
     job.slots.push(slotAt(matrix, buffer, at, stays !== undefined));
     if (!stays) return this.#throughStaging(matrix, at, signal);
     const from = stays.placed.allocation.buffer.address(stays.placed.offset);
     return this.#copy(from, at, matrix.bytes);
+  }
+
+  /** Reads a matrix into its slot of host memory, which begins at `at`; `start` is where it lies once that is done. */
+  #fromDisk(
+    m: Matrix,
+    target: NativeBuffer,
+    at: number,
+    signal: AbortSignal,
+  ): { start: number; done: Promise<void> } {
+    const { sources } = this.#o;
+    if (!m.packed || !this.#unpacking) {
+      const piece = sources.piece(m.source);
+      return { start: at + piece.shift, done: this.#read(piece, target, at, signal) };
+    }
+    // It is unpacked from the end of the slot to its start.
+    const piece = sources.piece(m.packed);
+    const from = at + pieceBound(m.bytes) - piece.length;
+    const unpacking = this.#unpacking;
+    const elements = m.ne[0] * m.ne[1];
+    const done = this.#read(piece, target, from, signal).then(() =>
+      unpacking.unpack(from + piece.shift, piece.bytes, at, elements, {
+        ...{ name: m.name, file: piece.file.path, signal },
+      }),
+    );
+    return { start: at, done };
   }
 
   #read(piece: Piece, target: NativeBuffer, at: number, signal: AbortSignal): Promise<void> {
@@ -287,11 +324,12 @@ export class Streamer {
 
   async #throughStaging(matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
     const staging = this.#staging as { memory: Allocation; ring: RingArena };
-    const piece = this.#o.sources.piece(matrix.source);
-    const span = await staging.ring.waitFor(piece.length, signal);
+    const span = await staging.ring.waitFor(pieceBound(matrix.bytes), signal);
     try {
-      await this.#read(piece, staging.memory.buffer, span.offset, signal);
-      await this.#copy(staging.memory.buffer.address(span.offset + piece.shift), at, piece.bytes);
+      const { buffer } = staging.memory;
+      const { start, done } = this.#fromDisk(matrix, buffer, span.offset, signal);
+      await done;
+      await this.#copy(buffer.address(start), at, matrix.bytes);
     } finally {
       span.release();
     }

@@ -106,16 +106,20 @@ export class Gradients {
     }
   }
 
-  /** The sums have been added to: those that live on disk are written there. */
+  /**
+   * The sums have been added to: those that live on disk are written there. They may be opened again at once, and are
+   * then read after they have been written.
+   */
   async close(opened: OpenGradients): Promise<void> {
+    for (const p of opened.parameters) this.#fresh.delete(p.index);
+    const { span } = opened;
     try {
-      for (const [i, p] of opened.parameters.entries()) {
-        if (opened.span) {
-          const buffer = opened.buffers[i] as NativeBuffer;
-          await this.#region(p).write(buffer, 0, 0, p.elements * 4);
-        }
-        this.#fresh.delete(p.index);
-      }
+      if (!span) return;
+      await Promise.all(
+        opened.parameters.map((p, i) =>
+          this.#region(p).write(opened.buffers[i] as NativeBuffer, 0, 0, p.elements * 4),
+        ),
+      );
     } finally {
       this.release(opened);
     }

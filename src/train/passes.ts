@@ -65,6 +65,8 @@ export class Passes {
   readonly #byKey: ReadonlyMap<string, Parameter>;
   readonly #units: readonly Unit[];
   readonly #sums = new HeaderArena(64, { graph: true });
+  /** Gradients on their way back to where they live. */
+  readonly #closing = new Set<Promise<void>>();
 
   constructor(parts: PassParts) {
     this.#p = parts;
@@ -104,6 +106,7 @@ export class Passes {
       await this.#backward(unit, batch, options, dy, dx);
       [dy, dx] = [dx, dy];
     }
+    await this.#p.stalls.during("disk", Promise.all(this.#closing));
     return loss;
   }
 
@@ -124,6 +127,8 @@ export class Passes {
   async reset(): Promise<void> {
     await this.#p.engine.streamer?.reset();
     await this.#p.activations.reset();
+    await Promise.allSettled(this.#closing);
+    this.#closing.clear();
   }
 
   dispose(): void {
@@ -235,15 +240,16 @@ export class Passes {
     const { gradients, stalls } = this.#p;
     const parameters = this.trained(unit);
     if (parameters.length === 0) return use(undefined);
+    const isFinal = (p: Parameter) => p.uses[0]?.unit === unit.index;
+    const final = parameters.filter(isFinal);
     const opened = await stalls.during("disk", gradients.open(parameters, options.signal));
     let result: T;
     try {
       result = await use(opened);
-      const final = parameters.map((p) => p.uses[0]?.unit === unit.index);
-      if (options.onFinal && final.some(Boolean)) {
+      if (options.onFinal && final.length > 0) {
         await options.onFinal({
-          parameters: parameters.filter((_, i) => final[i]),
-          buffers: opened.buffers.filter((_, i) => final[i]),
+          parameters: final,
+          buffers: opened.buffers.filter((_, i) => isFinal(parameters[i] as Parameter)),
           span: undefined,
         });
       }
@@ -251,9 +257,15 @@ export class Passes {
       gradients.release(opened);
       throw error;
     }
-    await stalls.during("disk", gradients.close(opened));
-    options.onStored?.(parameters.filter((p) => p.uses[0]?.unit === unit.index));
+    this.#close(gradients.close(opened).then(() => options.onStored?.(final)));
     return result;
+  }
+
+  /** Goes on while the next stages compute; {@link train} waits for it, and throws what went wrong. */
+  #close(closing: Promise<void>): void {
+    this.#closing.add(closing);
+    const over = () => this.#closing.delete(closing);
+    closing.then(over, () => {}); // one that failed stays, for train to throw its error
   }
 
   /** Sums that a graph on the CPU adds to in place. Rows of tables are added by {@link #collect}. */

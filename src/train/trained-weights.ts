@@ -89,7 +89,7 @@ export class DiskWeights {
       if (homes[unit.index] !== "disk") continue;
       for (const m of unit.owned) {
         if (!trains(m.name)) continue;
-        const region = await (await store()).allocate(m.bytes, "weights");
+        const region = await (await store()).allocate(m.bytes, "weights", "beside");
         this.#regions.set(m.name, region);
         await fillRegion(region, m.dtype as FloatDType, m.source, ctx);
         ctx.onBytes(m.name, m.source.bytes);
@@ -138,7 +138,7 @@ export async function openStates(o: StateOptions): Promise<TrainedStates> {
     for (const one of taken.splice(0).reverse()) await one.dispose();
   };
   const region = async (store: Store, bytes: number, what: string) => {
-    const made = await store.allocate(bytes, what);
+    const made = await store.allocate(bytes, what, "beside"); // passes go first
     taken.push({ dispose: () => made.free() });
     return made;
   };

@@ -113,9 +113,9 @@ export class Trainer implements TrainerFace {
         );
       }
     } catch (error) {
+      await this.#session.abandon();
       // Updates made as backward went along cannot be taken back.
       if (begun) updates.fail(error, `step ${this.#steps + 1}`);
-      await this.#session.abandon();
       throw error;
     }
     const mean = loss / targets;

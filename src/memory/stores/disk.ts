@@ -4,6 +4,7 @@ import { IoError } from "../../errors.ts";
 import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
 import { Allocation } from "../allocate.ts";
 import { ALIGNMENT, type DirectFile } from "../direct-io.ts";
+import type { Urgency } from "../io-turns.ts";
 import type { Ledger, Reservation } from "../ledger.ts";
 import { formatBytes } from "../sizes.ts";
 import { causingCode } from "../system-errors.ts";
@@ -31,6 +32,7 @@ interface Move {
   readonly position: number;
   readonly length: number;
   readonly signal: AbortSignal | undefined;
+  readonly urgency: Urgency;
 }
 
 /** Keeps regions on disk. The ledger's entries for disk add up to the length of the file, gaps included. */
@@ -96,7 +98,7 @@ export class DiskStore extends ManagedStore {
     return { ...this.#moved };
   }
 
-  protected take(bytes: number, what: string): Promise<Backing> {
+  protected take(bytes: number, what: string, urgency: Urgency): Promise<Backing> {
     return this.#change(async () => {
       const room = Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
       const position = this.#gaps.bestFit(room) ?? this.#end;
@@ -118,15 +120,15 @@ export class DiskStore extends ManagedStore {
         await this.#giveBack(position, room, reservation).catch(() => {});
         throw error;
       }
-      return this.#backing(position, room, reservation);
+      return this.#backing(position, room, reservation, urgency);
     });
   }
 
-  #backing(position: number, room: number, reservation: Reservation): Backing {
+  #backing(position: number, room: number, reservation: Reservation, urgency: Urgency): Backing {
     const move =
       (direction: "read" | "write"): Backing["read"] =>
       (memory, at, offset, length, signal) =>
-        this.#move({ direction, memory, at, position: position + offset, length, signal });
+        this.#move({ direction, memory, at, position: position + offset, length, signal, urgency });
     return {
       granularity: ALIGNMENT,
       file: { file: this.#reader, offset: position },
@@ -206,7 +208,7 @@ export class DiskStore extends ManagedStore {
       m.length,
       (from, length) =>
         this.#transfer(m.direction, m.memory, m.at + from, m.position + from, length, m.signal),
-      m.signal,
+      m,
     );
   }
 
@@ -225,7 +227,7 @@ export class DiskStore extends ManagedStore {
             length,
             (more, bytes) =>
               this.#transfer(direction, bounce, from + more, start + from + more, bytes, m.signal),
-            m.signal,
+            m,
           );
         const inside = new Uint8Array(bounce.view(at - start, to - at));
         const outside = new Uint8Array(m.memory.view(m.at + at - m.position, to - at));

@@ -2,6 +2,7 @@
 // held and moved is the business of a Backing: native.ts and disk.ts.
 import { ConfigError, DisposedError, IoError, throwIfAborted } from "../../errors.ts";
 import type { NativeBuffer } from "../../ggml/buffer.ts";
+import type { Urgency } from "../io-turns.ts";
 import { formatBytes } from "../sizes.ts";
 import type { Region, Store } from "../store.ts";
 import type { Tier } from "../tiers.ts";
@@ -149,12 +150,12 @@ export abstract class ManagedStore implements Store {
   readonly #pending = new Set<Promise<unknown>>();
   #disposing: Promise<void> | undefined;
 
-  async allocate(bytes: number, what: string): Promise<Region> {
+  async allocate(bytes: number, what: string, urgency: Urgency = "soon"): Promise<Region> {
     if (this.#disposing) throw new DisposedError(`the store for ${this.tier}`);
     if (!Number.isSafeInteger(bytes) || bytes < 1) {
       throw new ConfigError(`${what}: a region of ${bytes} bytes on ${this.tier} is not possible`);
     }
-    const taking = this.take(bytes, what);
+    const taking = this.take(bytes, what, urgency);
     this.#pending.add(taking);
     try {
       const backing = await taking;
@@ -196,7 +197,7 @@ export abstract class ManagedStore implements Store {
   }
 
   /** Takes `bytes` zeros. A failure leaves nothing behind. */
-  protected abstract take(bytes: number, what: string): Promise<Backing>;
+  protected abstract take(bytes: number, what: string, urgency: Urgency): Promise<Backing>;
 
   /** Called once, when every region is free. */
   protected abstract close(): Promise<void>;

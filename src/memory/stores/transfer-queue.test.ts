@@ -86,7 +86,7 @@ describe("TransferQueue", () => {
         seen.push(from);
         abort.abort();
       },
-      abort.signal,
+      { signal: abort.signal },
     );
     await expect(moving).rejects.toThrow(AbortError);
     expect(seen).toEqual([0]);

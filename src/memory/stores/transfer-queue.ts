@@ -2,13 +2,13 @@
 // turn. The counterpart of ReadQueue for files that are also written; it knows lengths, not files.
 import { AbortError, ConfigError } from "../../errors.ts";
 import { ALIGNMENT } from "../direct-io.ts";
-import { defaultDepth } from "../read-queue.ts";
+import { IoTurns, processTurns, type Urgency } from "../io-turns.ts";
 
 /** Moves bytes [from, from + length) of a transfer. */
 export type MoveChunk = (from: number, length: number) => Promise<void>;
 
 export interface TransferQueueOptions {
-  /** Chunks in flight at once, of all transfers together; as many as reads of a ReadQueue if absent. */
+  /** Chunks in flight at once, of all transfers together; the places of the process, shared with all else, if absent. */
   readonly depth?: number | undefined;
   /** Bytes of a chunk, a multiple of 4096; 4 MiB if absent. */
   readonly chunkBytes?: number | undefined;
@@ -19,20 +19,17 @@ const DEFAULT_CHUNK = 4 * 2 ** 20;
 export class TransferQueue {
   readonly depth: number;
   readonly chunkBytes: number;
-  #inFlight = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #turns: IoTurns;
 
   /** Throws {@link ConfigError} for a depth or a chunk size that cannot be used. */
-  constructor({ depth = defaultDepth(), chunkBytes = DEFAULT_CHUNK }: TransferQueueOptions = {}) {
-    if (!Number.isSafeInteger(depth) || depth < 1) {
-      throw new ConfigError(`transfer queue: depth ${depth} is not a whole number of at least 1`);
-    }
+  constructor({ depth, chunkBytes = DEFAULT_CHUNK }: TransferQueueOptions = {}) {
+    this.#turns = depth === undefined ? processTurns() : new IoTurns(depth);
     if (!Number.isSafeInteger(chunkBytes) || chunkBytes < ALIGNMENT || chunkBytes % ALIGNMENT !== 0) {
       throw new ConfigError(
         `transfer queue: chunks of ${chunkBytes} bytes are not a multiple of ${ALIGNMENT}`,
       );
     }
-    this.depth = depth;
+    this.depth = this.#turns.places;
     this.chunkBytes = chunkBytes;
   }
 
@@ -40,12 +37,16 @@ export class TransferQueue {
    * Moves `length` bytes chunk by chunk. Rejects with the first error of a chunk, or AbortError; chunks not yet begun are
    * then dropped. Settles only when none of its chunks is in flight.
    */
-  async submit(length: number, move: MoveChunk, signal?: AbortSignal): Promise<void> {
+  async submit(
+    length: number,
+    move: MoveChunk,
+    { signal, urgency = "soon" }: { signal?: AbortSignal | undefined; urgency?: Urgency } = {},
+  ): Promise<void> {
     let next = 0;
     let failure: { readonly error: unknown } | undefined;
     const mover = async () => {
       while (next < length && !failure) {
-        await this.#enter();
+        await this.#turns.enter(urgency);
         try {
           if (signal?.aborted) throw new AbortError(signal.reason);
           const from = next;
@@ -57,24 +58,12 @@ export class TransferQueue {
         } catch (error) {
           failure ??= { error };
         } finally {
-          this.#leave();
+          this.#turns.leave();
         }
       }
     };
     const movers = Math.min(this.depth, Math.ceil(length / this.chunkBytes));
     await Promise.all(Array.from({ length: movers }, mover));
     if (failure) throw (failure as { readonly error: unknown }).error;
-  }
-
-  async #enter(): Promise<void> {
-    if (this.#inFlight < this.depth) this.#inFlight++;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-
-  /** The place goes to whoever has waited longest. */
-  #leave(): void {
-    const next = this.#waiting.shift();
-    if (next) next();
-    else this.#inFlight--;
   }
 }

@@ -1,0 +1,3 @@
+// Weights packed to fewer bits without loss.
+export { PackedMemory } from "./packed-memory.ts";
+export { Packer, packBf16 } from "./packer.ts";
