@@ -1,7 +1,7 @@
 // A 4 GiB model in 2 GiB of memory, from a disk of known speed: seconds per token of Spillway and of node-llama-cpp's
 // memory map, against (bytes not resident) / (speed of the disk); then how near to that speed loading comes.
 //   node bench/streaming.mjs [--rates 400,800,1600] [--tokens 4] [--repeats 1] [--layers N] [--memory MIB]
-// Needs root, blkio cgroup v1, and RAM for the disk (9 GiB) and the loads; one such run at a time.
+// Needs root, blkio cgroup v1, and RAM for the disk (12 GiB) and the loads; one such run at a time.
 import { cp } from "node:fs/promises";
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -70,8 +70,8 @@ async function main() {
   if (!rates.every((rate) => rate > 0)) throw new Error(`--rates is a list of MiB/s, not ${values.rates}`);
 
   const model = await prepareModel(values);
-  // both copies, 2 % of file system and room for the tokenizer; 9 GiB for the 4 GiB preset
-  const sizeGib = Math.ceil((2 * model.weightBytes * 1.02 + 64 * MIB) / GIB);
+  // both copies and the packed one, 2 % of file system and room for the tokenizer; 12 GiB for the 4 GiB preset
+  const sizeGib = Math.ceil((2.8 * model.weightBytes * 1.02 + 64 * MIB) / GIB);
   const needed = sizeGib * GIB + model.weightBytes + 2 * GIB;
   if (availableMemory() < needed)
     throw new Error(

@@ -1,4 +1,7 @@
-// One streaming case: a model bigger than the memory limit, read from a given disk by each engine in turn.
+// One streaming case: a model bigger than the memory limit, read from a given disk by each engine in turn, by Spillway
+// both as it is and from a packed copy (made by the first run, before its first token).
+import { rm } from "node:fs/promises";
+import path from "node:path";
 import { hasLlamaCpp, run } from "./cases.mjs";
 import { dropCaches } from "./known-disk.mjs";
 import { agreement, median, mib, round, spread, withRange } from "./results.mjs";
@@ -7,7 +10,7 @@ import { count } from "./runner.mjs";
 const MIB = 2 ** 20;
 
 /** @typedef {import("./child.mjs").Run} Run */
-/** @typedef {import("./cases.mjs").Engine} Engine */
+/** @typedef {"spillway" | "packed" | "llama"} Variant packed: Spillway with offload_packed */
 /** @typedef {import("./cases.mjs").Model} Model */
 
 /** Options of the benches that stream. */
@@ -74,35 +77,51 @@ function summary(runs, mibPerSecond) {
 export async function streamingCase(disk, model, settings, { mibPerSecond, before } = {}) {
   const { memoryMib, budgetMib, repeats, promptTokens, newTokens } = settings;
   const options = { "prompt-tokens": promptTokens, "new-tokens": newTokens };
-  /** @type {Record<Engine, Run[]>} */
-  const runs = { spillway: [], llama: [] };
-  const compare = hasLlamaCpp();
-  for (let i = 0; i < repeats; i++) {
-    for (const engine of /** @type {Engine[]} */ (compare ? ["spillway", "llama"] : ["spillway"])) {
-      dropCaches();
-      before?.();
-      console.error(`${engine}, ${memoryMib} MiB of memory, repeat ${i + 1} of ${repeats}`);
-      const own = engine === "spillway" ? { "budget-mib": budgetMib } : { mmap: "true" };
-      runs[engine].push(
-        await run(engine, model, { ...options, ...own }, (command) => disk.within(command, { memoryMib })),
-      );
+  const packed = path.join(disk.dir, "packed");
+  const variants = /** @type {const} */ ({
+    spillway: { engine: "spillway", own: { "budget-mib": budgetMib } },
+    packed: { engine: "spillway", own: { "budget-mib": budgetMib, packed } },
+    ...(hasLlamaCpp() && { llama: { engine: "llama", own: { mmap: "true" } } }),
+  });
+  /** @type {Record<Variant, Run[]>} */
+  const runs = { spillway: [], packed: [], llama: [] };
+  try {
+    for (let i = 0; i < repeats; i++) {
+      for (const [name, { engine, own }] of Object.entries(variants)) {
+        dropCaches();
+        before?.();
+        console.error(`${name}, ${memoryMib} MiB of memory, repeat ${i + 1} of ${repeats}`);
+        runs[/** @type {Variant} */ (name)].push(
+          await run(engine, model, { ...options, ...own }, (command) => disk.within(command, { memoryMib })),
+        );
+      }
     }
+  } finally {
+    await rm(packed, { recursive: true, force: true });
   }
+  const compare = runs.llama.length > 0;
   const spillway = summary(runs.spillway, mibPerSecond);
+  const unpacking = summary(runs.packed, mibPerSecond);
   const llama = compare ? summary(runs.llama, mibPerSecond) : undefined;
+  const ratio = (/** @type {ReturnType<typeof summary>} */ own) =>
+    llama && llama.seconds_per_token.median / own.seconds_per_token.median;
   return {
     mib_per_s: mibPerSecond,
     spillway,
+    packed: unpacking,
     llama,
     /** node-llama-cpp's seconds per token over Spillway's: above 1 Spillway is faster */
-    ratio: llama && llama.seconds_per_token.median / spillway.seconds_per_token.median,
+    ratio: ratio(spillway),
+    packed_ratio: ratio(unpacking),
     tokens_agree: agreement(runs.spillway[0]?.tokens, runs.llama[0]?.tokens),
+    packed_tokens_agree: agreement(runs.spillway[0]?.tokens, runs.packed[0]?.tokens),
     runs,
   };
 }
 
 /** @param {Awaited<ReturnType<typeof streamingCase>>} result @returns {Record<string, string | number | undefined>[]} */
-export function streamingRows({ mib_per_s, spillway, llama, ratio, tokens_agree }) {
+export function streamingRows(result) {
+  const { mib_per_s, spillway, packed, llama, ratio, packed_ratio } = result;
   /** @param {string} engine @param {ReturnType<typeof summary>} side */
   const row = (engine, side) => ({
     "disk MiB/s": mib_per_s ?? "own",
@@ -116,7 +135,12 @@ export function streamingRows({ mib_per_s, spillway, llama, ratio, tokens_agree 
     "peak MiB": mib(side.memory_cgroup_peak_bytes),
   });
   return [
-    { ...row("spillway", spillway), ratio: round(ratio), "same tokens": tokens_agree },
+    { ...row("spillway", spillway), ratio: round(ratio), "same tokens": result.tokens_agree },
+    {
+      ...row("spillway, packed", packed),
+      ratio: round(packed_ratio),
+      "same tokens": result.packed_tokens_agree,
+    },
     ...(llama ? [row("node-llama-cpp", llama)] : []),
   ];
 }

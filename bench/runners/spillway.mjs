@@ -1,5 +1,6 @@
 // Measures Spillway on a safetensors checkpoint, on the CPU, and prints one line of JSON.
-//   node bench/runners/spillway.mjs --model DIR [--budget-mib N] [--device-map cpu] [options of lib/runner.mjs]
+//   node bench/runners/spillway.mjs --model DIR [--budget-mib N] [--device-map cpu] [--packed DIR]
+//     [options of lib/runner.mjs]
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { measurement, promptIds, runnerOptions, Stopwatch } from "../lib/runner.mjs";
@@ -7,6 +8,7 @@ import { measurement, promptIds, runnerOptions, Stopwatch } from "../lib/runner.
 const { settings, own } = runnerOptions({
   "budget-mib": { type: "string" },
   "device-map": { type: "string", default: "auto" },
+  packed: { type: "string" }, // folder of the packed copy
 });
 
 const { AutoModelForCausalLM } = await import("../../dist/index.js");
@@ -23,6 +25,7 @@ const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   kv_dtype: settings.kv === "f32" ? "float32" : "float16",
   context_length: settings.context,
   threads: settings.threads,
+  ...(own.packed && { offload_folder: own.packed, offload_packed: true }),
   ...(own["budget-mib"] && { max_memory: { cpu: `${own["budget-mib"]}MiB` } }),
 });
 const load = loading.lap();

@@ -11,20 +11,15 @@ import { PackedMemory } from "./packing/index.ts";
 /** Elements unpacked before other work of the event loop gets a turn: about a millisecond. */
 const TURN_ELEMENTS = 2 ** 21;
 
-/** A buffer that keeps its memory from being collected while it is in use. */
+/** A buffer in such memory, which it keeps from being collected. */
 class UnpackingBuffer extends NativeBuffer {
-  #memory: PackedMemory | undefined;
+  readonly memory: PackedMemory;
 
   constructor(memory: PackedMemory, size: number) {
     const address = koffi.address(memory.bytes);
     const handle = library().native.ggml_backend_cpu_buffer_from_ptr(address, memory.bytes.length);
     super(cpuMemory(), handle, address, size);
-    this.#memory = memory;
-  }
-
-  override dispose(): void {
-    super.dispose();
-    this.#memory = undefined;
+    this.memory = memory;
   }
 }
 
