@@ -22,7 +22,7 @@ export const STREAMING_OPTIONS = /** @type {const} */ ({
 });
 
 /** Memory a Spillway process may use beside what its budget bounds: code, JavaScript heap, graph metadata. */
-const OUTSIDE_BUDGET_MIB = 48;
+const OUTSIDE_BUDGET_MIB = 20;
 
 /** @param {Record<string, string | undefined>} values parsed {@link STREAMING_OPTIONS} */
 export function streamingSettings(values) {

@@ -17,6 +17,7 @@ export class GraphMemory {
   #handle: bigint | undefined;
   readonly #account: Account;
   #size = 0;
+  #generation = 0;
 
   constructor(type: BufferType, account: Account) {
     const handle = library().native.ggml_gallocr_new(type.handle);
@@ -26,8 +27,14 @@ export class GraphMemory {
     live++;
   }
 
+  /** Changes whenever addresses given before may be no longer valid. */
+  get generation(): number {
+    return this.#generation;
+  }
+
   /** Bytes a graph would need, found without allocating. */
   measure(graph: bigint): number {
+    this.#generation++;
     const sizes = new BigUint64Array(1);
     library().native.ggml_gallocr_reserve_n_size(this.#open(), graph, null, null, sizes);
     return Number(sizes[0]);

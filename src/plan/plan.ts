@@ -10,7 +10,7 @@ import {
   smallestSpace,
   type UnitSize,
 } from "./placement.ts";
-import type { Unit } from "./units.ts";
+import type { Matrix, Unit } from "./units.ts";
 
 /** What is taken whatever the placement, in bytes: on the computing device, and in RAM when that is a GPU. */
 export interface FixedBytes {
@@ -197,4 +197,16 @@ function finish(
     streamed,
     fixed: r.fixed,
   };
+}
+
+/** The same plan where matrices on disk are read in another number of bytes than they have in place. */
+export function withDiskBytes(plan: Plan, units: readonly Unit[], bytesOf: (m: Matrix) => number): Plan {
+  let [read, kept] = [0, 0];
+  for (const unit of units) {
+    if (plan.homes[unit.index] !== "disk") continue;
+    const bytes = unit.owned.reduce((sum, m) => sum + (unit.rowsOnly ? m.bytes : bytesOf(m)), 0);
+    kept += bytes;
+    if (!unit.rowsOnly) read += bytes;
+  }
+  return { ...plan, streamed: { ...plan.streamed, disk: read }, bytes: { ...plan.bytes, disk: kept } };
 }

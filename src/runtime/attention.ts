@@ -4,6 +4,7 @@ import { DTYPES } from "../ggml/dtypes.ts";
 import type { Graph } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { StageContext } from "../models/spec.ts";
+import type { CacheWindow } from "./cache-window.ts";
 import type { Chunk, ChunkPart } from "./chunks.ts";
 import type { KvRows } from "./kv-cache.ts";
 
@@ -19,43 +20,54 @@ export function needsMask(part: ChunkPart): boolean {
   return part.count > 1;
 }
 
+export interface AttentionOptions {
+  /** Use the fused kernel. */
+  readonly flash: boolean;
+  /** Gets the tensors that differ from one new token to the next. */
+  readonly window?: CacheWindow | undefined;
+}
+
 export class CachedAttention implements StageContext {
   readonly positions: Tensor;
   readonly tokens: number;
   readonly #chunk: Chunk;
   readonly #inputs: ChunkInputs;
   readonly #kv: KvRows;
-  readonly #flash: boolean;
+  readonly #options: AttentionOptions;
 
-  constructor(chunk: Chunk, inputs: ChunkInputs, kv: KvRows, options: { flash: boolean }) {
+  constructor(chunk: Chunk, inputs: ChunkInputs, kv: KvRows, options: AttentionOptions) {
     this.positions = inputs.positions;
     this.tokens = chunk.tokens;
     this.#chunk = chunk;
     this.#inputs = inputs;
     this.#kv = kv;
-    this.#flash = options.flash;
+    this.#options = options;
   }
 
   attend(g: Graph, layer: number, q: Tensor, k: Tensor, v: Tensor, scale: number): Tensor {
+    const { flash: fused, window } = this.#options;
     const mixed = this.#chunk.parts.map((part, i) => {
       const of = (a: Tensor) =>
         g.view(a, [a.ne[0], a.ne[1], part.count], [a.nb[1], a.nb[2]], part.offset * a.nb[2]); // [head_dim, heads, count]
       const [qp, kp, vp] = [of(q), of(k), of(v)];
-      this.#store(g, layer, "k", kp, part);
-      this.#store(g, layer, "v", vp, part);
+      for (const stored of [this.#store(g, layer, "k", kp, part), this.#store(g, layer, "v", vp, part)])
+        window?.stores(stored, i, part);
       const visible = part.past + part.count;
       const keys = this.#heads(g, this.#kv.rows(g, layer, "k", part.base, visible), kp.ne[0]);
       const values = this.#heads(g, this.#kv.rows(g, layer, "v", part.base, visible), vp.ne[0]);
+      for (const view of [keys, values]) window?.reads(view, i);
       const queries = g.permute(qp, 0, 2, 1, 3); // [head_dim, count, heads]
-      const attend = this.#flash ? flash : explicit;
+      const attend = fused ? flash : explicit;
       return attend(g, queries, keys, values, this.#inputs.masks[i], scale); // [heads * head_dim, count]
     });
     return concatenate(g, mixed);
   }
 
-  #store(g: Graph, layer: number, which: "k" | "v", rows: Tensor, part: ChunkPart): void {
+  #store(g: Graph, layer: number, which: "k" | "v", rows: Tensor, part: ChunkPart): Tensor {
     const place = this.#kv.rows(g, layer, which, part.base + part.past, part.count);
-    g.expand(g.copy(rows, place)); // before the reads below: graphs run in the order of expansion
+    const stored = g.copy(rows, place);
+    g.expand(stored); // before the reads below: graphs run in the order of expansion
+    return stored;
   }
 
   /** [width, rows] -> [head_dim, rows, kv_heads], without moving anything. */

@@ -2,12 +2,14 @@
 import { throwIfAborted } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
 import type { GraphMemory } from "../ggml/graph-memory.ts";
+import { headersCanChange } from "../ggml/header-fields.ts";
 import { library } from "../ggml/library.ts";
 import type { Graph, LowRank } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec, Weights } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
 import type { ChunkInputs } from "./attention.ts";
+import { CacheWindow } from "./cache-window.ts";
 import { CHUNK_TOKENS, type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
 import { GraphBuilder } from "./graph-builder.ts";
 import type { GatheredRows, PassInputs } from "./inputs.ts";
@@ -45,6 +47,11 @@ export interface AdapterSource {
   lowRank(unit: Unit, key: string): LowRank | undefined;
 }
 
+interface Built {
+  readonly graph: Graph;
+  readonly logits: Tensor | undefined;
+}
+
 /** Logits of one token: its index in the call (sequences one after another) and f32 [vocab]. */
 export type LogitsSink = (token: number, logits: Float32Array) => void;
 
@@ -53,6 +60,8 @@ export class Executor {
   /** What linear layers add to their products. */
   adapter: AdapterSource | undefined;
   readonly #graphs: GraphBuilder;
+  /** The graph of single tokens that was built last. */
+  #kept: (Built & { readonly key: readonly unknown[]; readonly window: CacheWindow }) | undefined;
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
@@ -185,12 +194,7 @@ export class Executor {
     wanted: Int32Array,
     sink: LogitsSink,
   ): Promise<void> {
-    const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
-    const { graph, result: logits } = this.#graphs.build(
-      shape.join(),
-      (g) => buildStages(g, units, chunk, memory, selection),
-      headerEstimate(units.length, Math.max(1, chunk.parts.length)),
-    );
+    const { graph, logits } = this.#graph(units, chunk, memory, selection);
     await this.#p.device.compute(graph.handle);
     if (!logits) return;
     const vocab = logits.ne[0];
@@ -199,6 +203,37 @@ export class Executor {
       library().native.ggml_backend_tensor_get(logits.handle, row, i * vocab * 4, vocab * 4);
       sink(wanted[selection.first + i] as number, row);
     }
+  }
+
+  /** Builds a graph, or moves the last one on where nothing but the number of tokens in the cache differs. */
+  #graph(units: readonly Unit[], chunk: Chunk, memory: StageMemory, selection: Selection): Built {
+    const { device, inputs, streamed, flash } = this.#p;
+    const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
+    // Without the fused kernel the shapes of intermediate results depend on the tokens in the cache.
+    const keep =
+      flash &&
+      chunk.parts.every((p) => p.count === 1) &&
+      !units.some((u) => streamed.has(u)) &&
+      headersCanChange(device);
+    const places = [chunk.start, selection.first, ...chunk.parts.map((p) => p.base)];
+    const key = [memory.kv, inputs.layout, this.adapter, ...shape, ...places];
+    const kept = this.#kept;
+    if (keep && kept && this.#graphs.holds(kept.graph) && same(kept.key, key)) {
+      kept.window.move(chunk.parts);
+      return kept;
+    }
+    this.#kept = undefined;
+    const { graph, result } = this.#graphs.build(
+      shape.join(),
+      (g) => {
+        const window = keep ? new CacheWindow() : undefined;
+        return { window, logits: buildStages(g, units, chunk, { ...memory, window }, selection) };
+      },
+      headerEstimate(units.length, Math.max(1, chunk.parts.length)),
+    );
+    const { window, logits } = result;
+    if (window) this.#kept = { graph, logits, key, window };
+    return { graph, logits };
   }
 
   /** Rows of tables that the device cannot look up itself. */
@@ -260,6 +295,10 @@ export class Executor {
   dispose(): void {
     this.#graphs.dispose();
   }
+}
+
+function same(a: readonly unknown[], b: readonly unknown[]): boolean {
+  return a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
 /** A streamed matrix as graphs use it: bound to its slot, turned round if the checkpoint holds it the other way. */

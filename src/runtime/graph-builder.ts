@@ -14,6 +14,8 @@ export class GraphBuilder {
   /** Kinds of graphs that the device is known to run. */
   readonly #supported = new Set<string>();
   #arena = new HeaderArena(FIRST_CAPACITY, { graph: true });
+  /** The graph built last, and the generation of memory it was placed in. */
+  #last: { graph: Graph; generation: number } | undefined;
 
   constructor(device: Device, memory: GraphMemory) {
     this.#device = device;
@@ -26,6 +28,7 @@ export class GraphBuilder {
    * Throws GraphError for a graph that the device cannot run, and what `build` throws.
    */
   build<T>(kind: string, build: (g: Graph) => T, headers = 0): { graph: Graph; result: T } {
+    this.#last = undefined;
     for (let capacity = Math.max(headers, this.#arena.capacity); ; capacity *= 2) {
       if (capacity > this.#arena.capacity) {
         this.#arena.dispose();
@@ -37,6 +40,7 @@ export class GraphBuilder {
         if (!this.#supported.has(kind)) graph.checkSupport();
         this.#supported.add(kind);
         if (this.#memory.place(graph.handle)) this.#device.forgetBuffers();
+        this.#last = { graph, generation: this.#memory.generation };
         return { graph, result };
       } catch (error) {
         if (!(error instanceof ArenaFullError)) throw error;
@@ -44,7 +48,13 @@ export class GraphBuilder {
     }
   }
 
+  /** Whether a graph still has its headers and its memory, so that it can be computed again. */
+  holds(graph: Graph): boolean {
+    return this.#last?.graph === graph && this.#last.generation === this.#memory.generation;
+  }
+
   dispose(): void {
+    this.#last = undefined;
     this.#arena.dispose();
   }
 }

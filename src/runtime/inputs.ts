@@ -57,6 +57,8 @@ export class PassInputs {
   #selected: Region = { offset: 0, bytes: 0 };
   #rows = new Map<string, Region & { dtype: DType; width: number }>();
   #masks: (Region | undefined)[][] = [];
+  #layout = "";
+  #allocations = 0;
 
   constructor(device: Device, ledger: Ledger, hidden: number) {
     this.#device = device;
@@ -72,8 +74,14 @@ export class PassInputs {
       this.#allocation = undefined;
       this.#device.forgetBuffers();
     }
+    this.#allocations++;
     const { ledger, tier, memory } = this.#place;
     this.#allocation = Allocation.take(ledger, tier, memory, bytes, "activations");
+  }
+
+  /** Says where the inputs of the pass lie: equal for two passes whose tensors are bound at the same places. */
+  get layout(): string {
+    return this.#layout;
   }
 
   /** Lays out and fills the inputs of a pass. `selected` are the tokens whose logits are wanted. */
@@ -99,6 +107,11 @@ export class PassInputs {
       ),
     );
     this.reserve(end);
+    const sizes = [
+      ...gathered.map((r) => r.bytes.byteLength),
+      ...this.#masks.flat().map((m) => m?.bytes ?? 0),
+    ];
+    this.#layout = [this.#allocations, tokens, selected.length, ...sizes].join();
     this.#write(this.#positions, pass.positions);
     this.#write(this.#ids, pass.ids);
     this.#write(this.#selected, selected);

@@ -4,7 +4,7 @@ import { defaultDepth } from "../memory/io-turns.ts";
 import { Ledger, type Reservation } from "../memory/ledger.ts";
 import { ReadQueue } from "../memory/read-queue.ts";
 import type { Tier } from "../memory/tiers.ts";
-import type { Plan } from "../plan/plan.ts";
+import { withDiskBytes } from "../plan/plan.ts";
 import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { AdapterWeights, adapterFileBytes } from "./adapter.ts";
 import { Cleanup } from "./cleanup.ts";
@@ -57,7 +57,8 @@ export async function openModel(dir: string, options: EngineOptions): Promise<Op
     cleanup.add(() => cpu.dispose());
     if (device !== cpu) cleanup.add(() => device.dispose());
     const { parts, kv } = await load(prepared, options, cleanup);
-    const plan = withPacked(prepared.plan, parts.units);
+    // What packed weights take is known only once there is a copy.
+    const plan = withDiskBytes(prepared.plan, parts.units, (m) => m.packed?.bytes ?? m.bytes);
     return { prepared: { ...prepared, plan }, options, parts, kv, cleanup };
   } catch (error) {
     await cleanup.run();
@@ -222,20 +223,6 @@ async function onDisk(
     entry.resize(units.flatMap((u) => u.owned).reduce((sum, m) => sum + (m.packed?.bytes ?? 0), 0));
   }
   return units;
-}
-
-/** What a plan comes to with the packed sizes, which are known only once there is a copy. */
-function withPacked(plan: Plan, units: readonly Unit[]): Plan {
-  const saved = units
-    .flatMap((u) => u.owned)
-    .reduce((sum, m) => sum + (m.packed ? m.bytes - m.packed.bytes : 0), 0);
-  if (saved === 0) return plan;
-  const { streamed, bytes } = plan;
-  return {
-    ...plan,
-    streamed: { ...streamed, disk: streamed.disk - saved },
-    bytes: { ...bytes, disk: bytes.disk - saved },
-  };
 }
 
 function bytesToRead(units: readonly Unit[], homes: readonly Tier[]): number {

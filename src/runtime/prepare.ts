@@ -7,6 +7,7 @@ import { Device, findDevice } from "../ggml/device.ts";
 import { parseDType } from "../ggml/dtypes.ts";
 import type { BeforeRead } from "../memory/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../memory/limits.ts";
+import { packedBytes } from "../memory/packing/index.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { modelSpec } from "../models/families.ts";
 import type { ModelSpec } from "../models/spec.ts";
@@ -18,8 +19,8 @@ import {
   parseWeightDType,
 } from "../plan/options.ts";
 import type { UnitSize } from "../plan/placement.ts";
-import { type FixedBytes, makePlan, type Plan } from "../plan/plan.ts";
-import { type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
+import { type FixedBytes, makePlan, type Plan, withDiskBytes } from "../plan/plan.ts";
+import { type Matrix, type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
 import { adapterBytes, adapterStaging } from "./adapter.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
@@ -160,12 +161,18 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
       kv_dtype,
       planFor,
     );
-    return { ...skeleton, cpu, device, budgets, plan, kv_dtype, context, flash, way };
+    const expected = options.offload_packed ? withDiskBytes(plan, model.units, expectedPacked) : plan;
+    return { ...skeleton, cpu, device, budgets, plan: expected, kv_dtype, context, flash, way };
   } catch (error) {
     if (device !== cpu) await device.dispose();
     await cpu.dispose();
     throw error;
   }
+}
+
+/** What a matrix is expected to take on disk with `offload_packed`: weights have hardly any exceptions. */
+function expectedPacked(m: Matrix): number {
+  return m.dtype === "bf16" ? packedBytes(m.ne[0] * m.ne[1], 0) : m.bytes;
 }
 
 interface Planned {

@@ -5,6 +5,7 @@ import type { Tensor } from "../ggml/tensor.ts";
 import type { Weights } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
 import { CachedAttention, type ChunkInputs } from "./attention.ts";
+import type { CacheWindow } from "./cache-window.ts";
 import type { Chunk } from "./chunks.ts";
 import type { KvRows } from "./kv-cache.ts";
 
@@ -21,6 +22,8 @@ export interface StageMemory {
   readonly kv: KvRows;
   /** Whether the device has the fused attention kernel for this model. */
   readonly flash: boolean;
+  /** Gets the tensors that must change before the graph can be computed for the next tokens. */
+  readonly window?: CacheWindow | undefined;
   /** Tokens of the pass. */
   readonly tokens: number;
   /** See {@link tailStart}. */
@@ -56,7 +59,7 @@ export function buildStages(
   memory: StageMemory,
   selection: Selection = { first: 0, count: 0 },
 ): Tensor | undefined {
-  const ctx = new CachedAttention(chunk, memory.inputs(g, chunk), memory.kv, { flash: memory.flash });
+  const ctx = new CachedAttention(chunk, memory.inputs(g, chunk), memory.kv, memory);
   const { first, count } = selection;
   let x: Tensor | undefined;
   let narrow = false;

@@ -42,6 +42,19 @@ function tightestStart(elements: number, packed: number): number {
   return Math.max(0, Math.ceil(elements / GROUP) * 64 - packed);
 }
 
+test("in turns of any size: the same, and other work gets its turn in between", () => {
+  const weights = normalWeights(1000);
+  const packed = pack(weights);
+  for (const turn of [1, 32, 100, 999, 1000, 5000]) {
+    const slot = 2 * 1000 + 4096;
+    const memory = new PackedMemory(slot);
+    memory.bytes.set(packed, slot - packed.length);
+    const turns = [...memory.unpackInTurns(slot - packed.length, 0, 1000, packed.length, turn)].length;
+    expect(Buffer.compare(memory.bytes.subarray(0, 2000), bytesOf(weights))).toBe(0);
+    expect(turns).toBe(Math.ceil(1000 / (Math.ceil(turn / GROUP) * GROUP)) - 1);
+  }
+});
+
 describe("unpack", () => {
   for (const count of [0, 1, 31, 32, 33, 63, 64, 65, 4095, 4096, 4097, 1_000_003]) {
     test(`${count} weights, elsewhere and in place`, () => {

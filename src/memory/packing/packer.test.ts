@@ -25,6 +25,20 @@ function packInBlocks(source: Uint8Array, sizes: readonly number[]): Uint8Array 
   return packed;
 }
 
+test("another packer can make the second pass, from the header, in the first one's memory", () => {
+  const source = bytesOf(normalWeights(10_000));
+  const first = new Packer(10_000);
+  first.count(source);
+  const header = first.begin();
+  first.dispose();
+  using between = new Packer(64); // leaves nothing behind that counts
+  between.count(bytesOf(normalWeights(64)));
+  between.dispose();
+  using second = Packer.resume(header);
+  const packed = Buffer.concat([header, second.pack(source), second.finish()]);
+  expect(Buffer.compare(packed, packBf16(source)!)).toBe(0);
+});
+
 test("the committed module is the one its text compiles to", () => {
   const script = fileURLToPath(new URL("../../../scripts/build-wasm.mjs", import.meta.url));
   const { status, stderr } = spawnSync(process.execPath, [script, "--check"], { encoding: "utf8" });
