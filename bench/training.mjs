@@ -1,7 +1,7 @@
 // A training step with its states in RAM, on disk, and with everything on disk, held against what the machine allows:
 // the longer of computing (the step with everything in RAM) and of moving the step's bytes at the disk's speed.
 //   node bench/training.mjs [--tokens 64,256,1024] [--rates 400,800,1600] [--repeats 3] [--steps 3] [--layers N]
-//     [--precision float32] [--shape llama-88m] [--checkpoint DIR] [--device cpu]
+//     [--clipping on,off] [--precision float32] [--shape llama-88m] [--checkpoint DIR] [--device cpu]
 // Needs root, blkio cgroup v1, and RAM for the disk (3 GiB) and the runs; one such run at a time. Within a repeat every
 // case runs once, in a process of its own, and is held against the runs in RAM of the same repeat.
 import { cp } from "node:fs/promises";
@@ -91,11 +91,11 @@ function summary(repeats) {
 
 /**
  * Every run of every repeat.
- * @param {{ tokens: number[], rates: number[], repeats: number, steps: number, precision: string, device: string, threads?: string | undefined }} settings
+ * @param {{ tokens: number[], rates: number[], repeats: number, steps: number, clipping: readonly typeof CLIPPING[number][], precision: string, device: string, threads?: string | undefined }} settings
  * @param {KnownDisk} disk
  * @param {training.TrainingModel} model on that disk
  */
-async function measure({ tokens, rates, repeats, ...settings }, disk, model) {
+async function measure({ tokens, rates, repeats, clipping: ways, ...settings }, disk, model) {
   const homes = placements(settings.device);
   /** @type {Made[][]} */
   const all = [];
@@ -116,29 +116,28 @@ async function measure({ tokens, rates, repeats, ...settings }, disk, model) {
         );
         made.push({ clipped, tokens: count, placement, run, ...(rate && { rate }) });
       };
-      for (const clipping of CLIPPING) {
+      for (const clipping of ways) {
         await one("states in RAM", clipping);
         await one("resident", clipping);
       }
       for (const rate of rates) {
         disk.rate(rate);
-        for (const placement of ON_DISK)
-          for (const clipping of CLIPPING) await one(placement, clipping, rate);
+        for (const placement of ON_DISK) for (const clipping of ways) await one(placement, clipping, rate);
       }
     }
   }
   return all;
 }
 
-/** Every case over its repeats. @param {Made[][]} all @param {number[]} tokens @param {number[]} rates */
-function cases(all, tokens, rates) {
+/** Every case over its repeats. @param {Made[][]} all @param {number[]} tokens @param {number[]} rates @param {readonly typeof CLIPPING[number][]} clipping */
+function cases(all, tokens, rates, clipping) {
   /** @param {Partial<Made>} wanted @returns {TrainingRun[]} one of each repeat */
   const runs = (wanted) =>
     all.map((made) => {
       const is = (/** @type {any} */ m) => Object.entries(wanted).every(([key, value]) => m[key] === value);
       return /** @type {Made} */ (made.find(is)).run;
     });
-  const settings = tokens.flatMap((count) => CLIPPING.map(({ clipped }) => ({ tokens: count, clipped })));
+  const settings = tokens.flatMap((count) => clipping.map(({ clipped }) => ({ tokens: count, clipped })));
   const inRam = settings.map((one) => {
     const states = runs({ ...one, placement: "states in RAM" });
     const resident = runs({ ...one, placement: "resident" });
@@ -222,13 +221,18 @@ async function main() {
       steps: { type: "string", default: "3" },
       precision: { type: "string", default: "float32" },
       device: { type: "string", default: "cpu" },
+      clipping: { type: "string", default: "on,off" },
       threads: { type: "string" },
     },
   });
   const [tokens, rates] = [training.counts(values, "tokens"), training.counts(values, "rates")];
   const [repeats, steps] = [count(values, "repeats", 1), count(values, "steps", 1)];
   const { precision, device, threads } = values;
-  const settings = { tokens, rates, repeats, steps, precision, device, threads };
+  const clipping = CLIPPING.filter(({ clipped }) =>
+    values.clipping.split(",").includes(clipped ? "on" : "off"),
+  );
+  if (clipping.length === 0) throw new Error(`--clipping is on, off or both, not ${values.clipping}`);
+  const settings = { tokens, rates, repeats, steps, clipping, precision, device, threads };
   const model = await training.prepareTrainingModel(values);
   // the checkpoint; weights, master copies, moments and gradients; the inputs of stages; 5 % of file system
   const { hidden_size, num_hidden_layers } = model.config;
@@ -244,10 +248,16 @@ async function main() {
     const checkpoint = path.join(disk.dir, "checkpoint");
     await cp(model.checkpoint, checkpoint, { recursive: true });
     const all = await measure(settings, disk, { ...model, checkpoint });
-    const result = cases(all, tokens, rates);
+    const result = cases(all, tokens, rates, clipping);
     print(result);
     const { name, parameters } = model;
-    await writeResult("training", { model: name, parameters, settings, ...result, runs: all });
+    await writeResult(clipping.some(({ clipped }) => clipped) ? "training" : "training-unclipped", {
+      model: name,
+      parameters,
+      settings,
+      ...result,
+      runs: all,
+    });
     if (!result.sameLosses) process.exitCode = 1;
   } finally {
     disk.down();

@@ -42,20 +42,18 @@ export function person(name, noun, pronoun) {
 }
 
 /** How words that end so are said. @type {Readonly<Record<string, readonly string[]>>} */
-const TAGS = { ".": ["said"], "?": ["asked"], "!": ["cried", "called", "said", "shouted"] };
+const TAGS = { ".": ["said"], "?": ["asked"], "!": ["cried", "called"] };
 
 /**
- * What somebody says, as a sentence: `"Come here," said Tom.` or `Tom said, "Come here."`
+ * What somebody says, as a sentence: `"Come here," said Tom.`
  * @param {Choices} r
  * @param {{ name: string } | string} who a person, or words such as "his mother"
  * @param {string} words a sentence or more, with the mark that ends it
- * @param {string} [tag] another verb than the usual ones
  */
-export function say(r, who, words, tag) {
-  const name = typeof who === "string" ? who : who.name;
-  const verb = tag ?? r.pick(TAGS[words.slice(-1)] ?? ["said"]);
-  if (r.chance(0.3)) return `${cap(name)} ${verb}, "${words}"`;
-  return `"${words.endsWith(".") ? `${words.slice(0, -1)},` : words}" ${verb} ${name}.`;
+export function say(r, who, words) {
+  const verb = r.pick(TAGS[words.slice(-1)] ?? ["said"]);
+  const quoted = words.endsWith(".") ? `${words.slice(0, -1)},` : words;
+  return `"${quoted}" ${verb} ${typeof who === "string" ? who : who.name}.`;
 }
 
 /** Words of a text. @param {string} text */

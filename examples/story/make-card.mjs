@@ -66,7 +66,7 @@ ${last?.step} steps, ${million(last?.tokens ?? 0)} million tokens; loss ${last?.
 
 ![loss by step](loss.svg)
 
-Limits: it keeps to a plot, but not yet to the names in it: who is Sam in the first sentence may be Peter in the fifth, which more steps would mend. It knows the plots of its grammar only, and continues anything else with nonsense. Texts: English only.
+Limits: it keeps to a plot and to the names in it, and knows the twelve plots and the 36 names of its grammar only; anything else it continues with nonsense. Texts: English only.
 `;
 }
 

@@ -14,12 +14,12 @@ import { runIfStarted, wholeNumber, writeWhole } from "./script.mjs";
 /** @type {readonly import("./beats.mjs").Plot[]} */
 export const PLOTS = [lost, growing, friends, daysOut].flatMap((plots) => Object.values(plots));
 const FEWEST_WORDS = 80;
-const MOST_WORDS = 160;
+const MOST_WORDS = 140;
 /** One story of so many is for validation. */
-const VALIDATION_SHARE = 50;
+const VALIDATION_SHARE = 200;
 
 /**
- * Story `index` of the corpus with this seed: three paragraphs, 80 to 160 words.
+ * Story `index` of the corpus with this seed: three paragraphs, 80 to 140 words.
  * @param {number} seed
  * @param {number} index
  */

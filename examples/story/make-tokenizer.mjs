@@ -1,6 +1,6 @@
 // @ts-check
 // Trains a byte-level BPE tokenizer on a corpus and writes tokenizer.json and tokenizer_config.json.
-//   node examples/story/make-tokenizer.mjs --data DIR/train.jsonl --out MODEL --vocab 2048
+//   node examples/story/make-tokenizer.mjs --data DIR/train.jsonl --out MODEL --vocab 1536
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -92,7 +92,7 @@ await runIfStarted(import.meta.url, async () => {
     options: {
       data: { type: "string" },
       out: { type: "string" },
-      vocab: { type: "string", default: "2048" },
+      vocab: { type: "string", default: "1536" },
     },
   });
   if (values.data === undefined)

@@ -8,18 +8,19 @@ import { otherThan, person } from "./english.mjs";
 /** @typedef {import("./english.mjs").Person & { trait: string, home: string, isChild: boolean }} Character */
 /** @typedef {keyof typeof ABILITIES} Ability */
 
-const GIRLS =
-  "Mia Anna Lily Rosa Nora Ella Ivy Clara Zoe Emma Lucy Ruby Maya Tess Nina Alma June Greta Hana Leila Iris Sara".split(
-    " ",
-  );
-const BOYS =
-  "Tom Ben Max Leo Sam Finn Oscar Hugo Jack Theo Omar Paul Nico Adam Emil Felix Henry Ravi Luca Milo Noah Peter".split(
-    " ",
-  );
-const SHE_ANIMALS =
-  "Dot Pippa Luna Bella Hazel Coco Mimi Penny Honey Willow Suki Olive Poppy Fern Nutmeg".split(" ");
-const HE_ANIMALS =
-  "Jasper Rusty Bruno Toby Gus Otto Biscuit Bramble Rocky Moss Teddy Barley Ziggy Basil Pepper".split(" ");
+// Heroes and the friends they meet share no name, and a small model learns from that whom to speak of.
+const HEROES = {
+  girl: "Anna Clara Ella Lily Mia Nora Rosa Zoe".split(" "),
+  boy: "Ben Finn Hugo Jack Leo Max Sam Tom".split(" "),
+  she: "Bella Hazel Pippa Willow".split(" "),
+  he: "Bruno Jasper Rusty Ziggy".split(" "),
+};
+const FRIENDS = {
+  she: "Dot Honey Luna Olive Penny Poppy".split(" "),
+  he: "Barley Gus Otto Rocky Teddy Toby".split(" "),
+};
+/** Everybody's name. */
+export const NAMES = [...Object.values(HEROES), ...Object.values(FRIENDS)].flat();
 
 /** Animals that can be the hero of a story, and where they live. @type {readonly (readonly [string, string])[]} */
 const ANIMALS = [
@@ -29,56 +30,23 @@ const ANIMALS = [
   ["bear", "cave"],
   ["squirrel", "nest"],
   ["hedgehog", "nest"],
-  ["duck", "nest"],
   ["badger", "burrow"],
-  ["mole", "burrow"],
   ["otter", "den"],
-  ["beaver", "lodge"],
-  ["raccoon", "den"],
-  ["lamb", "barn"],
   ["goat", "barn"],
-  ["pony", "stable"],
   ["pig", "barn"],
   ["puppy", "basket"],
   ["kitten", "basket"],
 ];
 
-const CHILD_TRAITS = [
-  "little",
-  "young",
-  "kind",
-  "curious",
-  "cheerful",
-  "quiet",
-  "clever",
-  "brave",
-  "shy",
-  "lively",
-  "gentle",
-  "busy",
-];
-const ANIMAL_TRAITS = [
-  "little",
-  "small",
-  "young",
-  "curious",
-  "cheerful",
-  "clever",
-  "shy",
-  "lively",
-  "gentle",
-  "friendly",
-  "merry",
-  "sleepy",
-];
+const TRAITS = ["little", "young", "curious", "cheerful", "clever", "shy", "gentle", "friendly"];
 
 /** Kinds of animals that can do what others cannot. */
 const ABILITIES = {
-  flies: ["bird", "owl", "crow", "robin", "eagle", "swan", "sparrow", "duck"],
-  climbs: ["squirrel", "monkey", "cat", "raccoon"],
-  digs: ["mole", "dog", "badger", "rabbit"],
-  swims: ["duck", "otter", "frog", "fish", "beaver", "turtle"],
-  strong: ["bear", "horse", "ox", "elephant"],
+  flies: ["owl", "crow", "robin", "swan"],
+  climbs: ["squirrel", "monkey", "cat"],
+  digs: ["mole", "dog", "badger"],
+  swims: ["duck", "otter", "frog"],
+  strong: ["bear", "horse", "ox"],
 };
 
 /** @type {readonly (readonly [string, Pronoun])[]} */
@@ -87,39 +55,34 @@ const ELDERS = [
   ["father", "he"],
   ["grandmother", "she"],
   ["grandfather", "he"],
-  ["aunt", "she"],
-  ["uncle", "he"],
 ];
 
 /** @type {readonly Pronoun[]} */
 const BOTH = ["she", "he"];
 
-/** A child. @param {Choices} r @param {Pronoun} pronoun @returns {Character} */
-function child(r, pronoun) {
-  const she = pronoun === "she";
-  return {
-    ...person(r.pick(she ? GIRLS : BOYS), she ? "girl" : "boy", pronoun),
-    trait: r.pick(CHILD_TRAITS),
-    home: "house",
-    isChild: true,
-  };
+/**
+ * A child.
+ * @param {Choices} r
+ * @param {Pronoun} pronoun
+ * @param {readonly string[]} names
+ * @returns {Character}
+ */
+function child(r, pronoun, names) {
+  const noun = pronoun === "she" ? "girl" : "boy";
+  return { ...person(r.pick(names), noun, pronoun), trait: r.pick(TRAITS), home: "house", isChild: true };
 }
 
 /**
  * An animal that talks.
  * @param {Choices} r
  * @param {Pronoun} pronoun
- * @param {readonly (readonly [string, string])[]} [kinds] what it may be, and where that lives
+ * @param {readonly string[]} names
+ * @param {readonly (readonly [string, string])[]} kinds what it may be, and where that lives
  * @returns {Character}
  */
-export function animal(r, pronoun, kinds = ANIMALS) {
+function animal(r, pronoun, names, kinds) {
   const [noun, home] = r.pick(kinds);
-  return {
-    ...person(r.pick(pronoun === "she" ? SHE_ANIMALS : HE_ANIMALS), noun, pronoun),
-    trait: r.pick(ANIMAL_TRAITS),
-    home,
-    isChild: false,
-  };
+  return { ...person(r.pick(names), noun, pronoun), trait: r.pick(TRAITS), home, isChild: false };
 }
 
 /**
@@ -130,32 +93,29 @@ export function animal(r, pronoun, kinds = ANIMALS) {
  */
 export function hero(r, cannot) {
   const able = cannot === undefined ? [] : ABILITIES[cannot];
-  if (r.chance(0.5)) return child(r, r.pick(BOTH));
-  return animal(
-    r,
-    r.pick(BOTH),
-    ANIMALS.filter(([kind]) => !able.includes(kind)),
-  );
+  const pronoun = r.pick(BOTH);
+  if (r.chance(0.6)) return child(r, pronoun, HEROES[pronoun === "she" ? "girl" : "boy"]);
+  const kinds = ANIMALS.filter(([kind]) => !able.includes(kind));
+  return animal(r, pronoun, HEROES[pronoun], kinds);
 }
 
 /** Another child or animal. @param {Choices} r @param {Character} hero @returns {Character} */
 export function friendOf(r, { noun, pronoun, isChild }) {
   const other = otherThan(pronoun);
-  if (isChild && r.chance(0.6)) return child(r, other);
-  return animal(
-    r,
-    other,
-    ANIMALS.filter(([kind]) => kind !== noun),
-  );
+  if (isChild && r.chance(0.5)) return child(r, other, FRIENDS[other]);
+  const kinds = ANIMALS.filter(([kind]) => kind !== noun);
+  return animal(r, other, FRIENDS[other], kinds);
 }
 
 /** An animal of a kind that can do something. @param {Choices} r @param {Ability} ability @param {Character} hero */
 export function helper(r, ability, { noun, pronoun }) {
+  const other = otherThan(pronoun);
   const kinds = ABILITIES[ability].filter((kind) => kind !== noun);
   return animal(
     r,
-    otherThan(pronoun),
-    kinds.map((kind) => [kind, "home"]),
+    other,
+    FRIENDS[other],
+    kinds.map((kind) => /** @type {const} */ ([kind, "home"])),
   );
 }
 

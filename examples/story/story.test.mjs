@@ -3,22 +3,42 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
 import { AutoTokenizer } from "../../src/generate/tokenizer.ts";
 import { learnMerges } from "./bpe.mjs";
 import { countWords } from "./english.mjs";
 import { corpus, PLOTS, story } from "./make-corpus.mjs";
 import { elementsOf, safetensors, storyConfig, tensorsOf } from "./make-model.mjs";
 import { trainTokenizer, writeTokenizer } from "./make-tokenizer.mjs";
+import { NAMES } from "./people.mjs";
 import { choices } from "./random.mjs";
 import { writeWhole } from "./script.mjs";
 
 const SEED = 7;
+/** Stories the trained model is asked for. */
+const STORIES = 8;
 const { train, validation } = corpus(1500, SEED);
 const ALL = [...train, ...validation];
 
 /** Stories in which a pattern occurs. @param {RegExp} pattern */
 const storiesWith = (pattern) => ALL.filter((text) => pattern.test(text));
+
+/**
+ * Who acts in a story and should not: a third one, or a second one not introduced ("named Dot", "Dot the owl").
+ * @param {string} text
+ * @returns {string[]}
+ */
+function strangers(text) {
+  const [hero, ...others] = new Set(
+    (text.match(/[A-Z][a-z]+/g) ?? []).filter((word) => NAMES.includes(word)),
+  );
+  if (hero === undefined) return ["nobody"];
+  const [friend, ...more] = others;
+  const known = new RegExp(`(?:named|friend) ${friend}\\b|\\b${friend} (?:the [a-z]|from next door)`);
+  return friend === undefined || known.test(text) ? more : others;
+}
 
 /** @param {string} text */
 const quotes = (text) => text.split('"').length - 1;
@@ -31,15 +51,15 @@ describe("corpus", () => {
 
   test("has no story twice, within the files or between them", () => {
     expect(train.length + validation.length).toBe(1500);
-    expect(validation.length).toBe(30);
+    expect(validation.length).toBe(7);
     expect(new Set(ALL).size).toBe(1500);
   });
 
-  test("stories have three paragraphs and 80 to 160 words", () => {
+  test("stories have three paragraphs and 80 to 140 words", () => {
     for (const text of ALL) {
       expect(text.split("\n\n")).toHaveLength(3);
       expect(countWords(text)).toBeGreaterThanOrEqual(80);
-      expect(countWords(text)).toBeLessThanOrEqual(160);
+      expect(countWords(text)).toBeLessThanOrEqual(140);
     }
   });
 
@@ -48,7 +68,7 @@ describe("corpus", () => {
       const lengths = Array.from({ length: 50 }, (_, seed) =>
         countWords(plot(choices(seed)).flat().join(" ")),
       );
-      expect(lengths.filter((words) => words >= 80 && words <= 160).length, plot.name).toBeGreaterThan(25);
+      expect(lengths.filter((words) => words >= 80 && words <= 140).length, plot.name).toBeGreaterThan(25);
     }
   });
 
@@ -72,26 +92,27 @@ describe("corpus", () => {
     }
   });
 
-  test("whoever is in the last paragraph has been in the story before", () => {
-    for (const text of ALL) {
-      const [first = "", second = "", last = ""] = text.split("\n\n");
-      // A capital inside a sentence, or before a verb of speaking, is a name. "I" and the day are not.
-      const names = [
-        ...last.matchAll(/(?<=[a-z,] |[,?!]" (?:said|asked|cried|called|shouted) )([A-Z][a-z]+)\b/g),
-      ]
-        .map(([name]) => name)
-        .filter((name) => name !== "Sunday");
-      for (const name of names) expect(`${first} ${second}`, text).toContain(name);
-    }
+  test("stories are about one or two, who are introduced by their names", () => {
+    for (const text of ALL) expect(strangers(text), text).toEqual([]);
+    expect(strangers("There once was a boy named Tom. Leo smiled.")).toEqual(["Leo"]);
+    expect(strangers("There once was a boy named Tom, and Otto the pig met Dot the owl.")).toEqual(["Dot"]);
+    expect(strangers('"Good morning," said the sun.')).toEqual(["nobody"]);
+  });
+
+  test("nobody has two names or shares one, and names stand after a space", () => {
+    expect(new Set(NAMES).size).toBe(NAMES.length);
+    const capitals = ALL.flatMap((text) => text.match(/(?<=[a-z,] )[A-Z][a-z]+/g) ?? []);
+    expect(new Set(capitals)).toEqual(new Set(NAMES));
+    expect(storiesWith(new RegExp(`(?<! )\\b(?:${NAMES.join("|")})\\b`))).toEqual([]);
   });
 
   test("pronouns are those of the hero while nobody else has come", () => {
     const openings = ALL.map((text) =>
-      /\b(girl|boy) named \w+(?: who lived [^.]*)?\. (She|He)\b/.exec(text),
+      /\b(girl|boy) named \w+\b.*?\b(his|her) (?:friend|mother|father|grandmother|grandfather)\b/s.exec(text),
     ).filter((opening) => opening !== null);
     expect(openings.length).toBeGreaterThan(100);
     for (const [words, noun, pronoun] of openings)
-      expect(pronoun, words).toBe(noun === "girl" ? "She" : "He");
+      expect(pronoun, words).toBe(noun === "girl" ? "her" : "his");
   });
 });
 
@@ -126,6 +147,10 @@ describe("tokenizer", () => {
     for (const text of [...ALL.slice(-300), "Größe 1,234 \u{1f98a}\t\n\n  it's  \u0000 \u{feff}"]) {
       expect(tokenizer.decode(tokenizer.encode(text))).toBe(text);
     }
+  });
+
+  test("takes one token for a name", () => {
+    for (const name of NAMES) expect(tokenizer.encode(` ${name}`), name).toHaveLength(1);
   });
 
   test("takes few tokens for a word", () => {
@@ -167,14 +192,56 @@ describe("first weights", () => {
   });
 
   test("are small, smaller where layers add to the residual stream, and one in norms", () => {
-    expect(deviation(values("model.embed_tokens.weight"))).toBeCloseTo(0.02, 3);
-    expect(deviation(values("model.layers.0.mlp.down_proj.weight"))).toBeCloseTo(0.02 / Math.sqrt(2), 3);
+    expect(deviation(values("model.embed_tokens.weight"))).toBeCloseTo(1 / 16, 3);
+    expect(deviation(values("model.layers.0.mlp.down_proj.weight"))).toBeCloseTo(1 / 16 / Math.sqrt(2), 3);
     expect(new Set(values("model.norm.weight"))).toEqual(new Set([1]));
   });
 
-  test("are 2.5 to 3.5 million with 2048 tokens", () => {
-    const parameters = tensorsOf(storyConfig(2048, 0)).reduce((sum, tensor) => sum + elementsOf(tensor), 0);
-    expect(parameters).toBe(2_755_008);
+  test("are 2.5 to 3.5 million with 1536 tokens", () => {
+    const parameters = tensorsOf(storyConfig(1536, 0)).reduce((sum, tensor) => sum + elementsOf(tensor), 0);
+    expect(parameters).toBe(2_754_816);
+  });
+});
+
+describe("the trained model", () => {
+  const dir = fileURLToPath(new URL("model", import.meta.url));
+
+  test("was trained with this tokenizer and has the shape of this config", async () => {
+    const read = async (/** @type {string} */ name) => JSON.parse(await readFile(join(dir, name), "utf8"));
+    const { vocab } = (await read("tokenizer.json")).model;
+    for (const name of NAMES) expect(vocab, name).toHaveProperty(`\u0120${name}`);
+    expect(await read("config.json")).toMatchObject(storyConfig(Object.keys(vocab).length, 0));
+  });
+
+  test("tells stories that end, of those it has introduced", async () => {
+    const tokenizer = await AutoTokenizer.from_pretrained(dir);
+    const model = await AutoModelForCausalLM.from_pretrained(dir, {
+      device: "cpu",
+      threads: 1,
+      context_length: 320,
+    });
+    try {
+      const prompt = tokenizer.encode("Once upon a time");
+      /** @type {string[]} */
+      const wrong = [];
+      for (let seed = 0; seed < STORIES; seed++) {
+        const [ids = []] = await model.generate({
+          input_ids: [prompt],
+          max_new_tokens: 300,
+          do_sample: true,
+          temperature: 0.7,
+          seed,
+        });
+        expect(ids.at(-1), `story ${seed} has no end`).toBe(0);
+        const text = tokenizer.decode(ids, { skip_special_tokens: true });
+        expect(text.split("\n\n"), text).toHaveLength(3);
+        if (strangers(text).length > 0) wrong.push(text);
+      }
+      // Which tokens are drawn may differ between processors, by rounding.
+      expect(wrong.length, wrong.join("\n\n")).toBeLessThanOrEqual(1);
+    } finally {
+      await model.dispose();
+    }
   });
 });
 

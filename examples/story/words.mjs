@@ -54,106 +54,46 @@ export const PLACES = [
     spots: ["under the pier", "in the reeds", "behind the boat house", "beside a stump"],
   },
   {
-    name: "orchard",
-    at: "in the orchard",
-    to: "to the orchard",
-    spots: ["under an apple tree", "behind a ladder", "in a basket", "beside the gate"],
-  },
-  {
     name: "field",
     at: "in the field",
     to: "to the field",
     spots: ["in the tall corn", "behind a haystack", "beside the fence", "in a ditch"],
-  },
-  {
-    name: "market",
-    at: "at the market",
-    to: "to the market",
-    spots: ["under a cart", "behind the bread stand", "between two barrels", "near the well"],
   },
 ];
 
 /** Things that somebody loves and can lose. */
 export const TREASURES = [
   "red scarf",
-  "blue hat",
   "toy boat",
   "silver key",
   "wooden horse",
   "green marble",
-  "yellow kite",
   "tiny bell",
-  "glass bead",
   "paper lantern",
-  "brass whistle",
-  "soft blanket",
   "golden button",
-  "striped mitten",
   "shiny coin",
   "little drum",
   "white feather",
-  "teddy bear",
-  "wooden flute",
-  "old watch",
-  "orange ball",
-  "purple ribbon",
   "picture book",
-  "silver spoon",
 ];
 
 /** Things that fly away and get stuck high up. */
-export const FLYERS = [
-  "red balloon",
-  "paper plane",
-  "yellow kite",
-  "new hat",
-  "green scarf",
-  "blue ball",
-  "straw hat",
-  "orange kite",
-];
+export const FLYERS = ["red balloon", "paper plane", "yellow kite", "straw hat", "blue ball"];
 
 export const HIGH_PLACES = [
   { of: "tree", at: "in a tall tree", from: "from the tree" },
   { of: "roof", at: "on the roof of the barn", from: "from the roof" },
   { of: "tower", at: "on top of the old tower", from: "from the tower" },
-  { of: "lamp", at: "on a street lamp", from: "from the lamp" },
   { of: "wall", at: "on a high wall", from: "from the wall" },
-  { of: "windmill", at: "on an arm of the windmill", from: "from the windmill" },
 ];
 
-/** Food for one; `some` for more of it; what does not grow is made. */
+/** Food for one; `some` for more of it. */
 export const TREATS = [
-  { one: "cookie", some: "cookies", grows: false },
-  { one: "muffin", some: "muffins", grows: false },
-  { one: "pancake", some: "pancakes", grows: false },
-  { one: "plum", some: "plums", grows: true },
-  { one: "pear", some: "pears", grows: true },
-  { one: "peach", some: "peaches", grows: true },
-  { one: "apple", some: "apples", grows: true },
-  { one: "honey cake", some: "honey cakes", grows: false },
-  { one: "bun", some: "buns", grows: false },
-  { one: "waffle", some: "waffles", grows: false },
-];
-
-export const BERRIES = [
-  { some: "strawberries", on: "a sunny bank" },
-  { some: "raspberries", on: "a bush" },
-  { some: "blueberries", on: "a bush" },
-  { some: "cherries", on: "a tree" },
-  { some: "blackberries", on: "a hedge" },
-  { some: "grapes", on: "a wall" },
-];
-
-/** What can be baked or cooked, and what it is made of. */
-export const DISHES = [
-  { name: "apple pie", needs: ["apples", "flour", "butter", "sugar"] },
-  { name: "carrot soup", needs: ["carrots", "onions", "salt", "cream"] },
-  { name: "birthday cake", needs: ["eggs", "flour", "milk", "sugar"] },
-  { name: "loaf of bread", needs: ["flour", "yeast", "salt", "water"] },
-  { name: "pot of jam", needs: ["plums", "sugar", "lemons"] },
-  { name: "mushroom stew", needs: ["mushrooms", "potatoes", "salt", "butter"] },
-  { name: "pumpkin pie", needs: ["pumpkins", "eggs", "sugar", "cream"] },
+  { one: "cookie", some: "cookies" },
+  { one: "muffin", some: "muffins" },
+  { one: "pancake", some: "pancakes" },
+  { one: "bun", some: "buns" },
+  { one: "waffle", some: "waffles" },
 ];
 
 /** What grows from a seed. */
@@ -179,13 +119,6 @@ export const SKILLS = [
     at: "lake",
   },
   {
-    to: "whistle",
-    wrong: "only blew air",
-    tip: "Make your mouth round and blow softly",
-    right: "whistled a clear, bright note",
-    at: "garden",
-  },
-  {
     to: "skip a stone",
     wrong: "only made a big splash",
     tip: "Take a flat stone and bend your knees",
@@ -197,7 +130,7 @@ export const SKILLS = [
     wrong: "stepped on everyone's feet",
     tip: "Listen to the drum and count to four",
     right: "danced until the stars came out",
-    at: "market",
+    at: "park",
   },
   {
     to: "climb the old oak",
@@ -215,32 +148,11 @@ export const SKILLS = [
     at: "meadow",
   },
   {
-    to: "catch a ball",
-    wrong: "dropped it every time",
-    tip: "Keep your eyes on the ball",
-    right: "caught ten balls in a row",
-    at: "park",
-  },
-  {
     to: "paint",
     wrong: "spilled paint all over the floor",
     tip: "Look closely first, and use only a little paint",
     right: "painted a picture of the harbor",
     at: "garden",
-  },
-  {
-    to: "tie a knot",
-    wrong: "tangled the rope into a mess",
-    tip: "Make a loop like a rabbit's ear",
-    right: "tied a knot that did not slip",
-    at: "beach",
-  },
-  {
-    to: "read",
-    wrong: "mixed up all the letters",
-    tip: "Read one word at a time and point with your finger",
-    right: "read a whole page out loud",
-    at: "orchard",
   },
   {
     to: "jump over the fence",
@@ -333,24 +245,12 @@ export const FOUNDLINGS = [
   },
 ];
 
-/** Things that break, and where they stood. */
-export const FRAGILE = [
-  "blue vase",
-  "tea cup",
-  "glass bowl",
-  "flower pot",
-  "clay jug",
-  "white plate",
-  "honey pot",
-  "picture frame",
-];
-
 /** Places far away that are worth a walk. */
 export const FAR = [
   { goal: "the sea", see: "The water shone like silver, and the waves sang on the sand" },
   { goal: "the top of the mountain", see: "The whole valley lay below like a green blanket" },
   { goal: "the end of the rainbow", see: "There was no gold, only a field full of flowers in seven colors" },
-  { goal: "the old castle", see: "Ivy grew on its walls, and a hundred swallows flew in and out" },
+  { goal: "the old castle", see: "Roses grew on its walls, and a hundred swallows flew in and out" },
   { goal: "the great waterfall", see: "The water roared and made a small rainbow in the air" },
   { goal: "the lighthouse", see: "From its window one could see ships as small as toys" },
   { goal: "the island in the lake", see: "It was full of white birds and wild strawberries" },
@@ -374,27 +274,33 @@ export const BARRIERS = [
   { is: "a deep, dark swamp", by: "flies", helped: "found a dry way from above" },
 ];
 
+/** Things that are built where they can break, and what makes them hold. */
+export const BUILT = [
+  { what: "raft", at: "by the river", fails: "it fell apart", trick: "tied the logs with strong rope" },
+  { what: "sand castle", at: "on the beach", fails: "a wave took it", trick: "dug a ditch around it" },
+  {
+    what: "tree house",
+    at: "in the forest",
+    fails: "the floor broke",
+    trick: "put two thick beams under the floor",
+  },
+  {
+    what: "hut",
+    at: "on the hill",
+    fails: "the roof came down",
+    trick: "tied the branches together at the top",
+  },
+  { what: "bridge", at: "over the stream", fails: "it sank", trick: "put a flat stone under it" },
+  { what: "swing", at: "in the garden", fails: "the rope broke", trick: "twisted three ropes into one" },
+];
+
 export const GIFTS = [
   { thing: "card", made: "folded some paper and drew a garden on it" },
   { thing: "necklace", made: "put shells on a string, one by one" },
-  { thing: "crown", made: "wove daisies and ivy into a ring" },
-  { thing: "song", made: "made up a song with three verses" },
+  { thing: "crown", made: "wove daisies into a ring" },
   { thing: "bird house", made: "nailed six boards together and painted them green" },
-  { thing: "basket", made: "wove thin branches and filled them with berries" },
   { thing: "candle", made: "melted old wax and poured it into a shell" },
   { thing: "boat", made: "carved a small boat out of bark" },
 ];
 
-export const MORNINGS = [
-  "One morning",
-  "One day",
-  "One sunny day",
-  "One afternoon",
-  "One windy day",
-  "One spring morning",
-  "On a warm day",
-  "One cold day",
-  "On Sunday",
-  "One autumn day",
-  "Early one morning",
-];
+export const MORNINGS = ["One morning", "One day", "One sunny day", "One windy day", "On a warm day"];
