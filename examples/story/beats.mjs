@@ -74,12 +74,8 @@ const SKIES = [
 
 /** In some stories, a sentence about the day. @param {Choices} r */
 export function scenery(r) {
-  return maybe(r, r.pick(SKIES), 0.3);
-}
-
-/** A sentence that some stories have. @param {Choices} r @param {string} sentence @param {number} [share] of them */
-export function maybe(r, sentence, share = 0.6) {
-  return r.chance(share) ? sentence : undefined;
+  const sky = r.pick(SKIES);
+  return r.chance(0.3) ? sky : undefined;
 }
 
 /** Somebody who is met: "a kind crow named Luna". @param {Pick<Character, "name" | "noun" | "trait">} who */
