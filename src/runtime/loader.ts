@@ -13,7 +13,7 @@ import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Matrix, Unit, Vector } from "../plan/units.ts";
 import { Converter, type Place } from "./convert.ts";
-import { pieceBound, type SourceFiles } from "./sources.ts";
+import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 import type { StateDict } from "./state-dict.ts";
 
 /** Bytes of the staging buffer, unless one row needs more. */
@@ -214,12 +214,9 @@ export class Loader {
       stateDict.copy(entry, start, length, target.view(0, length));
       return 0;
     }
-    const { file, offset: fileOffset, length: wide, shift } = sources.piece(entry, start, length);
-    await queue.submit(
-      { file, fileOffset, length: wide, target: target.view(0, wide), targetOffset: 0 },
-      signal,
-    );
-    return shift;
+    const piece = sources.piece(entry, start, length);
+    await readPiece(queue, piece, target, 0, signal);
+    return piece.shift;
   }
 
   /** Copies bytes into a buffer of any device. */

@@ -12,7 +12,7 @@ import { formatBytes } from "../memory/sizes.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
 import { Converter, type Place } from "./convert.ts";
 import { type LoaderContext, STAGING_BYTES } from "./loader.ts";
-import { pieceBound } from "./sources.ts";
+import { pieceBound, readPiece } from "./sources.ts";
 
 const KEY = "spillway_fingerprint";
 
@@ -141,16 +141,7 @@ async function* converted(m: Matrix, converter: Converter, ctx: LoaderContext): 
       for (let first = 0; first < rows; first += perBlock) {
         const count = Math.min(perBlock, rows - first);
         const piece = ctx.sources.piece(m.source, first * from, count * from);
-        await ctx.queue.submit(
-          {
-            file: piece.file,
-            fileOffset: piece.offset,
-            length: piece.length,
-            target: source.buffer.view(0, piece.length),
-            targetOffset: 0,
-          },
-          ctx.signal,
-        );
+        await readPiece(ctx.queue, piece, source.buffer, 0, ctx.signal);
         const block = {
           buffer: source.buffer,
           offset: piece.shift,

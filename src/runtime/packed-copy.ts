@@ -4,12 +4,12 @@ import type { TensorSource } from "../checkpoint/index.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import { ConfigError } from "../errors.ts";
 import { Allocation } from "../memory/allocate.ts";
-import { Packer } from "../memory/packing/index.ts";
+import { largestPacked, Packer } from "../memory/packing/index.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
 import type { LoaderContext } from "./loader.ts";
 import { keptCopy } from "./offload-copy.ts";
-import { pieceBound } from "./sources.ts";
+import { pieceBound, readPiece } from "./sources.ts";
 
 /** Bytes of a matrix read at a time while it is packed, at most. */
 const BLOCK = 4 * 1024 * 1024;
@@ -23,7 +23,7 @@ export function needPacking(units: readonly Unit[], onDisk: (unit: Unit) => bool
 
 /** The most bytes that the packed form of a matrix takes: one that would be larger is left as it is. */
 export function packedBound(m: Matrix): number {
-  return Math.ceil(0.8 * m.bytes);
+  return largestPacked(m.ne[0] * m.ne[1]);
 }
 
 /**
@@ -94,13 +94,9 @@ async function* blocks(m: Matrix, ctx: LoaderContext): AsyncGenerator<Uint8Array
     for (let first = 0; first < bytes; first += most) {
       const length = Math.min(most, bytes - first);
       const piece = ctx.sources.piece(m.source, first, length);
-      const target = staging.buffer.view(0, piece.length);
-      await ctx.queue.submit(
-        { file: piece.file, fileOffset: piece.offset, length: piece.length, target, targetOffset: 0 },
-        ctx.signal,
-      );
+      await readPiece(ctx.queue, piece, staging.buffer, 0, ctx.signal);
       ctx.onBytes(m.name, length);
-      yield new Uint8Array(target, piece.shift, length);
+      yield new Uint8Array(staging.buffer.view(piece.shift, length));
     }
   } finally {
     staging.dispose();

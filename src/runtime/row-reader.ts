@@ -7,7 +7,7 @@ import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Matrix } from "../plan/units.ts";
 import type { GatheredRows } from "./inputs.ts";
 import type { Residents } from "./residents.ts";
-import { pieceBound, type SourceFiles } from "./sources.ts";
+import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 
 /** Rows read from disk at a time. */
 const ROWS_AT_ONCE = 16;
@@ -77,12 +77,9 @@ export class RowReader {
       const results = await Promise.allSettled(
         batch.map(async (id, slot) => {
           const piece = this.#sources.piece(m.source, id * row, row);
-          const target = this.#staging.buffer.view(slot * bound, piece.length);
-          await this.#queue.submit(
-            { file: piece.file, fileOffset: piece.offset, length: piece.length, target, targetOffset: 0 },
-            signal,
-          );
-          rows.set(id, new Uint8Array(target, piece.shift, row).slice());
+          const { buffer } = this.#staging;
+          await readPiece(this.#queue, piece, buffer, slot * bound, signal);
+          rows.set(id, new Uint8Array(buffer.view(slot * bound + piece.shift, row)).slice());
         }),
       );
       for (const r of results) if (r.status === "rejected") throw r.reason;

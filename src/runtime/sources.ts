@@ -1,8 +1,9 @@
 // Where the bytes of each matrix are on disk, and the aligned piece of the file that holds them.
 import type { Checkpoint } from "../checkpoint/types.ts";
 import { IoError } from "../errors.ts";
-import { PAGE } from "../ggml/buffer.ts";
+import { type NativeBuffer, PAGE } from "../ggml/buffer.ts";
 import { DirectFile } from "../memory/direct-io.ts";
+import type { ReadQueue } from "../memory/read-queue.ts";
 
 /** A range of a file widened to whole pages. All in bytes. */
 export interface Piece {
@@ -27,6 +28,18 @@ interface FileRange {
 /** Length of a piece that holds `bytes` bytes, whatever their offset. */
 export function pieceBound(bytes: number): number {
   return (Math.ceil(bytes / PAGE) + 1) * PAGE;
+}
+
+/** Reads a piece to byte `at` of host memory. Rejects as {@link ReadQueue.submit}. */
+export function readPiece(
+  queue: ReadQueue,
+  { file, offset, length }: Piece,
+  target: NativeBuffer,
+  at: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const view = target.view(at, length);
+  return queue.submit({ file, fileOffset: offset, length, target: view, targetOffset: 0 }, signal);
 }
 
 /** The open files of a checkpoint. */

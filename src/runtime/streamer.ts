@@ -15,7 +15,7 @@ import { RingArena, type Span } from "../memory/ring.ts";
 import { UnpackingMemory } from "../memory/unpacking-memory.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
 import type { Residents } from "./residents.ts";
-import { type Piece, pieceBound, type SourceFiles } from "./sources.ts";
+import { type Piece, pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 
 /** Slots of a device ring start at multiples of this. Bytes. */
 const DEVICE_ALIGNMENT = 4096;
@@ -301,25 +301,15 @@ export class Streamer {
     const from = at + pieceBound(m.bytes) - piece.length;
     const unpacking = this.#unpacking;
     const elements = m.ne[0] * m.ne[1];
+    const unpackOptions = { name: m.name, file: piece.file.path, signal };
     const done = this.#read(piece, target, from, signal).then(() =>
-      unpacking.unpack(from + piece.shift, piece.bytes, at, elements, {
-        ...{ name: m.name, file: piece.file.path, signal },
-      }),
+      unpacking.unpack(from + piece.shift, piece.bytes, at, elements, unpackOptions),
     );
     return { start: at, done };
   }
 
   #read(piece: Piece, target: NativeBuffer, at: number, signal: AbortSignal): Promise<void> {
-    return this.#o.queue.submit(
-      {
-        file: piece.file,
-        fileOffset: piece.offset,
-        length: piece.length,
-        target: target.view(at, piece.length),
-        targetOffset: 0,
-      },
-      signal,
-    );
+    return readPiece(this.#o.queue, piece, target, at, signal);
   }
 
   async #throughStaging(matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {

@@ -15,7 +15,7 @@ import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { Converter } from "../runtime/convert.ts";
 import type { LoaderContext } from "../runtime/loader.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
-import { pieceBound, type SourceFiles } from "../runtime/sources.ts";
+import { pieceBound, readPiece, type SourceFiles } from "../runtime/sources.ts";
 import { hasOwnMaster } from "./memory-plan.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
 import { MASTER, type ParameterState } from "./optimizer/state.ts";
@@ -50,13 +50,7 @@ export async function fillRegion(
       const count = Math.min(block, elements - first);
       const at = bytesOf(entry.dtype as DType, first);
       const piece = sources.piece(entry, at, bytesOf(entry.dtype as DType, count));
-      await queue.submit(
-        {
-          ...{ file: piece.file, fileOffset: piece.offset, length: piece.length, targetOffset: 0 },
-          target: memory.buffer.view(0, piece.length),
-        },
-        signal,
-      );
+      await readPiece(queue, piece, memory.buffer, 0, signal);
       const from = { buffer: memory.buffer, offset: piece.shift, dtype: entry.dtype as DType };
       const place = { buffer: memory.buffer, offset: wide, dtype, ne: [count, 1] as const };
       await converter.run({ ...from, width: count, rows: 1 }, place, 0, false);

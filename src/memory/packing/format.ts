@@ -51,7 +51,12 @@ export function packedBytes(elements: number, exceptions: number): number {
 
 /** Whether packing saves enough. 75 % of the bytes is the best there is, at one exception in 60 elements it is 80 %. */
 export function isWorthwhile(elements: number, exceptions: number): boolean {
-  return packedBytes(elements, exceptions) <= WORTHWHILE * 2 * elements;
+  return packedBytes(elements, exceptions) <= largestPacked(elements);
+}
+
+/** The most bytes that a matrix takes packed: one that would take more is left as it is. */
+export function largestPacked(elements: number): number {
+  return Math.floor(WORTHWHILE * 2 * elements);
 }
 
 /** Throws ConfigError for a number of elements that the format has no room for. */

@@ -1,4 +1,4 @@
 // Weights packed to fewer bits without loss.
-export { packedBytes } from "./format.ts";
+export { largestPacked, packedBytes } from "./format.ts";
 export { PackedMemory } from "./packed-memory.ts";
 export { Packer, packBf16 } from "./packer.ts";
