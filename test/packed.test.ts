@@ -10,7 +10,7 @@ import { BudgetError, CheckpointError, ConfigError, IoError } from "../src/error
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../src/runtime/prepare.ts";
 import { FIXTURES } from "./golden/golden.ts";
-import { budgetRange, checkpoint, weightsByTier } from "./support/checkpoints.ts";
+import { budgetRange, budgetsBetween, checkpoint, weightsByTier } from "./support/checkpoints.ts";
 import { leavesNothing } from "./support/leaks.ts";
 
 const CPU: EngineOptions = { device: "cpu", context_length: 64, threads: 1 };
@@ -54,6 +54,56 @@ describe.each(FAMILIES)("%s", (_, made) => {
       expect(mixed.weights.disk).toBeGreaterThan(0);
       expect(mixed.bits.equals(resident.bits)).toBe(true);
     }
+  });
+});
+
+describe("in RAM", () => {
+  // large enough for packing to save more than the pages that reads are rounded to
+  const shape = { hidden_size: 256, intermediate_size: 512, num_hidden_layers: 8 };
+  const made: SyntheticOptions = { family: "llama", dtype: "bf16", shape };
+
+  test("what stays is packed as well where not everything fits: more stays, to none on disk", async () => {
+    const dir = await checkpoint(made);
+    const options = { offload_folder: temporaryFolder(), offload_packed: true } as const;
+    const resident = await ask(dir, { device_map: "cpu" });
+    const { least, full } = await budgetRange(dir, { ...CPU, ...options });
+    const reached = { someOnDisk: 0, noneOnDisk: 0 };
+    for (const cpu of budgetsBetween({ least, full }, 8)) {
+      const packed = await ask(dir, { max_memory: { cpu }, ...options });
+      expect(packed.bits.equals(resident.bits)).toBe(true);
+      expect(packed.ids).toEqual(resident.ids);
+      expect(packed.plan.bytes.cpu).toBeLessThanOrEqual(cpu);
+      if (packed.plan.packed.size === 0) continue;
+      reached[packed.plan.streamed.disk > 0 ? "someOnDisk" : "noneOnDisk"]++;
+      expect(packed.plan.streamed.cpu).toBeGreaterThan(0);
+      const { plan } = await ask(dir, { max_memory: { cpu } });
+      expect(packed.plan.streamed.disk).toBeLessThan(0.75 * plan.streamed.disk);
+    }
+    expect(reached.someOnDisk).toBeGreaterThan(0);
+    expect(reached.noneOnDisk).toBeGreaterThan(0);
+  });
+
+  test("one copy serves every budget; where everything fits there is none", async () => {
+    const dir = await checkpoint(made);
+    const offload_folder = temporaryFolder();
+    const packed = { offload_folder, offload_packed: true } as const;
+    await ask(dir, { max_memory: { cpu: "1GiB" }, ...packed });
+    expect(readdirSync(offload_folder)).toEqual([]);
+    for (const cpu of budgetsBetween(await budgetRange(dir, CPU), 4)) {
+      await ask(dir, { max_memory: { cpu }, ...packed });
+    }
+    expect(readdirSync(offload_folder)).toHaveLength(1);
+  });
+
+  test("weights converted to bfloat16 stay packed too", async () => {
+    const dir = await checkpoint({ ...made, dtype: "f32" });
+    const options = { dtype: "bfloat16", offload_folder: temporaryFolder(), offload_packed: true } as const;
+    const resident = await ask(dir, { dtype: "bfloat16", device_map: "cpu" });
+    const { least, full } = await budgetRange(dir, { ...CPU, dtype: "bfloat16" });
+    const cpu = Math.floor((least + 2 * full) / 3);
+    const packed = await ask(dir, { max_memory: { cpu }, ...options });
+    expect(packed.plan.packed.size).toBeGreaterThan(0);
+    expect(packed.bits.equals(resident.bits)).toBe(true);
   });
 });
 

@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { cp, mkdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { runForJson } from "./child.mjs";
@@ -84,6 +84,22 @@ export async function prepareModel({ preset, dtype, layers, checkpoint }) {
   const tensors = await openSafetensors(dir);
   const weightBytes = [...tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   return { name, checkpoint: dir, gguf, weightBytes };
+}
+
+/**
+ * The model and its GGUF twin in another folder.
+ * @param {string} dir
+ * @param {Model} model
+ * @returns {Promise<Model>}
+ */
+export async function copyTo(dir, model) {
+  const copy = { ...model, checkpoint: path.join(dir, "checkpoint"), gguf: path.join(dir, "model.gguf") };
+  console.error("copying the model to the known disk ...");
+  const needed = /\.(json|safetensors)$/; // a checkpoint from the Hub may hold the weights in other formats too
+  const filter = (/** @type {string} */ file) => file === model.checkpoint || needed.test(file);
+  await cp(model.checkpoint, copy.checkpoint, { recursive: true, filter });
+  await cp(model.gguf, copy.gguf);
+  return copy;
 }
 
 /**

@@ -14,6 +14,7 @@ import { parseArgs } from "node:util";
  * @property {number} threads
  * @property {number} context
  * @property {"f16" | "f32"} kv
+ * @property {number} warmMib memory taken before loading and given back as it is needed; see warm-memory.mjs
  */
 
 /**
@@ -50,6 +51,7 @@ export function runnerOptions(own) {
       threads: { type: "string", default: String(os.availableParallelism()) },
       context: { type: "string", default: "512" },
       kv: { type: "string", default: "f16" },
+      "warm-mib": { type: "string", default: "0" },
       ...own,
     },
   });
@@ -66,6 +68,7 @@ export function runnerOptions(own) {
     threads: count(text, "threads", 1),
     context: count(text, "context", 1),
     kv: text.kv,
+    warmMib: count(text, "warm-mib", 0),
   };
   return { settings, own: text };
 }

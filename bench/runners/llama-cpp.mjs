@@ -1,6 +1,7 @@
 // Measures node-llama-cpp on a GGUF file, on the CPU, and prints one line of JSON.
 //   node bench/runners/llama-cpp.mjs --model FILE.gguf [--mmap true|false] [--flash auto|true|false] [options of lib/runner.mjs]
 import { measurement, promptIds, runnerOptions, Stopwatch } from "../lib/runner.mjs";
+import { WarmMemory } from "../lib/warm-memory.mjs";
 
 const { settings, own } = runnerOptions({
   mmap: { type: "string", default: "true" },
@@ -22,12 +23,14 @@ const llama = await getLlama({
   maxThreads: settings.threads,
 });
 
+const warm = new WarmMemory(settings.warmMib * 2 ** 20);
 const loading = new Stopwatch();
 const model = await llama.loadModel({
   modelPath: settings.model,
   gpuLayers: 0,
   useMmap: own.mmap === "true",
   useDirectIo: false, // it would override mmap
+  onLoadProgress: (part) => warm.needed(part * settings.warmMib * 2 ** 20),
   ignoreMemorySafetyChecks: true, // a file larger than memory is what is measured
 });
 const cache = settings.kv === "f32" ? "F32" : "F16";
@@ -41,6 +44,7 @@ const context = await model.createContext({
   ignoreMemorySafetyChecks: true,
 });
 const load = loading.lap();
+warm.release();
 const sequence = context.getSequence();
 
 /**

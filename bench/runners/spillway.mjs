@@ -4,6 +4,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { measurement, promptIds, runnerOptions, Stopwatch } from "../lib/runner.mjs";
+import { WarmMemory } from "../lib/warm-memory.mjs";
 
 const { settings, own } = runnerOptions({
   "budget-mib": { type: "string" },
@@ -17,6 +18,11 @@ const json = async (file) => JSON.parse(await readFile(file, "utf8"));
 const { version } = await json(new URL("../../package.json", import.meta.url).pathname);
 const config = await json(path.join(settings.model, "config.json"));
 
+// A small model first: the native library and our own code are there then, as the other engine's are after getLlama().
+const story = new URL("../../examples/story/model", import.meta.url).pathname;
+await (await AutoModelForCausalLM.from_pretrained(story, { device: "cpu" })).dispose();
+
+const warm = new WarmMemory(settings.warmMib * 2 ** 20);
 const loading = new Stopwatch();
 const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   dtype: "auto",
@@ -25,10 +31,12 @@ const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   kv_dtype: settings.kv === "f32" ? "float32" : "float16",
   context_length: settings.context,
   threads: settings.threads,
+  progress_callback: ({ loaded }) => warm.needed(loaded),
   ...(own.packed && { offload_folder: own.packed, offload_packed: true }),
   ...(own["budget-mib"] && { max_memory: { cpu: `${own["budget-mib"]}MiB` } }),
 });
 const load = loading.lap();
+warm.release();
 
 /**
  * Greedy continuation with the time of each step, taken when the streamer gets the token.

@@ -65,6 +65,7 @@ export class NativeBuffer {
   readonly #base: bigint;
   /** The allocation this is a part of, which frees it. */
   readonly #whole: NativeBuffer | undefined;
+  #view: ArrayBuffer | undefined;
 
   constructor(type: BufferType, handle: bigint, base: bigint, size: number, whole?: NativeBuffer) {
     this.type = type;
@@ -104,6 +105,20 @@ export class NativeBuffer {
     return koffi.view(this.address(offset), length);
   }
 
+  /**
+   * The same bytes as {@link view}, as part of one view of the whole allocation: for what is done again and again, since
+   * every view counts for the garbage collector as if it were memory of its own.
+   */
+  bytes(offset = 0, length = this.size - offset): Uint8Array {
+    if (offset < 0 || length < 0 || offset + length > this.size) {
+      throw new LibraryError(`${length} bytes at ${offset} are outside a buffer of ${this.size}`);
+    }
+    const first = this.address(offset);
+    if (this.#whole) return this.#whole.bytes(Number(first - this.#whole.address()), length);
+    this.#view ??= this.view();
+    return new Uint8Array(this.#view, offset, length);
+  }
+
   /** Fills the allocation with one byte value. */
   clear(value = 0): void {
     library().native.ggml_backend_buffer_clear(this.handle, value);
@@ -116,6 +131,7 @@ export class NativeBuffer {
       live--;
     }
     this.#handle = undefined;
+    this.#view = undefined;
   }
 
   [Symbol.dispose](): void {

@@ -138,14 +138,21 @@ export class Device {
 
   /** Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. */
   compute(graph: bigint): Promise<void> {
-    const run = async () => {
+    return this.alone(async () => {
       const { native } = library();
       const status = await onThread(native.ggml_backend_graph_compute, this.backend, graph);
       if (status !== 0) {
         throw new LibraryError(`${this.name}: computing failed: ${native.ggml_status_to_string(status)}`);
       }
-    };
-    const result = this.#queue.then(run, run);
+    });
+  }
+
+  /**
+   * Runs work of another kind when no graph of the device runs. For what would take a core from the CPU's kernels: their
+   * threads wait for one another at every operation, so a graph then takes much longer than that work.
+   */
+  alone<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work, work);
     this.#queue = result.catch(() => {});
     return result;
   }

@@ -5,6 +5,7 @@ import { CheckpointError, throwIfAborted } from "../errors.ts";
 import { NativeBuffer } from "../ggml/buffer.ts";
 import { cpuMemory } from "../ggml/device.ts";
 import { library } from "../ggml/library.ts";
+import { preferHugePages } from "../ggml/system.ts";
 import type { MemorySource } from "./allocate.ts";
 import { PackedMemory } from "./packing/index.ts";
 
@@ -17,6 +18,7 @@ class UnpackingBuffer extends NativeBuffer {
 
   constructor(memory: PackedMemory, size: number) {
     const address = koffi.address(memory.bytes);
+    preferHugePages(address, memory.bytes.length);
     const handle = library().native.ggml_backend_cpu_buffer_from_ptr(address, memory.bytes.length);
     super(cpuMemory(), handle, address, size);
     this.memory = memory;
@@ -30,9 +32,18 @@ export interface UnpackOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Runs a piece of work when it is its turn. */
+export type Turn = <T>(work: () => Promise<T>) => Promise<T>;
+
 /** One allocation of such memory. */
 export class UnpackingMemory implements MemorySource {
   #memory: PackedMemory | undefined;
+  readonly #turn: Turn;
+
+  /** `turn`: given where unpacking must not run beside other work, such as the kernels of a CPU that computes. */
+  constructor(turn: Turn = (work) => work()) {
+    this.#turn = turn;
+  }
 
   /** Once. Throws ConfigError for more than a WebAssembly memory can have. */
   allocate(bytes: number): NativeBuffer {
@@ -50,15 +61,31 @@ export class UnpackingMemory implements MemorySource {
     bytes: number,
     to: number,
     elements: number,
+    options: UnpackOptions,
+  ): Promise<void> {
+    await this.#run((memory) => memory.unpackInTurns(from, to, elements, bytes, TURN_ELEMENTS), options);
+  }
+
+  /** As {@link unpack}, of packed bytes that are elsewhere and must stay as they are until it has ended. */
+  async unpackFrom(packed: Uint8Array, to: number, elements: number, options: UnpackOptions): Promise<void> {
+    await this.#run((memory) => memory.unpackFromInTurns(packed, to, elements, TURN_ELEMENTS), options);
+  }
+
+  async #run(
+    turns: (memory: PackedMemory) => Iterable<void>,
     { name, file, signal }: UnpackOptions,
   ): Promise<void> {
     const memory = this.#memory;
     if (!memory) throw new Error("this memory has not been allocated");
     try {
-      for (const _ of memory.unpackInTurns(from, to, elements, bytes, TURN_ELEMENTS)) {
-        await new Promise((resolve) => setImmediate(resolve));
-        throwIfAborted(signal);
-      }
+      const left = turns(memory)[Symbol.iterator]();
+      const step = () =>
+        this.#turn(async () => {
+          await new Promise((resolve) => setImmediate(resolve)); // reads and writes that have ended come first
+          throwIfAborted(signal);
+          return left.next().done;
+        });
+      while (!(await step()));
     } catch (error) {
       if (!(error instanceof CheckpointError)) throw error;
       const next = "delete the copy in the offload folder: the next load makes it again";

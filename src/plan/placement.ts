@@ -12,6 +12,8 @@ export interface UnitSize {
   readonly piece: number;
   /** Used by the row: streams through no slot. */
   readonly rowsOnly: boolean;
+  /** In RAM, when it stays packed; absent where it cannot. */
+  readonly packed?: number;
 }
 
 /** A choice of what stays, and the ring the rest streams through. */
@@ -87,7 +89,7 @@ export function smallestSpace(units: readonly UnitSize[]): number {
 }
 
 /** Indices of units that stay within `space`: an even share of every stretch of the model first, then whatever fits. */
-function fill(units: readonly UnitSize[], space: number): Set<number> {
+export function fill(units: readonly UnitSize[], space: number): Set<number> {
   const cycle = units.filter((u) => !u.rowsOnly);
   let low = 0;
   let high = 1;

@@ -2,7 +2,9 @@
 import { BudgetError, ConfigError } from "../errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
+import { choosePacked, streamedBytes } from "./packed-placement.ts";
 import {
+  type Choice,
   chooseResident,
   fullRing,
   residentBytes,
@@ -56,6 +58,10 @@ export interface Plan {
   /** Ring that graphs compute from, and host memory between disk and device. */
   readonly ring: number;
   readonly staging: number;
+  /** Ring for what stays in RAM packed. */
+  readonly unpacking: number;
+  /** Indices of the units that do; their home is cpu. */
+  readonly packed: ReadonlySet<number>;
   /** What will be taken per tier. */
   readonly bytes: Readonly<Record<Tier, number>>;
   /** Bytes that move to the computing device in every pass, from RAM and from disk. */
@@ -92,12 +98,16 @@ function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
   const beside = Math.max(onDevice + fixed.rows, lasting + fixed.staging);
   const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
   const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
-  const { resident, ring } = place(open, gone, budget - base, { tier: "cpu", base, budget });
+  const chosen = place(open, gone, budget - base, { tier: "cpu", base, budget });
+  const { resident, ring, packed, unpacking } = chosen;
   for (const u of kept) resident.add(u.index);
   const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
-  const weights = residentBytes(sizes.cpu, resident);
-  const cpu = weights + Math.max(onDevice + fixed.rows + ring, lasting + fixed.staging);
-  return finish(r, homes, { ring, staging: 0, gpu: 0, cpu });
+  const inPlace = sizes.cpu.map((u) =>
+    packed.has(u.index) ? { ...u, resident: u.packed ?? u.resident } : u,
+  );
+  const weights = residentBytes(inPlace, resident);
+  const cpu = weights + Math.max(onDevice + fixed.rows + ring + unpacking, lasting + fixed.staging);
+  return finish(r, homes, packed, { ring, staging: 0, unpacking, gpu: 0, cpu });
 }
 
 function planGpu(r: PlanRequest, onDevice: number): Plan {
@@ -129,8 +139,18 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const gpu = onDevice + residentBytes(sizes.gpu, device.resident) + device.ring;
   const weights = residentBytes(sizes.cpu, host.resident);
   const cpu = weights + Math.max(beside + host.ring, fixed.staging);
-  return finish(r, homes, { ring: device.ring, staging: host.ring, gpu, cpu });
+  return finish(r, homes, new Set(), { ring: device.ring, staging: host.ring, unpacking: 0, gpu, cpu });
 }
+
+/** What {@link place} chose. */
+interface Placed {
+  readonly resident: Set<number>;
+  readonly ring: number;
+  readonly packed: ReadonlySet<number>;
+  readonly unpacking: number;
+}
+
+const NONE_PACKED = { packed: new Set<number>(), unpacking: 0 } as const;
 
 /** Chooses among `open` units what stays in `space`; `gone` ones stream whatever is chosen. */
 function place(
@@ -138,28 +158,37 @@ function place(
   gone: readonly UnitSize[],
   space: number,
   numbers: { tier: "gpu" | "cpu"; base: number; budget: number },
-): { resident: Set<number>; ring: number } {
+): Placed {
   const all = [...open, ...gone].sort((a, b) => a.index - b.index);
   const everything = open.reduce((sum, u) => sum + u.resident, 0);
   for (const ringOf of [fullRing, smallestRing]) {
     const ring = ringOf(gone);
-    if (everything + ring <= space) return { resident: new Set(open.map((u) => u.index)), ring };
+    if (everything + ring <= space) {
+      return { resident: new Set(open.map((u) => u.index)), ring, ...NONE_PACKED };
+    }
   }
-  if (gone.length === 0) {
-    const choice = chooseResident(open, space);
-    if (choice) return { resident: new Set(choice.resident), ring: choice.ring };
-    const smallest = numbers.base + smallestSpace(open);
-    refuse(numbers.tier, smallest, numbers.budget, smallest);
+  const plain = chooseUnpacked(open, gone, space);
+  const packed = choosePacked(open, gone, space);
+  if (packed && (!plain || packed.streamed < streamedBytes(all, plain.resident))) {
+    return { ...packed, resident: new Set(packed.resident) };
   }
+  if (plain) return { resident: new Set(plain.resident), ring: plain.ring, ...NONE_PACKED };
+  const smallest = numbers.base + (gone.length === 0 ? smallestSpace(open) : smallestRing(all));
+  refuse(numbers.tier, smallest, numbers.budget, smallest);
+}
+
+function chooseUnpacked(
+  open: readonly UnitSize[],
+  gone: readonly UnitSize[],
+  space: number,
+): Choice | undefined {
+  if (gone.length === 0) return chooseResident(open, space);
   // Some stream by the user's word: the ring is sized for all that may stream.
   for (const ringOf of [fullRing, smallestRing]) {
-    const ring = ringOf(all);
-    if (ring > space) continue;
-    const choice = chooseResident(open, space - ring);
-    return { resident: new Set(choice?.resident ?? []), ring };
+    const ring = ringOf([...open, ...gone]);
+    if (ring <= space) return { resident: chooseResident(open, space - ring)?.resident ?? new Set(), ring };
   }
-  const smallest = numbers.base + smallestRing(all);
-  refuse(numbers.tier, smallest, numbers.budget, smallest);
+  return undefined;
 }
 
 function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: number): never {
@@ -175,7 +204,8 @@ function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: n
 function finish(
   r: PlanRequest,
   homes: readonly Tier[],
-  sizes: { ring: number; staging: number; gpu: number; cpu: number },
+  packed: ReadonlySet<number>,
+  sizes: { ring: number; staging: number; unpacking: number; gpu: number; cpu: number },
 ): Plan {
   const device_map: Record<string, Tier> = {};
   const streamed = { cpu: 0, disk: 0 };
@@ -184,8 +214,8 @@ function finish(
     const home = homes[unit.index] as Tier;
     device_map[unit.name] = home;
     if (home === "disk") disk += unit.bytes;
-    if (home !== computeTier(home, r.compute) && !unit.rowsOnly && home !== "gpu")
-      streamed[home] += unit.bytes;
+    if (unit.rowsOnly || home === "gpu") continue;
+    if (home !== computeTier(home, r.compute) || packed.has(unit.index)) streamed[home] += unit.bytes;
   }
   return {
     device_map,
@@ -193,20 +223,28 @@ function finish(
     compute: r.compute,
     ring: sizes.ring,
     staging: sizes.staging,
+    unpacking: sizes.unpacking,
+    packed,
     bytes: { gpu: sizes.gpu, cpu: sizes.cpu, disk },
     streamed,
     fixed: r.fixed,
   };
 }
 
-/** The same plan where matrices on disk are read in another number of bytes than they have in place. */
-export function withDiskBytes(plan: Plan, units: readonly Unit[], bytesOf: (m: Matrix) => number): Plan {
-  let [read, kept] = [0, 0];
+/** The same plan where what is read from disk, or unpacked from RAM, has another number of bytes than in place. */
+export function withPackedBytes(
+  plan: Plan,
+  units: readonly Unit[],
+  bytesOf: (unit: Unit, m: Matrix) => number,
+): Plan {
+  let kept = 0;
+  const streamed = { cpu: plan.packed.size > 0 ? 0 : plan.streamed.cpu, disk: 0 };
   for (const unit of units) {
+    const bytes = unit.owned.reduce((sum, m) => sum + (unit.rowsOnly ? m.bytes : bytesOf(unit, m)), 0);
+    if (plan.packed.has(unit.index)) streamed.cpu += bytes;
     if (plan.homes[unit.index] !== "disk") continue;
-    const bytes = unit.owned.reduce((sum, m) => sum + (unit.rowsOnly ? m.bytes : bytesOf(m)), 0);
     kept += bytes;
-    if (!unit.rowsOnly) read += bytes;
+    if (!unit.rowsOnly) streamed.disk += bytes;
   }
-  return { ...plan, streamed: { ...plan.streamed, disk: read }, bytes: { ...plan.bytes, disk: kept } };
+  return { ...plan, streamed, bytes: { ...plan.bytes, disk: kept } };
 }

@@ -95,7 +95,7 @@ export class AdapterWeights {
       const place = async (entry: TensorEntry, ne: readonly [number, number]) => {
         const tensor = weights.#arena.bind(memory.buffer, offset, "f32", ne, entry.name);
         for (const { start, block } of blocks({ ...entry, file: firstFile + entry.file }))
-          await loader.vector(block, memory.buffer, offset + start * 4);
+          await loader.vectors([{ ...block, offset: offset + start * 4 }], memory.buffer);
         offset += slot(product(entry.shape));
         return tensor;
       };

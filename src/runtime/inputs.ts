@@ -162,7 +162,7 @@ export class PassInputs {
     const { buffer } = this.#allocation as Allocation;
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     if (this.#device.kind === "cpu") {
-      new Uint8Array(buffer.view(r.offset, bytes.length)).set(bytes);
+      buffer.bytes(r.offset, bytes.length).set(bytes);
       return;
     }
     this.#headers.reset();

@@ -11,7 +11,7 @@ import { rowBytes } from "../ggml/tensor.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
-import type { Matrix, Unit, Vector } from "../plan/units.ts";
+import type { Matrix, PackedRange, Unit, Vector } from "../plan/units.ts";
 import { Converter, type Place } from "./convert.ts";
 import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 import type { StateDict } from "./state-dict.ts";
@@ -56,11 +56,21 @@ export function residentSize(m: Matrix, memory: { host: boolean; alignment: numb
   return Math.ceil(m.bytes / unit) * unit;
 }
 
+/** Bytes the packed form of a matrix takes when it stays in RAM. */
+export function packedSize(packedBytes: number): number {
+  return pieceBound(packedBytes);
+}
+
 /** RAM that loading passes through at most: for units that need a detour, and for vectors. Bytes. */
 export function loadStaging(units: readonly Unit[], device: { host: boolean }): number {
   let most = 0;
+  for (const group of vectorGroups(units.flatMap((u) => u.vectors))) {
+    most = Math.max(
+      most,
+      group.reduce((sum, v) => sum + vectorStaging(v), 0),
+    );
+  }
   for (const unit of units) {
-    for (const v of unit.vectors) most = Math.max(most, pieceBound(v.source.bytes) + PAGE + v.length * 4);
     for (const m of unit.owned) {
       if (isVerbatim(m) && device.host) continue;
       const row = rowBytes(m.source.dtype, m.source.shape[1] as number);
@@ -70,6 +80,30 @@ export function loadStaging(units: readonly Unit[], device: { host: boolean }): 
     }
   }
   return most;
+}
+
+/** Bytes of vectors on their way at a time, unless one needs more. */
+const VECTOR_STAGING = 2 * 1024 * 1024;
+
+/** Bytes a vector passes through: as the checkpoint holds it, and in f32. */
+function vectorStaging(v: Vector): number {
+  return pieceBound(v.source.bytes) + Math.ceil((v.length * 4) / PAGE) * PAGE;
+}
+
+/** Vectors that are read at the same time: waiting for them one by one would take longer than a small model. */
+export function vectorGroups<V extends Vector>(vectors: readonly V[]): V[][] {
+  const groups: V[][] = [];
+  let left = 0;
+  for (const v of vectors) {
+    const bytes = vectorStaging(v);
+    if (groups.length === 0 || bytes > left) {
+      groups.push([]);
+      left = VECTOR_STAGING;
+    }
+    (groups.at(-1) as V[]).push(v);
+    left -= bytes;
+  }
+  return groups;
 }
 
 /** What kernels read fastest starts at multiples of this: products ran 13 % slower over rows that straddle lines. Bytes. */
@@ -88,6 +122,11 @@ async function alignDown(buffer: NativeBuffer, from: number, bytes: number): Pro
     if (done + length < bytes) await new Promise((resolve) => setImmediate(resolve));
   }
   return to;
+}
+
+/** A vector and the byte of the memory of all vectors where it goes. */
+export interface PlacedVector extends Vector {
+  readonly offset: number;
 }
 
 /** Where a matrix ended up. */
@@ -183,39 +222,65 @@ export class Loader {
     }
   }
 
-  /** Reads vectors and widens them to f32, as many as fit in the staging buffer at a time. */
-  async vector(v: Vector, target: NativeBuffer, offset: number): Promise<void> {
-    throwIfAborted(this.#ctx.signal);
-    const { ledger, cpu, onBytes } = this.#ctx;
-    const wide = pieceBound(v.source.bytes) + PAGE;
-    const staging = Allocation.take(ledger, "cpu", cpu.memory, wide + v.length * 4, "staging");
+  /** Loads the packed form of a matrix into RAM; {@link Placed.offset} is its first byte. */
+  async packed(m: Matrix, range: PackedRange, memory: BufferType): Promise<Placed> {
+    const { ledger, sources, queue, signal, onBytes } = this.#ctx;
+    throwIfAborted(signal);
+    const allocation = Allocation.take(ledger, "cpu", memory, packedSize(range.bytes), "packed weights");
     try {
-      const shift = await this.#fetch(v.source, 0, v.source.bytes, staging.buffer);
-      const block = {
-        buffer: staging.buffer,
-        offset: shift,
-        dtype: v.source.dtype,
-        width: v.length,
-        rows: 1,
-      };
-      const place: Place = { buffer: staging.buffer, offset: wide, dtype: "f32", ne: [v.length, 1] };
-      await this.#converter.run(block, place, 0, false);
-      await this.#upload(staging.buffer.address(wide), target, offset, v.length * 4);
-      onBytes(v.source.name, v.source.bytes);
+      const piece = sources.piece(range);
+      await readPiece(queue, piece, allocation.buffer, 0, signal);
+      onBytes(m.name, range.bytes);
+      return { allocation, offset: piece.shift };
+    } catch (error) {
+      allocation.dispose();
+      throw error;
+    }
+  }
+
+  /** Reads vectors, one of {@link vectorGroups}, and puts them in place as f32: each at its `offset` of `target`. */
+  async vectors(group: readonly PlacedVector[], target: NativeBuffer): Promise<void> {
+    const { ledger, cpu, onBytes, signal } = this.#ctx;
+    throwIfAborted(signal);
+    const total = group.reduce((sum, v) => sum + vectorStaging(v), 0);
+    const staging = Allocation.take(ledger, "cpu", cpu.memory, total, "staging");
+    try {
+      let at = 0;
+      const arriving = group.map(async (v) => {
+        const from = at;
+        at += vectorStaging(v);
+        return { v, from, shift: await this.#fetch(v.source, 0, v.source.bytes, staging.buffer, from) };
+      });
+      await Promise.allSettled(arriving); // the memory is freed only with nothing on its way
+      for (const { v, from, shift } of await Promise.all(arriving)) {
+        const { dtype, bytes } = v.source;
+        const wide = from + pieceBound(bytes);
+        const block = { buffer: staging.buffer, offset: from + shift, dtype, width: v.length, rows: 1 };
+        const place: Place = { buffer: staging.buffer, offset: wide, dtype: "f32", ne: [v.length, 1] };
+        await this.#converter.run(block, place, 0, false);
+        await this.#upload(staging.buffer.address(wide), target, v.offset, v.length * 4);
+        onBytes(v.source.name, bytes);
+      }
     } finally {
       staging.dispose();
     }
   }
 
-  /** Brings bytes of a tensor to the start of a host buffer; returns where the first of them lies there. */
-  async #fetch(entry: TensorEntry, start: number, length: number, target: NativeBuffer): Promise<number> {
+  /** Brings bytes of a tensor to byte `at` of a host buffer; returns how far behind it the first of them lies. */
+  async #fetch(
+    entry: TensorEntry,
+    start: number,
+    length: number,
+    target: NativeBuffer,
+    at = 0,
+  ): Promise<number> {
     const { stateDict, sources, queue, signal } = this.#ctx;
     if (stateDict) {
-      stateDict.copy(entry, start, length, target.view(0, length));
+      stateDict.copy(entry, start, length, target.view(at, length));
       return 0;
     }
     const piece = sources.piece(entry, start, length);
-    await readPiece(queue, piece, target, 0, signal);
+    await readPiece(queue, piece, target, at, signal);
     return piece.shift;
   }
 

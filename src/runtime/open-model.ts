@@ -4,7 +4,7 @@ import { defaultDepth } from "../memory/io-turns.ts";
 import { Ledger, type Reservation } from "../memory/ledger.ts";
 import { ReadQueue } from "../memory/read-queue.ts";
 import type { Tier } from "../memory/tiers.ts";
-import { withDiskBytes } from "../plan/plan.ts";
+import type { Plan } from "../plan/plan.ts";
 import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { AdapterWeights, adapterFileBytes } from "./adapter.ts";
 import { Cleanup } from "./cleanup.ts";
@@ -56,10 +56,7 @@ export async function openModel(dir: string, options: EngineOptions): Promise<Op
     const { device, cpu } = prepared;
     cleanup.add(() => cpu.dispose());
     if (device !== cpu) cleanup.add(() => device.dispose());
-    const { parts, kv } = await load(prepared, options, cleanup);
-    // What packed weights take is known only once there is a copy.
-    const plan = withDiskBytes(prepared.plan, parts.units, (m) => m.packed?.bytes ?? m.bytes);
-    return { prepared: { ...prepared, plan }, options, parts, kv, cleanup };
+    return { ...(await load(prepared, options, cleanup)), options, cleanup };
   } catch (error) {
     await cleanup.run();
     throw error;
@@ -73,15 +70,15 @@ export async function releaseModel({ kv, cleanup }: OpenModel): Promise<void> {
 
 /** Takes and fills everything the plan calls for, entering each part in `cleanup` as it is made. */
 async function load(
-  prepared: Prepared,
+  expected: Prepared,
   options: EngineOptions,
   cleanup: Cleanup,
-): Promise<{ parts: EngineParts; kv: KvCache }> {
-  const { cpu, device, plan, budgets, spec } = prepared;
+): Promise<{ prepared: Prepared; parts: EngineParts; kv: KvCache }> {
+  const { cpu, device, budgets, spec } = expected;
   const ledger = new Ledger(budgets);
   const depth = Math.max(1, defaultDepth() - (device.kind === "gpu" ? 1 : 0)); // a GPU's copies need a thread too
   const queue = new ReadQueue({ depth, beforeRead: options.beforeRead });
-  const sources = await SourceFiles.open(prepared.checkpoint);
+  const sources = await SourceFiles.open(expected.checkpoint);
   cleanup.add(() => sources.close());
   const progress = new Progress(options.progress_callback);
   const ctx: LoaderContext = {
@@ -92,15 +89,16 @@ async function load(
     signal: options.signal,
     onBytes: (name, bytes) => progress.add(name, bytes),
   };
-  const units = await onDisk(prepared, options, ctx, progress, cleanup);
-  progress.begin(bytesToRead(units, plan.homes) + adapterFileBytes(prepared.adapter));
+  const { units, plan } = await withCopies(expected, options, ctx, progress, cleanup);
+  const prepared: Prepared = { ...expected, plan };
+  progress.begin(bytesToRead(units, plan) + adapterFileBytes(prepared.adapter));
   const naive = options.low_cpu_mem_usage === false;
   const stateDict = naive ? await StateDict.read(prepared.checkpoint, ctx) : undefined;
   let residents: Residents;
   try {
     residents = await Residents.load(
       units,
-      plan.homes,
+      plan,
       { compute: device, hostMemory: device.kind === "gpu" ? device.hostMemory : cpu.memory },
       stateDict ? { ...ctx, stateDict } : ctx,
     );
@@ -127,8 +125,9 @@ async function load(
   let streamer: Streamer | undefined;
   try {
     if (streamed.length > 0) {
-      const { ring, staging } = plan;
-      streamer = new Streamer({ device, cycle: streamed, residents, sources, queue, ledger, ring, staging });
+      const { ring, staging, unpacking } = plan;
+      const rings = { ring, staging, unpacking };
+      streamer = new Streamer({ device, cycle: streamed, residents, sources, queue, ledger, ...rings });
     }
   } catch (error) {
     kv.dispose();
@@ -150,6 +149,7 @@ async function load(
   });
   cleanup.add(() => executor.dispose());
   return {
+    prepared,
     parts: {
       ledger,
       sources,
@@ -178,27 +178,30 @@ async function loadAdapter(
 /** Whether a unit is brought to the computing device in every pass. */
 function streams(unit: Unit, { plan, device }: Prepared): boolean {
   const home = plan.homes[unit.index] as Tier;
-  return !unit.rowsOnly && (home === "disk" || home !== device.kind);
+  return !unit.rowsOnly && (home !== device.kind || plan.packed.has(unit.index));
 }
 
-/** The units, reading those whose home is disk from converted and packed copies where such are wanted. */
-async function onDisk(
+/**
+ * The units, reading from converted and packed copies where such are wanted, and the plan, which may be another once it is
+ * known what is smaller packed.
+ */
+async function withCopies(
   prepared: Prepared,
   options: EngineOptions,
   ctx: LoaderContext,
   progress: Progress,
   cleanup: Cleanup,
-): Promise<readonly Unit[]> {
+): Promise<{ units: readonly Unit[]; plan: Plan }> {
   const { training, offload_folder } = options;
-  const { checkpoint, plan } = prepared;
+  const { checkpoint, plan, packing } = prepared;
   let units = training
     ? await training.place(prepared, prepared.model.units, ctx, (step) => cleanup.add(step))
     : prepared.model.units;
   const known = (m: Matrix) => !training?.trains(m.name);
-  const isOnDisk = (u: Unit) => plan.homes[u.index] === "disk";
+  const fromCopy = (u: Unit) => plan.homes[u.index] === "disk" || (packing?.units.has(u.index) ?? false);
   const originals = new Map(units.flatMap((u) => u.owned.map((m) => [m.name, m])));
 
-  const converted = needConversion(units, isOnDisk).filter(known);
+  const converted = needConversion(units, fromCopy).filter(known);
   if (converted.length > 0) {
     progress.begin(converted.reduce((sum, m) => sum + m.source.bytes, 0));
     const bytes = converted.reduce((sum, m) => sum + m.bytes, 0);
@@ -209,7 +212,8 @@ async function onDisk(
     units = withMatrices(units, new Map(converted.map((m) => [m.name, redirect(m, copy, firstFile)])));
   }
 
-  const packable = options.offload_packed ? needPacking(units, isOnDisk).filter(known) : [];
+  if (!packing) return { units, plan };
+  const packable = needPacking(units.filter((u) => packing.units.has(u.index))).filter(known);
   if (packable.length > 0) {
     // Every byte is read twice: to see which exponents there are, and to pack it.
     progress.begin(packable.reduce((sum, m) => sum + 2 * m.bytes, 0));
@@ -222,14 +226,16 @@ async function onDisk(
     units = withMatrices(units, packedMatrices(packable, copy, firstFile));
     entry.resize(units.flatMap((u) => u.owned).reduce((sum, m) => sum + (m.packed?.bytes ?? 0), 0));
   }
-  return units;
+  return { units, plan: packing.replan(units) };
 }
 
-function bytesToRead(units: readonly Unit[], homes: readonly Tier[]): number {
+function bytesToRead(units: readonly Unit[], { homes, packed }: Plan): number {
   let total = 0;
   for (const unit of units) {
     for (const v of unit.vectors) total += v.source.bytes;
-    if (homes[unit.index] !== "disk") for (const m of unit.owned) total += m.source.bytes;
+    if (homes[unit.index] === "disk") continue;
+    for (const m of unit.owned)
+      total += packed.has(unit.index) ? (m.packed?.bytes ?? m.source.bytes) : m.source.bytes;
   }
   return total;
 }

@@ -1,4 +1,4 @@
-// The packed copy of bf16 weights that stream from disk: 12 bits an element instead of 16, without loss. Packing and
+// The packed copy of bf16 weights that stream from disk or stay in RAM packed: 12 bits an element instead of 16, without loss. Packing and
 // its format are memory/packing; where the copy is kept is offload-copy.ts.
 import type { TensorSource } from "../checkpoint/index.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
@@ -14,11 +14,9 @@ import { pieceBound, readPiece } from "./sources.ts";
 /** Bytes of a matrix read at a time while it is packed, at most. */
 const BLOCK = 4 * 1024 * 1024;
 
-/** Matrices that stream from disk and would be smaller packed. */
-export function needPacking(units: readonly Unit[], onDisk: (unit: Unit) => boolean): Matrix[] {
-  return units
-    .filter((u) => onDisk(u) && !u.rowsOnly)
-    .flatMap((u) => u.owned.filter((m) => m.source.dtype === "bf16" && m.dtype === "bf16"));
+/** Matrices that are, or will be converted to, bf16 and are used whole: they would be smaller packed. */
+export function needPacking(units: readonly Unit[]): Matrix[] {
+  return units.filter((u) => !u.rowsOnly).flatMap((u) => u.owned.filter((m) => m.dtype === "bf16"));
 }
 
 /** The most bytes that the packed form of a matrix takes: one that would be larger is left as it is. */
@@ -41,7 +39,7 @@ export async function packedCopy(
   const total = matrices.reduce((sum, m) => sum + packedBound(m), 0);
   if (!folder) {
     throw new ConfigError(
-      `the packed copy of ${matrices.length} tensors whose home is disk takes up to ${formatBytes(total)}; name a ` +
+      `the packed copy of ${matrices.length} tensors takes up to ${formatBytes(total)}; name a ` +
         "folder for it with --offload-folder (offload_folder), or leave --offload-packed (offload_packed) out",
     );
   }

@@ -7,7 +7,6 @@ import { Device, findDevice } from "../ggml/device.ts";
 import { parseDType } from "../ggml/dtypes.ts";
 import type { BeforeRead } from "../memory/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../memory/limits.ts";
-import { packedBytes } from "../memory/packing/index.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { modelSpec } from "../models/families.ts";
 import type { ModelSpec } from "../models/spec.ts";
@@ -18,18 +17,18 @@ import {
   parseMaxMemory,
   parseWeightDType,
 } from "../plan/options.ts";
-import type { UnitSize } from "../plan/placement.ts";
-import { type FixedBytes, makePlan, type Plan, withDiskBytes } from "../plan/plan.ts";
-import { type Matrix, type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
+import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../plan/plan.ts";
+import { type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
 import { adapterBytes, adapterStaging } from "./adapter.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
-import { type LoadProgress, loadStaging, residentSize } from "./loader.ts";
+import { type LoadProgress, loadStaging } from "./loader.ts";
 import { gatheredRowBytes, hasFlashAttention, measureScratch } from "./measure.ts";
+import { needPacking } from "./packed-copy.ts";
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
-import { largestSlot, slotSize } from "./streamer.ts";
 import type { TrainingHooks, Way } from "./training-hooks.ts";
+import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "./unit-sizes.ts";
 
 export interface EngineOptions {
   /** Folder of a PEFT LoRA adapter that is added to the model. */
@@ -47,8 +46,9 @@ export interface EngineOptions {
   /** Where converted and packed copies of weights go. */
   readonly offload_folder?: string;
   /**
-   * bfloat16 weights whose home is disk are read from a lossless copy in `offload_folder` that is a quarter smaller, and
-   * unpacked as they arrive. The copy is made by the first load and takes room beside the checkpoint.
+   * Where not all weights fit in memory, bfloat16 ones are read from a lossless copy in `offload_folder` that is a quarter
+   * smaller, and unpacked when they are used; on the CPU what stays in RAM stays packed too, so that more of it does. The
+   * copy is made by the first load and takes room beside the checkpoint.
    */
   readonly offload_packed?: boolean;
   /** false loads the whole state dict first and copies it, for comparison. */
@@ -71,6 +71,14 @@ const KV_SHARE = 1 / 8;
 /** Device memory left to the driver and to whatever else runs there. */
 const GPU_SHARE = 0.92;
 
+/** What `offload_packed` comes to where not everything fits; the plan beside it goes by what packed weights should take. */
+export interface Packing {
+  /** Indices of the units that are read from packed copies where they have them. */
+  readonly units: ReadonlySet<number>;
+  /** The plan once the packed form of each matrix is known. Throws BudgetError. */
+  readonly replan: (units: readonly Unit[]) => Plan;
+}
+
 /** The skeleton of a model: nothing allocated, no device opened. */
 export interface Skeleton {
   readonly dir: string;
@@ -89,6 +97,7 @@ export interface Prepared extends Skeleton {
   readonly device: Device;
   readonly budgets: Readonly<Partial<Record<Tier, number>>>;
   readonly plan: Plan;
+  readonly packing: Packing | undefined;
   readonly kv_dtype: KvDType;
   /** Tokens of KV cache. */
   readonly context: number;
@@ -143,26 +152,31 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
     const ways = training?.ways({ ...skeleton, device, cpu, budgets });
+    // Training changes weights where they are, and a GPU gets what is in RAM as it is.
+    const stayPacked = options.offload_packed && !training && device === cpu ? expectedPacked : undefined;
     const planFor = (context: number) => {
       const scratch = measureScratch(spec, model.units, device, { context, kv_dtype, flash, adapter });
-      const sizes = unitSizes(model.units, device, cpu);
-      const planned = (way?: Way) => {
+      const planOf = (units: readonly Unit[], packed: PackedBytes | undefined, way?: Way) => {
+        const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
         const fixed = way ? { ...own, training: way.bytes } : own;
-        return makePlan({ units: model.units, sizes, compute: device.kind, budgets, wanted, fixed });
+        return makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
       };
-      return ways ? cheapest(ways, planned) : { plan: planned(), way: undefined };
+      const planned = (way?: Way) => planOf(model.units, stayPacked, way);
+      const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
+      return { ...(ways ? cheapest(ways, planned) : { plan: planned(), way: undefined }), replan };
     };
-    const { context, plan, way } = chooseContext(
+    const { context, plan, way, replan } = chooseContext(
       spec,
       options.context_length,
       budgets[device.kind],
       kv_dtype,
       planFor,
     );
-    const expected = options.offload_packed ? withDiskBytes(plan, model.units, expectedPacked) : plan;
-    return { ...skeleton, cpu, device, budgets, plan: expected, kv_dtype, context, flash, way };
+    const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
+    const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
+    return { ...skeleton, cpu, device, budgets, plan: expected, packing, kv_dtype, context, flash, way };
   } catch (error) {
     if (device !== cpu) await device.dispose();
     await cpu.dispose();
@@ -170,14 +184,32 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   }
 }
 
-/** What a matrix is expected to take on disk with `offload_packed`: weights have hardly any exceptions. */
-function expectedPacked(m: Matrix): number {
-  return m.dtype === "bf16" ? packedBytes(m.ne[0] * m.ne[1], 0) : m.bytes;
+function withPacked(plan: Plan, units: readonly Unit[], bytesOf: PackedBytes): Plan {
+  return withPackedBytes(plan, units, (unit, m) => bytesOf(unit, m) ?? m.bytes);
+}
+
+/** Nothing to pack where everything fits. A plan that packs RAM is made again: any unit that may move is then packed. */
+function packingOf(
+  plan: Plan,
+  units: readonly Unit[],
+  wanted: readonly (Tier | undefined)[],
+  replan: Planned["replan"],
+): Packing | undefined {
+  const onDisk = units.filter((u) => plan.homes[u.index] === "disk");
+  if (onDisk.length === 0 && plan.packed.size === 0) return undefined;
+  const moving = replan ? units.filter((u) => wanted[u.index] !== "cpu") : onDisk;
+  if (needPacking(moving).length === 0) return undefined;
+  return {
+    units: new Set(moving.map((u) => u.index)),
+    replan: (packed) => withPacked(replan?.(packed) ?? plan, packed, knownPacked),
+  };
 }
 
 interface Planned {
   readonly plan: Plan;
   readonly way: Way | undefined;
+  /** The same with packed weights in RAM, where they may be. */
+  readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
 }
 
 /** The way that moves the fewest bytes, of those that fit. Throws the BudgetError of the one that needs least. */
@@ -245,46 +277,6 @@ function fixedBytes(
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
     rows: rowStagingBytes(rowSizes),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
-  };
-}
-
-function unitSizes(
-  units: readonly Unit[],
-  device: Device,
-  cpu: Device,
-): { gpu: UnitSize[]; cpu: UnitSize[] } {
-  const sizes = (
-    memory: { host: boolean; alignment: number },
-    slot: (u: Unit) => number,
-    piece: (u: Unit) => number,
-  ): UnitSize[] =>
-    units.map((u) => ({
-      index: u.index,
-      name: u.name,
-      resident: u.owned.reduce((sum, m) => sum + residentSize(m, memory), 0),
-      slot: slot(u),
-      piece: piece(u),
-      rowsOnly: u.rowsOnly,
-    }));
-  if (device.kind === "cpu") {
-    return {
-      gpu: [],
-      cpu: sizes(
-        cpu.memory,
-        (u) => slotSize(u, "cpu"),
-        (u) => largestSlot(u, "cpu"),
-      ),
-    };
-  }
-  // On their way to a GPU matrices pass through host memory one by one.
-  const passing = (u: Unit) => largestSlot(u, "cpu");
-  return {
-    gpu: sizes(
-      device.memory,
-      (u) => slotSize(u, "gpu"),
-      (u) => largestSlot(u, "gpu"),
-    ),
-    cpu: sizes(device.hostMemory, passing, passing),
   };
 }
 

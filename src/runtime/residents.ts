@@ -9,7 +9,14 @@ import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
-import { isVerbatim, Loader, type LoaderContext, type Placed } from "./loader.ts";
+import {
+  isVerbatim,
+  Loader,
+  type LoaderContext,
+  type Placed,
+  type PlacedVector,
+  vectorGroups,
+} from "./loader.ts";
 
 /** Vectors and constants start at multiples of this. Bytes. */
 const VECTOR_ALIGNMENT = 256;
@@ -37,6 +44,7 @@ function vectorLengths(unit: Unit): Record<string, number> {
 export class Residents {
   readonly #arena: HeaderArena;
   readonly #matrices = new Map<string, { tensor: Tensor; placed: Placed; tier: "gpu" | "cpu" }>();
+  readonly #packed = new Map<string, { placed: Placed; bytes: number }>();
   readonly #vectors: Record<string, Tensor>[] = [];
   readonly #vectorPlaces: Record<string, NativeBuffer>[] = [];
   #vectorMemory: Allocation | undefined;
@@ -47,35 +55,38 @@ export class Residents {
   }
 
   /**
-   * Loads every unit whose home is memory, and the vectors of all units. On failure or abort everything taken is
-   * freed before the error is thrown.
+   * Loads every unit whose home is memory, in its packed form where the plan says so and there is one, and the vectors of
+   * all units. On failure or abort everything taken is freed before the error is thrown.
    */
   static async load(
     units: readonly Unit[],
-    homes: readonly Tier[],
+    { homes, packed }: { homes: readonly Tier[]; packed: ReadonlySet<number> },
     devices: { compute: Device; hostMemory: BufferType },
     ctx: LoaderContext,
   ): Promise<Residents> {
     const residents = new Residents(units);
     const loader = new Loader(ctx);
     try {
-      await residents.#loadVectors(units, devices.compute, ctx.ledger, loader);
-      const jobs = units.flatMap((unit) => {
+      const jobs: Load[] = [
+        { parallel: true, run: () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader) },
+      ];
+      for (const unit of units) {
         const tier = homes[unit.index] as Tier;
-        return tier === "disk" ? [] : unit.owned.map((matrix) => ({ matrix, tier }));
-      });
-      const place = async ({ matrix, tier }: { matrix: Matrix; tier: "gpu" | "cpu" }) => {
-        const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
-        const placed = await loader.matrix(matrix, tier, memory);
-        const { buffer } = placed.allocation;
-        const tensor = residents.#arena.bind(buffer, placed.offset, matrix.dtype, matrix.ne, matrix.name);
-        residents.#matrices.set(matrix.name, { tensor, placed, tier });
-      };
-      await inParallel(
-        jobs,
-        (job) => (job.tier === "cpu" && isVerbatim(job.matrix) ? LOADS_IN_FLIGHT : 1),
-        place,
-      );
+        if (tier === "disk") continue;
+        for (const m of unit.owned) {
+          const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
+          const parallel = tier === "cpu" && isVerbatim(m);
+          if (m.packed && packed.has(unit.index)) {
+            const { packed: range } = m;
+            const run = async () => {
+              const placed = await loader.packed(m, range, memory);
+              residents.#packed.set(m.name, { placed, bytes: range.bytes });
+            };
+            jobs.push({ parallel: true, run });
+          } else jobs.push({ parallel, run: () => residents.#loadMatrix(m, tier, memory, loader) });
+        }
+      }
+      await inParallel(jobs);
       return residents;
     } catch (error) {
       residents.dispose();
@@ -83,6 +94,13 @@ export class Residents {
     } finally {
       loader.dispose();
     }
+  }
+
+  async #loadMatrix(m: Matrix, tier: "gpu" | "cpu", memory: BufferType, loader: Loader): Promise<void> {
+    const placed = await loader.matrix(m, tier, memory);
+    const { buffer } = placed.allocation;
+    const tensor = this.#arena.bind(buffer, placed.offset, m.dtype, m.ne, m.name);
+    this.#matrices.set(m.name, { tensor, placed, tier });
   }
 
   async #loadVectors(units: readonly Unit[], device: Device, ledger: Ledger, loader: Loader): Promise<void> {
@@ -96,6 +114,7 @@ export class Residents {
       "weights",
     );
     const { buffer } = this.#vectorMemory;
+    const wanted: PlacedVector[] = [];
     let offset = 0;
     for (const unit of units) {
       const tensors: Record<string, Tensor> = {};
@@ -103,7 +122,7 @@ export class Residents {
       for (const v of unit.vectors) {
         tensors[v.key] = this.#arena.bind(buffer, offset, "f32", [v.length], v.source.name);
         places[v.key] = buffer.part(offset, v.length * 4);
-        await loader.vector(v, buffer, offset);
+        wanted.push({ ...v, offset });
         offset += slot(v.length);
       }
       for (const [key, values] of Object.entries(unit.stage.constants ?? {})) {
@@ -115,6 +134,7 @@ export class Residents {
       this.#vectors[unit.index] = tensors;
       this.#vectorPlaces[unit.index] = places;
     }
+    for (const group of vectorGroups(wanted)) await loader.vectors(group, buffer);
   }
 
   vectors(unit: Unit): Readonly<Record<string, Tensor>> {
@@ -128,7 +148,12 @@ export class Residents {
     return place;
   }
 
-  /** Where a matrix stays, or undefined if it streams. */
+  /** Where the packed form of a matrix stays in RAM, and its bytes; undefined for every other matrix. */
+  packed(m: Matrix): { readonly placed: Placed; readonly bytes: number } | undefined {
+    return this.#packed.get(m.name);
+  }
+
+  /** Where a matrix stays as it is used, or undefined if it streams or stays packed. */
   matrix(m: Matrix): { tensor: Tensor; placed: Placed; tier: "gpu" | "cpu" } | undefined {
     return this.#matrices.get(m.name);
   }
@@ -136,23 +161,28 @@ export class Residents {
   dispose(): void {
     for (const { placed } of this.#matrices.values()) placed.allocation.dispose();
     this.#matrices.clear();
+    for (const { placed } of this.#packed.values()) placed.allocation.dispose();
+    this.#packed.clear();
     this.#vectorMemory?.dispose();
     this.#arena.dispose();
   }
 }
 
-/** Runs jobs in order, at most `width(job)` at a time; after a failure starts no more, and throws when all have ended. */
-async function inParallel<T>(
-  jobs: readonly T[],
-  width: (job: T) => number,
-  run: (job: T) => Promise<void>,
-): Promise<void> {
+/** Something to load. */
+interface Load {
+  /** It needs no memory to pass through, or has its own: others may be loaded meanwhile. */
+  readonly parallel: boolean;
+  readonly run: () => Promise<void>;
+}
+
+/** Runs jobs in order, a few at a time where they allow it; after a failure starts no more, and throws when all have ended. */
+async function inParallel(jobs: readonly Load[]): Promise<void> {
   const running = new Set<Promise<void>>();
   let failure: { error: unknown } | undefined;
-  for (const job of jobs) {
-    while (running.size >= width(job)) await Promise.race(running);
+  for (const { parallel, run } of jobs) {
+    while (running.size >= (parallel ? LOADS_IN_FLIGHT : 1)) await Promise.race(running);
     if (failure) break;
-    const task = run(job)
+    const task = run()
       .catch((error: unknown) => {
         failure ??= { error };
       })

@@ -57,8 +57,7 @@ export class RowReader {
     out: Uint8Array,
   ): void {
     for (const [i, id] of ids.entries()) {
-      const view = placed.allocation.buffer.view(placed.offset + id * row, row);
-      out.set(new Uint8Array(view), i * row);
+      out.set(placed.allocation.buffer.bytes(placed.offset + id * row, row), i * row);
     }
   }
 
@@ -79,7 +78,7 @@ export class RowReader {
           const piece = this.#sources.piece(m.source, id * row, row);
           const { buffer } = this.#staging;
           await readPiece(this.#queue, piece, buffer, slot * bound, signal);
-          rows.set(id, new Uint8Array(buffer.view(slot * bound + piece.shift, row)).slice());
+          rows.set(id, buffer.bytes(slot * bound + piece.shift, row).slice());
         }),
       );
       for (const r of results) if (r.status === "rejected") throw r.reason;

@@ -38,8 +38,9 @@ export function readPiece(
   at: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const view = target.view(at, length);
-  return queue.submit({ file, fileOffset: offset, length, target: view, targetOffset: 0 }, signal);
+  const { buffer, byteOffset } = target.bytes(at, length);
+  const into = { target: buffer as ArrayBuffer, targetOffset: byteOffset };
+  return queue.submit({ file, fileOffset: offset, length, ...into }, signal);
 }
 
 /** The open files of a checkpoint. */

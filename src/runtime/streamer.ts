@@ -1,36 +1,24 @@
 // Brings the units that are not resident where they are computed, ahead of their use, in the fixed cycle of the model:
 // disk -> host ring, and on to the device ring (or from RAM straight to it) when a GPU computes. Reading goes on across
-// stages, passes and tokens; only a full ring stops it.
-import { setMaxListeners } from "node:events";
-import { AbortError } from "../errors.ts";
+// stages, passes and tokens. Units that stay in RAM packed have a ring of their own, so that the disk never waits for them.
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
-import type { DType } from "../ggml/dtypes.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
-import { RingArena, type Span } from "../memory/ring.ts";
+import { RingArena } from "../memory/ring.ts";
 import { UnpackingMemory } from "../memory/unpacking-memory.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
+import { type Gate, type Job, Lane, release, type Slot } from "./lane.ts";
 import type { Residents } from "./residents.ts";
 import { type Piece, pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 
+export type { Slot } from "./lane.ts";
+
 /** Slots of a device ring start at multiples of this. Bytes. */
 const DEVICE_ALIGNMENT = 4096;
-
-/** A matrix where the graph can use it. */
-export interface Slot {
-  readonly name: string;
-  readonly buffer: NativeBuffer;
-  readonly offset: number;
-  readonly dtype: DType;
-  /** ggml's order. */
-  readonly ne: readonly [number, number];
-  /** It lies there as the checkpoint holds it, [in, out], and is to be turned round. */
-  readonly transposed: boolean;
-}
 
 function slotAt(m: Matrix, buffer: NativeBuffer, offset: number, inPlace: boolean): Slot {
   const [rows, columns] = m.source.shape as [number, number];
@@ -59,18 +47,9 @@ export function largestSlot(unit: Unit, device: "cpu" | "gpu"): number {
   return Math.max(0, ...unit.owned.map((m) => matrixSlot(m, device)));
 }
 
-interface Job {
-  readonly unit: Unit;
-  readonly spans: Span[];
-  readonly slots: Slot[];
-  readonly arrivals: Promise<void>[];
-  /** Settles when all arrivals have; set once every matrix has its slot. */
-  ready: Promise<void>;
-}
-
 export interface StreamerOptions {
   readonly device: Device;
-  /** Units in the order of use; those that stay are not among them. */
+  /** Units in the order of use; those that stay where they are computed are not among them. */
   readonly cycle: readonly Unit[];
   readonly residents: Residents;
   readonly sources: SourceFiles;
@@ -80,28 +59,27 @@ export interface StreamerOptions {
   readonly ring: number;
   /** Bytes of host memory between disk and device; 0 where the CPU computes. */
   readonly staging: number;
+  /** Bytes of the ring for units that stay in RAM packed; 0 where none does. */
+  readonly unpacking: number;
+}
+
+/** A ring and its memory. */
+interface Ring {
+  readonly memory: Allocation;
+  readonly ring: RingArena;
+  /** The same memory where packed matrices are unpacked in it. */
+  readonly unpacking: UnpackingMemory | undefined;
 }
 
 export class Streamer {
   readonly #o: StreamerOptions;
-  readonly #memory: Allocation;
-  readonly #ring: RingArena;
-  readonly #staging: { memory: Allocation; ring: RingArena } | undefined;
-  /** Where packed matrices are unpacked; absent where nothing is packed. */
-  readonly #unpacking: UnpackingMemory | undefined;
-  readonly #jobs: Job[] = [];
-  /** The unit whose matrices are being given slots. */
-  #partial: Job | undefined;
-  /** Matrices get slots one by one; in a ring too small for that a unit gets one slot for all. */
-  readonly #oneByOne: boolean;
+  readonly #rings: Ring[] = [];
+  readonly #staging: Ring | undefined;
+  readonly #disk: Lane | undefined;
+  readonly #packed: Lane | undefined;
   readonly #headers = new HeaderArena(4);
   #cycle: readonly Unit[];
-  #gate: ((unit: Unit) => Promise<void>) | undefined;
-  #next = 0;
-  #loop: Promise<void> | undefined;
-  #stop = new AbortController();
-  #wake: (() => void) | undefined;
-  #failure: { error: unknown } | undefined;
+  #gated = false;
   #copies: Promise<unknown> = Promise.resolve();
   /** Bytes brought in since the model was opened. */
   streamedBytes = 0;
@@ -109,88 +87,97 @@ export class Streamer {
   constructor(options: StreamerOptions) {
     this.#o = options;
     this.#cycle = options.cycle;
-    const { device, ledger, ring, staging } = options;
+    const { device, cycle, ring, staging, unpacking } = options;
+    const unpacks = cycle.some((unit) => this.#fromDisk(unit) && unit.owned.some((m) => m.packed));
     const tier = device.kind === "gpu" ? "gpu" : "cpu";
-    const packed = options.cycle.some((u) => u.owned.some((m) => m.packed));
-    this.#unpacking = packed ? new UnpackingMemory() : undefined;
-    const ringMemory = tier === "cpu" ? (this.#unpacking ?? device.memory) : device.memory;
-    this.#memory = Allocation.take(ledger, tier, ringMemory, ring, "streaming ring");
     try {
-      if (staging > 0) {
-        const source = this.#unpacking ?? device.hostMemory;
-        const memory = Allocation.take(ledger, "cpu", source, staging, "staging ring");
-        this.#staging = { memory, ring: new RingArena(staging, { tier: "cpu" }) };
+      if (cycle.some((unit) => this.#fromDisk(unit))) {
+        const main = this.#take(tier, ring, "streaming ring", tier === "cpu" && unpacks);
+        this.#disk = this.#lane(main, (unit) => this.#fromDisk(unit));
       }
+      if (cycle.some((unit) => !this.#fromDisk(unit))) {
+        const own = this.#take(tier, unpacking, "unpacking ring", true);
+        this.#packed = this.#lane(own, (unit) => !this.#fromDisk(unit));
+      }
+      if (staging > 0) this.#staging = this.#take("cpu", staging, "staging ring", unpacks);
     } catch (error) {
-      this.#memory.dispose();
+      for (const { memory } of this.#rings) memory.dispose();
       throw error;
     }
-    this.#ring = new RingArena(ring, { tier });
-    const units = options.cycle.map((u) => slotSize(u, device.kind));
-    const pieces = options.cycle.map((u) => largestSlot(u, device.kind));
-    this.#oneByOne = Math.max(0, ...units) + Math.max(0, ...pieces) <= ring;
+  }
+
+  #take(tier: "gpu" | "cpu", bytes: number, what: string, unpacks: boolean): Ring {
+    const { device, ledger } = this.#o;
+    const computes = device.kind === "cpu"; // on the cores that unpack
+    const unpacking = unpacks
+      ? new UnpackingMemory(computes ? (work) => device.alone(work) : undefined)
+      : undefined;
+    const plain = tier === device.kind ? device.memory : device.hostMemory;
+    const memory = Allocation.take(ledger, tier, unpacking ?? plain, bytes, what);
+    const ring = { memory, ring: new RingArena(bytes, { tier }), unpacking };
+    this.#rings.push(ring);
+    return ring;
+  }
+
+  #lane(ring: Ring, mine: (unit: Unit) => boolean): Lane {
+    const { device, residents, cycle } = this.#o;
+    return new Lane({
+      ring: ring.ring,
+      matrices: (unit) => unit.owned.filter((m) => residents.matrix(m)?.tier !== device.kind),
+      slotBytes: (m) => matrixSlot(m, device.kind),
+      bring: (job, m, at, signal) => this.#bring(ring, job, m, at, signal),
+      cycle: cycle.filter(mine),
+    });
+  }
+
+  /** Whether a unit comes through the main ring; the others stay packed in RAM. */
+  #fromDisk(unit: Unit): boolean {
+    return !unit.owned.some((m) => this.#o.residents.packed(m));
   }
 
   /** Starts reading, if it is not under way. */
   start(): void {
-    if (this.#loop || this.#cycle.length === 0) return;
-    this.#stop = new AbortController();
-    setMaxListeners(0, this.#stop.signal); // one for every read in the ring
-    this.#failure = undefined;
-    this.#loop = this.#run(this.#stop.signal);
+    this.#disk?.start();
+    this.#packed?.start();
   }
 
   /** The slots of the next unit of the cycle, once they hold its weights. Give them back with {@link release}. */
   async acquire(unit: Unit): Promise<Job> {
     this.start();
-    while (this.#jobs.length === 0) {
-      if (this.#failure) throw this.#failure.error;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    const job = this.#jobs[0] as Job;
-    if (job.unit !== unit)
-      throw new Error(`${unit.name} was asked for, ${job.unit.name} is next in the cycle`);
-    // What is read before the one that failed is only aborted: the failure is what there is to say.
-    await job.ready.catch((error: unknown) => {
-      throw this.#failure?.error ?? error;
-    });
-    this.#jobs.shift();
-    return job;
+    const lane = this.#fromDisk(unit) ? this.#disk : this.#packed;
+    if (!lane) throw new Error(`${unit.name} was asked for, but nothing like it streams`);
+    return lane.acquire(unit);
   }
 
   /** Gives the slots of a unit back; its graph must have run. */
   release(job: Job): void {
-    for (const span of job.spans) span.release();
+    release(job);
   }
 
-  /** Ends all reading, waits for what is in flight, empties the ring and goes back to the start of the cycle. */
+  /** Ends all reading, waits for what is in flight, empties the rings and goes back to the start of the cycle. */
   async reset(): Promise<void> {
-    this.#stop.abort(new AbortError("the streamer was reset"));
-    await this.#loop;
-    const begun = this.#jobs.splice(0);
-    if (this.#partial) begun.push(this.#partial);
-    this.#partial = undefined;
-    await Promise.allSettled(begun.flatMap((job) => [...job.arrivals, job.ready]));
-    for (const job of begun) this.release(job);
-    this.#loop = undefined;
-    this.#next = 0;
+    await Promise.all([this.#disk?.reset(), this.#packed?.reset()]);
   }
 
   /**
    * Another order of use, from its start: a training step goes through the stages forward and then backward. `gate` is
    * awaited before a unit is read, so that an update of its weights can be finished first.
    */
-  async follow(cycle: readonly Unit[], gate?: (unit: Unit) => Promise<void>): Promise<void> {
+  async follow(cycle: readonly Unit[], gate?: Gate): Promise<void> {
     await this.reset();
     this.#cycle = cycle;
-    this.#gate = gate;
+    this.#gated = gate !== undefined;
+    const fromDisk = (unit: Unit) => this.#fromDisk(unit);
+    this.#disk?.follow(cycle.filter(fromDisk), gate);
+    this.#packed?.follow(
+      cycle.filter((unit) => !fromDisk(unit)),
+      gate,
+    );
   }
 
   /** Back to the order of use that the model was opened with, if another was followed. */
   async followPass(): Promise<void> {
-    if (this.#cycle !== this.#o.cycle || this.#gate) await this.follow(this.#o.cycle);
+    if (this.#cycle !== this.#o.cycle || this.#gated) await this.follow(this.#o.cycle);
   }
 
   /** Whether `cycle` is the order of use that is followed. */
@@ -203,135 +190,88 @@ export class Streamer {
     return this.#o.cycle;
   }
 
-  /** Whether the cycle stands at its start, as a pass needs it. */
-  get atStart(): boolean {
-    const first = this.#cycle[0];
-    return this.#jobs.length > 0 ? this.#jobs[0]?.unit === first : this.#next === 0;
-  }
-
   async dispose(): Promise<void> {
     await this.reset();
     await this.#o.queue.idle();
-    this.#memory.dispose();
-    this.#staging?.memory.dispose();
+    for (const { memory } of this.#rings) memory.dispose();
     this.#headers.dispose();
   }
 
-  async #run(signal: AbortSignal): Promise<void> {
-    const cycle = this.#cycle;
-    try {
-      while (!signal.aborted) {
-        const unit = cycle[this.#next] as Unit;
-        const job: Job = { unit, spans: [], slots: [], arrivals: [], ready: Promise.resolve() };
-        this.#partial = job;
-        if (this.#gate) await unlessAborted(this.#gate(unit), signal);
-        await this.#begin(job, signal);
-        this.#partial = undefined;
-        job.ready = settled(job.arrivals);
-        // With an error there is no use in reading on: acquire reports it, the pass fails and resets.
-        job.ready.catch((error: unknown) => {
-          this.#failure ??= { error };
-          this.#stop.abort();
-        });
-        this.#jobs.push(job);
-        this.#next = (this.#next + 1) % cycle.length;
-        this.#wakeUp();
-      }
-    } catch (error) {
-      if (!signal.aborted) this.#failure = { error };
-    } finally {
-      this.#wakeUp();
-    }
-  }
-
-  #wakeUp(): void {
-    this.#wake?.();
-    this.#wake = undefined;
-  }
-
-  /** Finds slots for a unit's matrices as the ring empties, and sets them on their way. */
-  async #begin(job: Job, signal: AbortSignal): Promise<void> {
-    const { device } = this.#o;
-    const sizes = job.unit.owned.map((m) => matrixSlot(m, device.kind));
-    let at = 0;
-    for (const [i, matrix] of job.unit.owned.entries()) {
-      if (this.#oneByOne || i === 0) {
-        const wanted = this.#oneByOne ? (sizes[i] as number) : sizes.reduce((a, b) => a + b, 0);
-        const span = await this.#ring.waitFor(wanted, signal);
-        job.spans.push(span);
-        at = span.offset;
-      }
-      this.streamedBytes += movedBytes(matrix);
-      const arrival = this.#bring(job, matrix, at, signal);
-      arrival.catch(() => {}); // reported through `ready`
-      job.arrivals.push(arrival);
-      at += sizes[i] as number;
-    }
-  }
-
-  #bring(job: Job, matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
+  #bring(ring: Ring, job: Job, matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
+    this.streamedBytes += movedBytes(matrix);
     const { device, residents } = this.#o;
-    const { buffer } = this.#memory;
+    const { buffer } = ring.memory;
+    if (residents.packed(matrix)) {
+      job.slots.push(slotAt(matrix, buffer, at, false));
+      return this.#unpackResident(ring, matrix, at, signal);
+    }
     if (device.kind === "cpu") {
-      const { start, done } = this.#fromDisk(matrix, buffer, at, signal);
+      const { start, done } = this.#read(ring, matrix, at, signal);
       job.slots.push(slotAt(matrix, buffer, start, false));
       return done;
     }
     const stays = residents.matrix(matrix);
     job.slots.push(slotAt(matrix, buffer, at, stays !== undefined));
-    if (!stays) return this.#throughStaging(matrix, at, signal);
+    if (!stays) return this.#throughStaging(buffer, matrix, at, signal);
     const from = stays.placed.allocation.buffer.address(stays.placed.offset);
-    return this.#copy(from, at, matrix.bytes);
+    return this.#copy(from, buffer, at, matrix.bytes);
+  }
+
+  async #unpackResident(ring: Ring, m: Matrix, at: number, signal: AbortSignal): Promise<void> {
+    const { placed, bytes } = this.#o.residents.packed(m) as NonNullable<ReturnType<Residents["packed"]>>;
+    const source = placed.allocation.buffer.bytes(placed.offset, bytes);
+    const elements = m.ne[0] * m.ne[1];
+    await (ring.unpacking as UnpackingMemory).unpackFrom(source, at, elements, { name: m.name, signal });
   }
 
   /** Reads a matrix into its slot of host memory, which begins at `at`; `start` is where it lies once that is done. */
-  #fromDisk(
+  #read(
+    { memory: { buffer }, unpacking }: Ring,
     m: Matrix,
-    target: NativeBuffer,
     at: number,
     signal: AbortSignal,
   ): { start: number; done: Promise<void> } {
-    const { sources } = this.#o;
-    if (!m.packed || !this.#unpacking) {
+    const { sources, queue } = this.#o;
+    const read = (piece: Piece, to: number) => readPiece(queue, piece, buffer, to, signal);
+    if (!m.packed || !unpacking) {
       const piece = sources.piece(m.source);
-      return { start: at + piece.shift, done: this.#read(piece, target, at, signal) };
+      return { start: at + piece.shift, done: read(piece, at) };
     }
     // It is unpacked from the end of the slot to its start.
     const piece = sources.piece(m.packed);
     const from = at + pieceBound(m.bytes) - piece.length;
-    const unpacking = this.#unpacking;
     const elements = m.ne[0] * m.ne[1];
     const unpackOptions = { name: m.name, file: piece.file.path, signal };
-    const done = this.#read(piece, target, from, signal).then(() =>
+    const done = read(piece, from).then(() =>
       unpacking.unpack(from + piece.shift, piece.bytes, at, elements, unpackOptions),
     );
     return { start: at, done };
   }
 
-  #read(piece: Piece, target: NativeBuffer, at: number, signal: AbortSignal): Promise<void> {
-    return readPiece(this.#o.queue, piece, target, at, signal);
-  }
-
-  async #throughStaging(matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {
-    const staging = this.#staging as { memory: Allocation; ring: RingArena };
+  async #throughStaging(
+    target: NativeBuffer,
+    matrix: Matrix,
+    at: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const staging = this.#staging as Ring;
     const span = await staging.ring.waitFor(pieceBound(matrix.bytes), signal);
     try {
-      const { buffer } = staging.memory;
-      const { start, done } = this.#fromDisk(matrix, buffer, span.offset, signal);
+      const { start, done } = this.#read(staging, matrix, span.offset, signal);
       await done;
-      await this.#copy(buffer.address(start), at, matrix.bytes);
+      await this.#copy(staging.memory.buffer.address(start), target, at, matrix.bytes);
     } finally {
       span.release();
     }
   }
 
   /** Copies to the device on its second stream, one after another. */
-  #copy(from: bigint, at: number, bytes: number): Promise<void> {
+  #copy(from: bigint, target: NativeBuffer, at: number, bytes: number): Promise<void> {
     const { device } = this.#o;
     const run = async () => {
       const { native } = library();
       this.#headers.reset();
-      const tensor = this.#headers.bind(this.#memory.buffer, at, "i8", [bytes]);
+      const tensor = this.#headers.bind(target, at, "i8", [bytes]);
       if (device.asyncCopies) {
         await onThread(
           native.ggml_backend_tensor_set_async,
@@ -350,26 +290,4 @@ export class Streamer {
     this.#copies = result.catch(() => {});
     return result;
   }
-}
-
-/** Rejects with AbortError when the signal fires, if `work` has not settled by then. */
-async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) throw new AbortError(signal.reason);
-  let onAbort: () => void = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(new AbortError(signal.reason));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  work.catch(() => {}); // if it fails after the signal, nobody asks
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
-}
-
-/** Waits for all, then throws the first error: memory must not be freed under a read that is still in flight. */
-async function settled(promises: readonly Promise<void>[]): Promise<void> {
-  const results = await Promise.allSettled(promises);
-  for (const result of results) if (result.status === "rejected") throw result.reason;
 }

@@ -137,7 +137,7 @@ function write(
 ): void {
   const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   if (device.kind === "cpu") {
-    new Uint8Array(buffer.view(offset, bytes.length)).set(bytes);
+    buffer.bytes(offset, bytes.length).set(bytes);
     return;
   }
   headers.reset();

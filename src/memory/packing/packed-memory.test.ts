@@ -55,6 +55,37 @@ test("in turns of any size: the same, and other work gets its turn in between", 
   }
 });
 
+test("from bytes that lie elsewhere, in turns of any size: the same, and they are left as they are", () => {
+  for (const count of [0, 1, 33, 4095, 65_536, 200_003]) {
+    const weights = normalWeights(count);
+    const packed = pack(weights);
+    const before = packed.slice();
+    for (const turn of [32, 50_000, 70_000, 2 ** 21]) {
+      const memory = new PackedMemory(Math.max(1, 100 + 2 * count));
+      memory.bytes.fill(0xa5);
+      const turns = [...memory.unpackFromInTurns(packed, 100, count, turn)].length;
+      expectOnly(memory, weights, 100, 0, 0);
+      expect(turns).toBe(Math.max(0, Math.ceil(count / (Math.ceil(turn / GROUP) * GROUP)) - 1));
+    }
+    expect(Buffer.compare(packed, before)).toBe(0);
+  }
+});
+
+test("from bytes elsewhere: what is damaged, or does not fit, is refused before anything is written", () => {
+  const packed = pack(normalWeights(100));
+  const memory = new PackedMemory(65_536);
+  const damaged = packed.slice();
+  damaged[0] = 0;
+  const unpack = (bytes: Uint8Array, to: number, count: number) => [
+    ...memory.unpackFromInTurns(bytes, to, count, count),
+  ];
+  expect(() => unpack(damaged, 0, 100)).toThrow(CheckpointError);
+  expect(() => unpack(packed.subarray(0, packed.length - 1), 0, 100)).toThrow(CheckpointError);
+  expect(() => unpack(packed, 0, 101)).toThrow(CheckpointError);
+  expect(() => unpack(packed, 65_536 - 199, 100)).toThrow(ConfigError);
+  expect(memory.bytes.every((byte) => byte === 0)).toBe(true);
+});
+
 describe("unpack", () => {
   for (const count of [0, 1, 31, 32, 33, 63, 64, 65, 4095, 4096, 4097, 1_000_003]) {
     test(`${count} weights, elsewhere and in place`, () => {
@@ -204,8 +235,8 @@ describe("PackedMemory", () => {
     expect(bytes.every((byte) => byte === 0)).toBe(true);
   });
 
-  test("works up to its last byte, 4 GiB less 64 KiB", () => {
-    const bytes = 2 ** 32 - 65_536;
+  test("works up to its last byte, 4 GiB less 192 KiB", () => {
+    const bytes = 2 ** 32 - 3 * 65_536;
     const memory = new PackedMemory(bytes);
     const weights = normalWeights(10_000);
     const packed = pack(weights);
@@ -218,7 +249,7 @@ describe("PackedMemory", () => {
   });
 
   test("more is refused, and so is nothing", () => {
-    for (const bytes of [2 ** 32 - 65_535, 2 ** 40, 0, -1, Number.NaN]) {
+    for (const bytes of [2 ** 32 - 3 * 65_536 + 1, 2 ** 40, 0, -1, Number.NaN]) {
       expect(() => new PackedMemory(bytes)).toThrow(ConfigError);
     }
   });

@@ -229,8 +229,8 @@ export class DiskStore extends ManagedStore {
               this.#transfer(direction, bounce, from + more, start + from + more, bytes, m.signal),
             m,
           );
-        const inside = new Uint8Array(bounce.view(at - start, to - at));
-        const outside = new Uint8Array(m.memory.view(m.at + at - m.position, to - at));
+        const inside = bounce.bytes(at - start, to - at);
+        const outside = m.memory.bytes(m.at + at - m.position, to - at);
         if (m.direction === "read") {
           await blocks("read", 0, wide);
           outside.set(inside);
@@ -257,7 +257,7 @@ export class DiskStore extends ManagedStore {
     length: number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    await this.#file.transfer(direction, new Uint8Array(memory.view(at, length)), position, signal);
+    await this.#file.transfer(direction, memory.bytes(at, length), position, signal);
     this.#moved[direction] += length;
   }
 
