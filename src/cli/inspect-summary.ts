@@ -69,20 +69,23 @@ export function checkpointSummary({ checkpoint, spec, model }: Skeleton): Checkp
 
 export function planSummary(prepared: Prepared, bandwidth: number | undefined): PlanSummary {
   const { plan, budgets, device, context, kv_dtype, model } = prepared;
-  const { fixed, ring, staging } = plan;
+  const { fixed, ring, staging, unpacking } = plan;
   const weights: Record<Tier, number> = { gpu: 0, cpu: 0, disk: 0 };
   const units: Record<Tier, number> = { gpu: 0, cpu: 0, disk: 0 };
   for (const unit of model.units) {
     const home = plan.homes[unit.index] as Tier;
-    weights[home] += unit.bytes;
+    if (!plan.packed.has(unit.index)) weights[home] += unit.bytes;
     units[home]++;
   }
+  weights.disk = plan.bytes.disk; // as it is read: packed, where that is asked for
   const entries = (tier: Tier) => {
     const own = [{ what: "weights", bytes: weights[tier] }];
     if (tier === device.kind) {
       own.push(
         { what: "KV cache", bytes: fixed.kv },
+        { what: "packed weights", bytes: plan.packed.size > 0 ? plan.streamed.cpu : 0 },
         { what: "streaming ring", bytes: ring },
+        { what: "unpacking ring", bytes: unpacking },
         { what: "graph scratch", bytes: fixed.scratch },
         { what: "activations", bytes: fixed.activations },
         { what: "norms and biases", bytes: fixed.vectors },

@@ -41,7 +41,7 @@ export function addModelOptions(command: Command): Command {
     .option("--offload-folder <dir>", "where converted and packed copies of weights go")
     .option(
       "--offload-packed",
-      "read bfloat16 weights on disk from a lossless copy a quarter smaller (made once, in the offload folder)",
+      "where not all fits, stream and keep bfloat16 weights a quarter smaller, without loss (copy in the offload folder)",
     )
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
