@@ -99,6 +99,8 @@ export const CASES: readonly NamedCase[] = [
 
   of("mul_mat", [some(6, 3), some(6, 4)], (g, a, b) => g.mulMat(a, b)),
   of("mul_mat: a vector", [some(6, 3), some(6)], (g, a, b) => g.mulMat(a, b)),
+  of("mul_mat: more columns than a vector holds", [some(32, 3), some(32, 18)], (g, a, b) => g.mulMat(a, b)),
+  of("mul_mat: grouped heads, long", [some(32, 17, 2), some(32, 18, 4)], (g, a, b) => g.mulMat(a, b)),
   of("mul_mat: itself", [some(6, 3)], (g, a) => g.mulMat(a, a)),
   of("mul_mat: batches", [some(6, 3, 2, 2), some(6, 4, 2, 2)], (g, a, b) => g.mulMat(a, b)),
   of("mul_mat: grouped heads", [some(6, 3, 2, 2), some(6, 4, 6, 2)], (g, a, b) => g.mulMat(a, b)),

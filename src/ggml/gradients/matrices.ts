@@ -4,6 +4,7 @@ import type { Graph } from "../ops.ts";
 import type { Shape, Tensor } from "../tensor.ts";
 import { dense, repeatBack } from "./ops.ts";
 import type { Part, Step } from "./step.ts";
+import { sumSize, turn, turnFilled } from "./turn.ts";
 
 /** Bytes of a slice, in f32. Depends on nothing but the matrix, so that the same numbers come out everywhere. */
 const SLICE_BYTES = 32 * 1024 * 1024;
@@ -23,10 +24,11 @@ export function productOfLeft(g: Graph, s: Step): Tensor | readonly Part[] {
     const ne: Shape = a * b === 1 ? [t.ne[0], m * c * d, 1, 1] : [t.ne[0], (m * c) / a, a, d];
     return t.ne.every((size, i) => size === ne[i]) ? t : g.reshape(dense(g, t), ...ne);
   };
-  const columns = (t: Tensor): Tensor => {
-    const across = g.transpose(t);
-    return t.dtype === "f32" ? g.cont(across) : g.cast(across, "f32"); // [m, k or n, a, d]
-  };
+  // [m or more with zeros, k or n, a, d]; what is not f32 is not filled up, and neither is what it is multiplied by
+  const columns = (t: Tensor): Tensor =>
+    t.dtype === "f32"
+      ? turnFilled(g, t, x.dtype === "f32" ? sumSize(g, t.ne[1]) : t.ne[1])
+      : g.cast(g.transpose(t), "f32");
   const [right, dy] = [columns(joined(x)), joined(s.dy)];
   if (a * b === 1 && s.addsTo(w)) {
     return slices(w).map(([first, rows]) => {
@@ -69,9 +71,10 @@ export function productOfRight(g: Graph, s: Step): Tensor {
  * f32, because a product in f16 would round small gradients to zero; quantized types, which cannot be turned, become f32.
  */
 function transposed(g: Graph, w: Tensor): Tensor {
-  if (w.dtype === "f32" || w.dtype === "bf16") return g.cont(g.transpose(w));
+  if (w.dtype === "f32") return turn(g, w);
+  if (w.dtype === "bf16") return g.cont(g.transpose(w));
   if (w.dtype === "f16") return g.cast(g.transpose(w), "f32");
-  return g.cont(g.transpose(g.cast(w, "f32")));
+  return turn(g, g.cast(w, "f32"));
 }
 
 /** The contiguous tensor that W is itself the transposed copy of. */
