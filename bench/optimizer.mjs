@@ -5,10 +5,10 @@
 //   passes   ggml's own element-wise operations over just those streams, each moved once, in place as AdamW does it: the
 //            gradient is added to the weights, both moments are scaled. What is missing there is arithmetic.
 //   add      c = a + b: 12 bytes counted, but the processor reads c as well before it writes it, so 16 are moved.
-//   kernel   ggml's AdamW over everything in one graph: what slices and the updater cost.
-// The kernel takes a scalar root and a scalar division per element, which is what bounds it on few cores. No operation of
-// ggml has vector roots (ggml_sqrt is scalar, and on one thread). Composed of its other operations, in blocks that stay in
-// caches, a step took as long with ggml_sqrt, and at best a sixth less with two Heron steps from a guess at the root.
+//   kernel   ggml's AdamW over everything in one graph. It takes a scalar root and a scalar division per element, which is
+//            what bounds it on few cores, and no composition of ggml's other operations is faster by more than a sixth:
+//            none has vector roots.
+// AdamW is stepped by a compiled loop of our own (src/train/optimizer/adamw.wat), the others by graphs of ggml.
 // Runs take turns; those with states on disk come last, so that pages they leave to be written do not slow the others.
 // The steps are not part of the public API: src is bundled into bench/.work first.
 import { mkdir, rm } from "node:fs/promises";
@@ -61,6 +61,7 @@ const source = await importSources({
   device: "src/ggml/device.ts",
   graph: "src/ggml/graph.ts",
   ledger: "src/memory/ledger.ts",
+  shared: "src/memory/shared-memory.ts",
   native: "src/memory/stores/native.ts",
   disk: "src/memory/stores/disk.ts",
   kernels: "src/train/optimizer/kernels.ts",
@@ -74,10 +75,10 @@ const source = await importSources({
 
 const ledger = new source.Ledger();
 const cpu = source.Device.open(source.findDevice("cpu"), { threads });
-const ram = new source.CpuStore({ memory: cpu.memory, ledger });
+const ram = new source.CpuStore({ memory: source.sharedMemory, ledger }); // as in training
 const disk = await source.DiskStore.open({ folder: values.folder, ledger, memory: cpu.memory });
 
-const gradient = { buffer: cpu.memory.allocate(elements * 4), offset: 0 };
+const gradient = { buffer: source.sharedMemory.allocate(elements * 4), offset: 0 };
 const weights = cpu.memory.allocate(elements * 4);
 for (const [buffer, scale] of /** @type {const} */ ([
   [gradient.buffer, 1e-3],
@@ -166,8 +167,7 @@ plain(PLAIN.passes, 28, 4, (g, at, slabs) => {
 });
 plain(PLAIN.add, 12, 3, (g, at, slabs) => g.put(g.add(at(0), at(1)), slabs[2]));
 plain(PLAIN.kernel, 28, 5, (g, at, slabs) => {
-  const adamw = new source.AdamW();
-  new Float32Array(slabs[4].buffer.view()).set(adamw.constants(PARAMS));
+  new Float32Array(slabs[4].buffer.view()).set(source.adamConstants({})(PARAMS));
   new Uint8Array(slabs[0].buffer.view()).set(new Uint8Array(weights.view()));
   new Uint8Array(slabs[1].buffer.view()).set(new Uint8Array(gradient.buffer.view()));
   g.adamw(at(0), at(1), at(2), at(3), g.at(slabs[4], [7]));

@@ -1,7 +1,8 @@
-// Two calls of the C library that make loading cheaper, where the platform has them. Everything works without.
+// Calls of the C library that make loading and giving back memory cheaper, where the platform has them. Everything works without.
 import koffi from "koffi";
 import { onThread } from "./library.ts";
 
+const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 /** Smaller pieces of memory gain nothing from huge pages. Bytes. */
 const HUGE_FROM = 4 * 1024 * 1024;
@@ -39,6 +40,18 @@ export function preferHugePages(address: bigint, bytes: number): void {
   const start = ((address + PAGE - 1n) / PAGE) * PAGE;
   const length = bytes - Number(start - address);
   system.madvise(start, length - (length % Number(PAGE)), MADV_HUGEPAGE); // advice: a refusal changes nothing
+}
+
+/** Whether {@link giveBack} does anything here. */
+export function canGiveBack(): boolean {
+  system ??= load();
+  return system.madvise !== undefined;
+}
+
+/** Gives the system back what is behind whole pages of private memory: they are zeros afterwards, and cost nothing. */
+export function giveBack(address: bigint, bytes: number): void {
+  system ??= load();
+  system.madvise?.(address, bytes, MADV_DONTNEED);
 }
 
 /** Moves bytes within native memory, ranges may overlap, off the event loop. False where the platform lacks it. */

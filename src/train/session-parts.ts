@@ -6,6 +6,7 @@ import { HeaderArena } from "../ggml/graph.ts";
 import type { LowRank } from "../ggml/ops.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
+import { sharedMemory } from "../memory/shared-memory.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Store } from "../memory/store.ts";
 import { DiskStore } from "../memory/stores/disk.ts";
@@ -109,7 +110,7 @@ export async function take(
     const known = stores.get(tier);
     if (known) return known;
     if (tier === "disk") disk = await loading.store(ledger, cpu);
-    const made = disk && tier === "disk" ? disk : nativeStore(tier, device, cpu, ledger);
+    const made = disk && tier === "disk" ? disk : nativeStore(tier, device, ledger);
     stores.set(tier, made);
     cleanup.add(() => made.dispose());
     return made;
@@ -182,8 +183,8 @@ export async function take(
   };
 }
 
-function nativeStore(tier: Tier, device: Device, cpu: Device, ledger: Ledger): Store {
-  return tier === "gpu" ? new GpuStore({ device, ledger }) : new CpuStore({ memory: cpu.memory, ledger });
+function nativeStore(tier: Tier, device: Device, ledger: Ledger): Store {
+  return tier === "gpu" ? new GpuStore({ device, ledger }) : new CpuStore({ memory: sharedMemory, ledger });
 }
 
 /** The first values of low-rank weights, in their working and master copies. */

@@ -1,21 +1,6 @@
 // The compiled loops of bf16-12.wat, bound to a memory. Like them it checks nothing: the callers do.
 import { BF16_12_WASM } from "./bf16-12.wasm.ts";
 
-// What is used of WebAssembly's JavaScript interface; Node's type definitions leave it out.
-declare namespace WebAssembly {
-  class Memory {
-    constructor(limits: { initial: number; maximum: number });
-    readonly buffer: ArrayBuffer;
-  }
-  class Module {
-    constructor(binary: Uint8Array);
-  }
-  class Instance {
-    constructor(module: Module, imports: Record<string, Record<string, Memory>>);
-    readonly exports: unknown;
-  }
-}
-
 /** Bytes of a WebAssembly page. */
 export const PAGE = 65_536;
 

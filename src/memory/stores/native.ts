@@ -1,11 +1,11 @@
 // Regions in memory the tensor library allocates: host RAM and device memory. Copies run on a thread of libuv's pool,
 // in parts, so that an abort is heard.
 import { throwIfAborted } from "../../errors.ts";
-import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
+import type { NativeBuffer } from "../../ggml/buffer.ts";
 import type { Device } from "../../ggml/device.ts";
 import { HeaderArena } from "../../ggml/graph.ts";
 import { library, onThread } from "../../ggml/library.ts";
-import { Allocation } from "../allocate.ts";
+import { Allocation, type MemorySource } from "../allocate.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Region } from "../store.ts";
 import { type Backing, ManagedStore, regionOver } from "./managed.ts";
@@ -18,11 +18,11 @@ const DEVICE_UNIT = 256;
 /** Keeps regions in host RAM, where they can be used in place. */
 export class CpuStore extends ManagedStore {
   readonly tier = "cpu";
-  readonly #memory: BufferType;
+  readonly #memory: MemorySource;
   readonly #ledger: Ledger;
 
-  /** `memory`: plain host memory, or the pinned host memory of a device. */
-  constructor(options: { memory: BufferType; ledger: Ledger }) {
+  /** `memory`: plain host memory, the pinned host memory of a device, or memory that compiled loops reach. */
+  constructor(options: { memory: MemorySource; ledger: Ledger }) {
     super();
     this.#memory = options.memory;
     this.#ledger = options.ledger;
@@ -101,7 +101,13 @@ export function borrowedRegion(tier: "gpu" | "cpu", memory: NativeBuffer, what: 
   });
 }
 
-async function zeroed(ledger: Ledger, tier: "gpu" | "cpu", memory: BufferType, bytes: number, what: string) {
+async function zeroed(
+  ledger: Ledger,
+  tier: "gpu" | "cpu",
+  memory: MemorySource,
+  bytes: number,
+  what: string,
+) {
   const allocation = Allocation.take(ledger, tier, memory, bytes, what);
   try {
     await onThread(library().native.ggml_backend_buffer_clear, allocation.buffer.handle, 0);

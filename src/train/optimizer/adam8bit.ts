@@ -19,11 +19,11 @@ import { ADAMW_CONSTANTS, type Slab, type UpdateGraph } from "./kernels.ts";
 import {
   BLOCK,
   type Block,
+  type GraphRule,
   type MomentFormat,
   pieces,
   type StepParams,
   TILE,
-  type UpdateRule,
 } from "./rule.ts";
 
 /** Elements of a tile's row: as many blocks as a tile has, and as many elements as a block has. */
@@ -38,7 +38,7 @@ const codes = (name: string): MomentFormat => ({
   bytes: (elements) => Math.ceil(elements / SIDE) * ROW_BYTES,
 });
 
-export class Adam8bit implements UpdateRule {
+export class Adam8bit implements GraphRule {
   readonly name = "Adam8bit";
   readonly moments: readonly MomentFormat[] = [
     codes("exp_avg (8 bit)"),

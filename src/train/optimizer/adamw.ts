@@ -1,7 +1,6 @@
 // AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it, with both moments in f32: 8 bytes per element.
 import { ConfigError } from "../../errors.ts";
-import { ADAMW_CONSTANTS, type UpdateGraph } from "./kernels.ts";
-import { type Block, checkDecay, f32, pieces, type StepParams, type UpdateRule } from "./rule.ts";
+import { checkDecay, f32, type LoopConstants, type LoopRule, type StepParams } from "./rule.ts";
 
 export interface AdamOptions {
   /** Decay of the averages of the gradient and of its square; torch's 0.9 and 0.999 if absent. */
@@ -10,35 +9,24 @@ export interface AdamOptions {
   readonly eps?: number;
 }
 
-export class AdamW implements UpdateRule {
+export class AdamW implements LoopRule {
   readonly name = "AdamW";
   readonly moments = [f32("exp_avg"), f32("exp_avg_sq")];
-  readonly scratch = 0;
-  readonly #constants: (params: StepParams) => readonly number[];
+  readonly #constants: (params: StepParams) => AdamConstants;
 
   /** Throws ConfigError for values out of range. */
   constructor(options: AdamOptions = {}) {
     this.#constants = adamConstants(options);
   }
 
-  constants(params: StepParams): readonly number[] {
-    return this.#constants(params);
-  }
-
-  build(g: UpdateGraph, block: Block): void {
-    const [expAvg, expAvgSq] = block.moments;
-    if (!expAvg || !expAvgSq) throw new Error("AdamW keeps two moments");
-    for (const { first, dims } of pieces(block.count)) {
-      g.adamw(
-        g.at(block.weights, dims, "f32", first),
-        g.at(block.gradient, dims, "f32", first),
-        g.at(expAvg, dims, "f32", first),
-        g.at(expAvgSq, dims, "f32", first),
-        g.at(block.constants, [ADAMW_CONSTANTS]),
-      );
-    }
+  loopConstants(params: StepParams): LoopConstants {
+    const [lr, beta1, beta2, eps, weight_decay, correct1, correct2] = this.#constants(params);
+    const keep = 1 - Math.fround(Math.fround(lr) * Math.fround(weight_decay));
+    return [params.gradScale ?? 1, beta1, 1 - beta1, beta2, 1 - beta2, keep, lr, correct1, correct2, eps];
   }
 }
+
+type AdamConstants = readonly [number, number, number, number, number, number, number];
 
 /** The constants of ggml's AdamW kernel for a step. */
 export function adamConstants({ betas = [0.9, 0.999], eps = 1e-8 }: AdamOptions) {
@@ -49,7 +37,7 @@ export function adamConstants({ betas = [0.9, 0.999], eps = 1e-8 }: AdamOptions)
   }
   // The kernel averages with betas rounded to f32. Corrected with the same ones, the averages' weights add up to 1.
   const [beta1, beta2] = betas.map(Math.fround) as [number, number];
-  return ({ lr, weight_decay, step }: StepParams): readonly number[] => [
+  return ({ lr, weight_decay, step }: StepParams): AdamConstants => [
     lr,
     beta1,
     beta2,

@@ -1,7 +1,7 @@
-// Optimizer steps in doubles, one element after another, as torch's documentation writes them: what the fast ones are
-// held to in tests. Not for the program.
+// Optimizer steps in doubles, one element after another, as torch's documentation writes them, and the loop of adamw.wat in
+// f32, bit for bit: what the fast ones are held to in tests. Not for the program.
 import type { AdamOptions } from "./adamw.ts";
-import type { StepParams } from "./rule.ts";
+import type { LoopConstants, StepParams } from "./rule.ts";
 
 /** torch.optim.AdamW; changes its arguments. */
 export function adamwReference(
@@ -37,4 +37,36 @@ export function sgdReference(
     direction[i] = momentum * (direction[i] as number) + g;
     w[i] = (w[i] as number) - lr * (direction[i] as number);
   }
+}
+
+/** The loop of adamw.wat; changes its arguments. */
+export function loopReference(
+  w: Float32Array,
+  gradient: Float32Array,
+  m: Float32Array,
+  v: Float32Array,
+  constants: LoopConstants,
+): void {
+  const f = Math.fround;
+  const [scale, beta1, rest1, beta2, rest2, keep, lr, correct1, correct2, eps] = constants.map(
+    f,
+  ) as unknown as LoopConstants;
+  for (let i = 0; i < w.length; i++) {
+    const g = f((gradient[i] as number) * scale);
+    const first = f(f((m[i] as number) * beta1) + f(g * rest1));
+    const second = f(f((v[i] as number) * beta2) + f(f(g * g) * rest2));
+    const size = f(f(Math.sqrt(f(second * correct2))) + eps);
+    w[i] = f(f((w[i] as number) * keep) - f(f(lr * f(first * correct1)) / size));
+    m[i] = first;
+    v[i] = second;
+  }
+}
+
+/** f32 to the nearest bf16, ties to even, NaN to a quiet one, as ggml_fp32_to_bf16. */
+export function bf16Reference(values: Float32Array): Uint16Array {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  return Uint16Array.from(bits, (word) => {
+    if ((word & 0x7fffffff) > 0x7f800000) return (word >>> 16) | 64;
+    return (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
+  });
 }

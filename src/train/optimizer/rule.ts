@@ -46,13 +46,17 @@ export interface Block {
   readonly moments: readonly Slab[];
   /** `scratch` times {@link BLOCK} f32 elements. */
   readonly scratch: Slab;
-  /** What {@link UpdateRule.constants} gave, as f32. */
+  /** What {@link GraphRule.constants} gave, as f32. */
   readonly constants: Slab;
 }
 
-export interface UpdateRule {
+interface Rule {
   readonly name: string;
   readonly moments: readonly MomentFormat[];
+}
+
+/** A rule whose step is a graph of ggml's operations. */
+export interface GraphRule extends Rule {
   /** Blocks of f32 elements needed beside the moments. */
   readonly scratch: number;
   /** Values that the step's kernels read from memory, at most {@link MAX_CONSTANTS}. */
@@ -60,6 +64,28 @@ export interface UpdateRule {
   /** Appends the step of one block. Moments of zeros are those before the first step. */
   build(g: UpdateGraph, block: Block, params: StepParams): void;
 }
+
+/** A rule whose step is the compiled loop of adamw.wat: two moments in f32. */
+export interface LoopRule extends Rule {
+  /** What the loop takes, from `scale` on. */
+  loopConstants(params: StepParams): LoopConstants;
+}
+
+export type UpdateRule = GraphRule | LoopRule;
+
+/** scale, beta1, 1 - beta1, beta2, 1 - beta2, keep, lr, correct1, correct2, eps: they are described in adamw.wat. */
+export type LoopConstants = readonly [
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+];
 
 export const MAX_CONSTANTS = 2048;
 

@@ -153,13 +153,14 @@ describe("Adam8bit", () => {
   });
 
   test.each(SIZES)(
-    "its first step is AdamW's bit for bit: moments of zeros are exact, %i elements",
+    "its first step is AdamW's but for the last bit, which ggml rounds once less: moments of zeros are exact, %i elements",
     async (n) => {
       const gradients = [gradientValues(n, 1)];
       const params = () => ({ lr: 1e-2, weight_decay: 0.1, step: 1 });
       const [full] = await run(new AdamW(), weightValues(n), gradients, params);
       const [eight] = await run(new Adam8bit(), weightValues(n), gradients, params);
-      expect(eight).toEqual(full);
+      // Weights in (-1, 1) that ggml's kernel multiplies and subtracts from in one operation.
+      expect(difference(eight!, full!).largest).toBeLessThanOrEqual(2 ** -23);
     },
   );
 

@@ -5,13 +5,13 @@ import {
   type Block,
   checkDecay,
   f32,
+  type GraphRule,
   type MomentFormat,
   pieces,
   type StepParams,
-  type UpdateRule,
 } from "./rule.ts";
 
-export class SGD implements UpdateRule {
+export class SGD implements GraphRule {
   readonly name = "SGD";
   readonly moments: readonly MomentFormat[];
   readonly scratch: number;

@@ -1,8 +1,9 @@
 // The traffic of one step: which parts of a state pass through slots of host memory, where each slice of them lies, and
 // what is on its way. The order of things is the updater's business.
 import { ConfigError, IoError } from "../../errors.ts";
-import { type NativeBuffer, PAGE } from "../../ggml/buffer.ts";
+import type { NativeBuffer } from "../../ggml/buffer.ts";
 import type { FloatDType } from "../../ggml/dtypes.ts";
+import { streamBytes } from "../../memory/shared-memory.ts";
 import type { Region } from "../../memory/store.ts";
 import type { Slab } from "./kernels.ts";
 import { BLOCK, MAX_CONSTANTS, type MomentFormat, TILE, type UpdateRule } from "./rule.ts";
@@ -77,14 +78,15 @@ export function sliceLength(sliceElements: number, elements: number): number {
   return Math.min(wholeTiles(sliceElements), wholeTiles(elements));
 }
 
-/** Bytes of host memory for constants, a block of the scaled gradient, and the rule's scratch. */
+/** Bytes of host memory for constants, a block of the scaled gradient, and the rule's scratch; loops need none. */
 export function scratchBytes(rule: UpdateRule): number {
+  if (!("build" in rule)) return 0;
   return MAX_CONSTANTS * 4 + (1 + rule.scratch) * BLOCK * 4;
 }
 
 /** Bytes that a slice of a part takes in a slot. */
 function pieceBytes(format: MomentFormat, length: number): number {
-  return Math.ceil(format.bytes(length) / PAGE) * PAGE;
+  return streamBytes(format.bytes(length));
 }
 
 /** Bytes of all slots for slices of `length` of a parameter of `elements`. */

@@ -1,0 +1,232 @@
+// The threads that run the loop of adamw.wat: started with the first job, asleep between jobs, gone with the last user. What
+// a job steps is its caller's to check and to keep; so is that the cores are free meanwhile.
+//
+// Not on the event loop's thread, which has reads and writes to start: as many threads as the device computes with keep the
+// cores busy, and one more would only take turns with them. A thread costs about 8 MiB of resident memory, and 2 more where
+// it has to copy.
+import { createRequire } from "node:module";
+import { Worker } from "node:worker_threads";
+import { LibraryError } from "../../errors.ts";
+import type { Device } from "../../ggml/device.ts";
+import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
+import { ADAMW_WASM } from "./adamw.wasm.ts";
+import {
+  COPIED_CHUNK,
+  type Job,
+  PLAIN_CHUNK,
+  WORKER_SCRATCH,
+  WORKER_SOURCE,
+  type WorkerData,
+} from "./adamw-worker.ts";
+import type { LoopConstants } from "./rule.ts";
+
+/** Address 0 of a memory means "none" to the loop, so scratch begins behind it. */
+const SCRATCH_START = 4096;
+const MAX_THREADS = Math.floor((RESERVED - SCRATCH_START) / WORKER_SCRATCH);
+/** The heap of a thread holds its few lines and koffi. */
+const LIMITS = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2, stackSizeMb: 1 } as const;
+
+/** `count` elements at addresses of host memory: f32, but the working copy bf16. */
+export interface LoopJob {
+  readonly count: number;
+  readonly weights: bigint;
+  readonly gradient: bigint;
+  readonly moments: readonly [bigint, bigint];
+  /** Only written. */
+  readonly copy?: bigint | undefined;
+  readonly constants: LoopConstants;
+}
+
+const crews = new WeakMap<Device, AdamwCrew>();
+let compiled: WebAssembly.Module | undefined;
+
+export class AdamwCrew {
+  readonly #threads: number;
+  readonly #source: string;
+  readonly #counter = new SharedArrayBuffer(4);
+  readonly #next = new Int32Array(this.#counter);
+  #users = 0;
+  #team: Promise<Team> | undefined;
+  /** The memory of jobs none of whose streams is in one. */
+  #own: SharedSpace | undefined;
+
+  /** The one of a device, shared by all that use it. */
+  static of(device: Device): AdamwCrew {
+    const known = crews.get(device);
+    if (known) return known;
+    const crew = new AdamwCrew(device.threads);
+    crews.set(device, crew);
+    return crew;
+  }
+
+  /** `source`: what a thread runs, for tests. */
+  constructor(threads: number, source = WORKER_SOURCE) {
+    this.#threads = Math.max(1, Math.min(threads, MAX_THREADS));
+    this.#source = source;
+  }
+
+  /** Counts a user, who must {@link leave}. */
+  join(): void {
+    this.#users++;
+  }
+
+  /** Ends the threads if nobody is left, with no job under way. */
+  async leave(): Promise<void> {
+    if (--this.#users === 0) await this.#stop();
+  }
+
+  /** Resolves when the threads are there. Throws LibraryError where they cannot be started. */
+  async start(): Promise<void> {
+    this.#team ??= this.#open();
+    await this.#team;
+  }
+
+  /**
+   * Steps a job; one at a time. Throws LibraryError where a thread died: parts of it are stepped then, others are not, and
+   * none is being stepped any more.
+   */
+  async run(job: LoopJob): Promise<void> {
+    this.#team ??= this.#open();
+    const team = await this.#team;
+    const message = this.#message(job);
+    Atomics.store(this.#next, 0, 0);
+    try {
+      await team.run(message.space, message.job);
+    } catch (error) {
+      await this.#stop();
+      throw failure("died at work", error);
+    }
+  }
+
+  #message({ count, weights, gradient, moments, copy, constants }: LoopJob) {
+    const ranges = [weights, gradient, ...moments].map((address) => ({ address, bytes: count * 4 }));
+    if (copy !== undefined) ranges.push({ address: copy, bytes: count * 2 });
+    const space = this.#spaceOf(ranges);
+    const streams = ranges.map(({ address, bytes }) => ({
+      address: Number(address),
+      offset: space.offsetOf(address, bytes) ?? -1,
+    }));
+    const chunk = streams.some(({ offset }) => offset < 0) ? COPIED_CHUNK : PLAIN_CHUNK;
+    return { space, job: { base: Number(space.base), count, chunk, constants, streams } };
+  }
+
+  /** The memory that holds the most of the streams: the others are copied. */
+  #spaceOf(ranges: readonly { address: bigint; bytes: number }[]): SharedSpace {
+    const counts = new Map<SharedSpace, number>();
+    for (const { address, bytes } of ranges) {
+      const space = sharedSpace(address, bytes);
+      if (space) counts.set(space, (counts.get(space) ?? 0) + 1);
+    }
+    const [most] = [...counts].sort(([, a], [, b]) => b - a);
+    if (most) return most[0];
+    try {
+      this.#own ??= new SharedSpace();
+      return this.#own;
+    } catch (error) {
+      throw failure("has no address space", error);
+    }
+  }
+
+  async #open(): Promise<Team> {
+    compiled ??= new WebAssembly.Module(Buffer.from(ADAMW_WASM, "base64"));
+    const members: Member[] = [];
+    try {
+      const koffi = createRequire(import.meta.url).resolve("koffi");
+      for (let i = 0; i < this.#threads; i++) {
+        const scratch = SCRATCH_START + i * WORKER_SCRATCH;
+        members.push(new Member(this.#source, { compiled, scratch, counter: this.#counter, koffi }));
+      }
+      await Promise.all(members.map((member) => member.answer()));
+      return new Team(members);
+    } catch (error) {
+      this.#team = undefined;
+      await Promise.all(members.map((member) => member.end()));
+      throw failure("could not be started", error);
+    }
+  }
+
+  async #stop(): Promise<void> {
+    const team = this.#team;
+    this.#team = undefined;
+    this.#own = undefined;
+    await team?.then((members) => members.end()).catch(() => {});
+  }
+}
+
+/** Threads that are there. */
+class Team {
+  readonly #members: readonly Member[];
+  readonly #spaces = new Map<SharedSpace, number>();
+
+  constructor(members: readonly Member[]) {
+    this.#members = members;
+  }
+
+  /** Throws the first failure, when all are done or dead. */
+  async run(space: SharedSpace, job: Omit<Job, "space" | "memory">): Promise<void> {
+    const known = this.#spaces.get(space);
+    const id = known ?? this.#spaces.size;
+    this.#spaces.set(space, id);
+    const memory = known === undefined ? space.memory : undefined;
+    const answers = this.#members.map((member) => member.ask({ ...job, space: id, memory }));
+    for (const answer of await Promise.allSettled(answers)) {
+      if (answer.status === "rejected") throw answer.reason;
+    }
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(this.#members.map((member) => member.end()));
+  }
+}
+
+/** One thread. It keeps the process alive only while it is waited for. */
+class Member {
+  readonly #worker: Worker;
+  #failure: Error | undefined;
+  #waiting: { resolve: () => void; reject: (error: Error) => void } | undefined;
+
+  constructor(source: string, data: WorkerData) {
+    this.#worker = new Worker(source, {
+      ...{ eval: true, workerData: data, execArgv: [], resourceLimits: LIMITS, name: "spillway optimizer" },
+    });
+    this.#worker.unref();
+    this.#worker.on("message", () => this.#waiting?.resolve());
+    this.#worker.on("error", (error: Error) => this.#fail(error));
+    this.#worker.on("exit", (code) => this.#fail(new Error(`it ended with code ${code}`)));
+  }
+
+  ask(job: Job): Promise<void> {
+    const answer = this.answer();
+    if (!this.#failure) this.#worker.postMessage(job);
+    return answer;
+  }
+
+  /** Resolves with the next message, rejects if there cannot be one. */
+  async answer(): Promise<void> {
+    if (this.#failure) throw this.#failure;
+    this.#worker.ref();
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#waiting = { resolve, reject };
+      });
+    } finally {
+      this.#worker.unref();
+      this.#waiting = undefined;
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#waiting?.reject(this.#failure);
+  }
+}
+
+function failure(what: string, cause: unknown): LibraryError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  const next = "see whether memory, address space (ulimit -v) or threads (ulimit -u) are limited";
+  return new LibraryError(`a thread of the optimizer ${what} (${why}); ${next}`, { cause });
+}

@@ -1,0 +1,83 @@
+// What a thread of the crew runs: its share of a job, chunk by chunk, until none is left; then it sleeps until the next
+// message. Text, because a worker's file would not survive bundling. It checks nothing: the crew does.
+
+/** Elements of a chunk whose streams are copied: they and their copies fit a core's second cache of 512 KiB. */
+export const COPIED_CHUNK = 8192;
+/** Elements of a chunk that is stepped where it is. */
+export const PLAIN_CHUNK = 65_536;
+/** Bytes of f32 and bf16 per element: weights, gradient, first and second moment, working copy. */
+const WIDTHS = [4, 4, 4, 4, 2];
+/** Bytes of scratch of one stream of a chunk; a little apart from a power of two. */
+const STREAM_SCRATCH = COPIED_CHUNK * 4 + 320;
+/** Bytes of scratch that a thread needs. */
+export const WORKER_SCRATCH = WIDTHS.length * STREAM_SCRATCH;
+
+export interface WorkerData {
+  readonly compiled: WebAssembly.Module;
+  /** Where its scratch begins, in every memory. */
+  readonly scratch: number;
+  /** One i32: the next chunk nobody has taken. */
+  readonly counter: SharedArrayBuffer;
+  /** The file of koffi, with which it copies. */
+  readonly koffi: string;
+}
+
+/** What a thread is sent: the same to all of them. */
+export interface Job {
+  /** Names a memory; the memory itself comes with the first job in it. */
+  readonly space: number;
+  readonly memory?: WebAssembly.Memory | undefined;
+  /** Address of the memory's first byte. */
+  readonly base: number;
+  readonly count: number;
+  readonly chunk: number;
+  readonly constants: readonly number[];
+  /**
+   * Weights, gradient, first and second moment, and, if it is written, the working copy. `offset` is that in the memory,
+   * -1 where the stream lies elsewhere and is copied from its address, and back.
+   */
+  readonly streams: readonly { readonly address: number; readonly offset: number }[];
+}
+
+export const WORKER_SOURCE = `"use strict";
+const { parentPort, workerData } = require("node:worker_threads");
+const { compiled, scratch, counter, koffi } = workerData;
+const WIDTHS = ${JSON.stringify(WIDTHS)};
+const GRADIENT = 1, COPY = 4;
+const next = new Int32Array(counter);
+const loops = new Map();
+let memcpy;
+
+function loop({ space, memory }) {
+  if (memory) loops.set(space, new WebAssembly.Instance(compiled, { host: { memory } }).exports.step);
+  return loops.get(space);
+}
+
+parentPort.on("message", (job) => {
+  const { base, count, chunk, constants, streams } = job;
+  const step = loop(job);
+  const copied = streams.map((stream) => stream.offset < 0);
+  if (copied.includes(true) && !memcpy) {
+    const c = require(koffi).load(process.platform === "win32" ? "msvcrt.dll" : null);
+    memcpy = c.func("memcpy", "void", ["uint64", "uint64", "size_t"]);
+  }
+  const offsets = [0, 0, 0, 0, 0];
+  for (;;) {
+    const first = Atomics.add(next, 0, 1) * chunk;
+    if (first >= count) break;
+    const elements = Math.min(chunk, count - first);
+    for (let i = 0; i < streams.length; i++) {
+      const { address, offset } = streams[i];
+      offsets[i] = copied[i] ? scratch + i * ${STREAM_SCRATCH} : offset + first * WIDTHS[i];
+      if (copied[i] && i !== COPY) memcpy(base + offsets[i], address + first * WIDTHS[i], elements * WIDTHS[i]);
+    }
+    step(offsets[0], offsets[1], offsets[2], offsets[3], offsets[4], elements, ...constants);
+    for (let i = 0; i < streams.length; i++) {
+      if (!copied[i] || i === GRADIENT) continue;
+      memcpy(streams[i].address + first * WIDTHS[i], base + offsets[i], elements * WIDTHS[i]);
+    }
+  }
+  parentPort.postMessage("done");
+});
+parentPort.postMessage("ready");
+`;
