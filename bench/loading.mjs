@@ -7,7 +7,6 @@ import { copyTo, hasLlamaCpp, MODEL_OPTIONS, prepareModel, run } from "./lib/cas
 import { availableMemory, dropCaches, KnownDisk, whyNoKnownDisk } from "./lib/known-disk.mjs";
 import { mib, round, spread, table, withRange, writeResult } from "./lib/results.mjs";
 import { count } from "./lib/runner.mjs";
-import { WarmMemory } from "./lib/warm-memory.mjs";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -74,12 +73,8 @@ async function main() {
     );
 
   const disk = new KnownDisk({ sizeGib, mibPerSecond: rates[0] ?? 0 });
-  // What runs do not need is kept from them: of free memory the system may hand out any part, also what is not there yet.
-  /** @type {WarmMemory | undefined} */
-  let rest;
   try {
     const copy = await copyTo(disk.dir, model);
-    rest = new WarmMemory(availableMemory() - 2 * model.weightBytes - 2 * GIB);
     const cases = [];
     for (const rate of rates) {
       disk.rate(rate);
@@ -100,7 +95,6 @@ async function main() {
     );
     await writeResult("loading", { model: model.name, weight_bytes: model.weightBytes, repeats, cases });
   } finally {
-    rest?.release();
     disk.down();
   }
 }
