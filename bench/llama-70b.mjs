@@ -10,6 +10,7 @@ import { makeCheckpoint } from "../dist/synthetic.js";
 import { runForJson } from "./lib/child.mjs";
 import { OwnDisk, whyNoLimits } from "./lib/known-disk.mjs";
 import { mib, round, table, writeResult } from "./lib/results.mjs";
+import { runUnless } from "./lib/skip.mjs";
 
 const BUDGET_MIB = 8192;
 const BESIDE = 256;
@@ -83,7 +84,4 @@ async function main() {
 }
 
 const reason = whyNoLimits();
-if (reason) {
-  console.error(`skipped: limiting the memory of a run ${reason}`);
-  process.exitCode = 77;
-} else await main();
+await runUnless(reason && `limiting the memory of a run ${reason}`, main);

@@ -4,13 +4,13 @@
 // into memory that the machine has handed out before (lib/warm-memory.mjs).
 import { parseArgs } from "node:util";
 import { copyTo, hasLlamaCpp, MODEL_OPTIONS, prepareModel, run } from "./lib/cases.mjs";
-import { availableMemory, dropCaches, KnownDisk, whyNoKnownDisk } from "./lib/known-disk.mjs";
-import { mib, round, spread, table, withRange, writeResult } from "./lib/results.mjs";
-import { count } from "./lib/runner.mjs";
+import { dropCaches, onKnownDisk, whyNoKnownDisk } from "./lib/known-disk.mjs";
+import { mib, spread, table, withRange, writeResult } from "./lib/results.mjs";
+import { count, counts } from "./lib/runner.mjs";
+import { runUnless } from "./lib/skip.mjs";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
-const SKIPPED = 77; // what test programs exit with when they did not run
 
 /** @typedef {import("./lib/cases.mjs").Model} Model */
 
@@ -61,19 +61,12 @@ async function main() {
     },
   });
   const repeats = count(values, "repeats", 1);
-  const rates = values.rates.split(",").map(Number);
-  if (!rates.every((rate) => rate > 0)) throw new Error(`--rates is a list of MiB/s, not ${values.rates}`);
+  const rates = counts(values, "rates");
 
   const model = await prepareModel(values);
   const sizeGib = Math.ceil((2 * model.weightBytes * 1.02 + 64 * MIB) / GIB); // both copies
-  const needed = sizeGib * GIB + 2 * model.weightBytes + 2 * GIB;
-  if (availableMemory() < needed)
-    throw new Error(
-      `needs ${round(needed / GIB)} GiB of free RAM, ${round(availableMemory() / GIB)} GiB are; try --layers`,
-    );
-
-  const disk = new KnownDisk({ sizeGib, mibPerSecond: rates[0] ?? 0 });
-  try {
+  const ramBytes = 2 * model.weightBytes + 2 * GIB;
+  await onKnownDisk({ sizeGib, ramBytes, mibPerSecond: rates[0] ?? 0 }, async (disk) => {
     const copy = await copyTo(disk.dir, model);
     const cases = [];
     for (const rate of rates) {
@@ -94,13 +87,8 @@ async function main() {
       ),
     );
     await writeResult("loading", { model: model.name, weight_bytes: model.weightBytes, repeats, cases });
-  } finally {
-    disk.down();
-  }
+  });
 }
 
 const reason = whyNoKnownDisk();
-if (reason) {
-  console.error(`skipped: a disk of known speed ${reason}`);
-  process.exitCode = SKIPPED;
-} else await main();
+await runUnless(reason && `a disk of known speed ${reason}`, main);

@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { MODEL_OPTIONS, prepareModel } from "./lib/cases.mjs";
 import { OwnDisk, whyNoLimits } from "./lib/known-disk.mjs";
 import { spread, table, withRange, writeResult } from "./lib/results.mjs";
+import { runUnless } from "./lib/skip.mjs";
 import { STREAMING_OPTIONS, streamingCase, streamingRows, streamingSettings } from "./lib/streaming-case.mjs";
 
 /**
@@ -50,7 +51,4 @@ async function main() {
 }
 
 const reason = whyNoLimits();
-if (reason) {
-  console.error(`skipped: limiting the memory of a run ${reason}`);
-  process.exitCode = 77;
-} else await main();
+await runUnless(reason && `limiting the memory of a run ${reason}`, main);

@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { MODEL_OPTIONS, prepareModel, run } from "./lib/cases.mjs";
 import { dropCaches, OwnDisk, whyNoLimits } from "./lib/known-disk.mjs";
 import { mib, round, table, writeResult } from "./lib/results.mjs";
+import { runUnless } from "./lib/skip.mjs";
 
 const MIB = 2 ** 20;
 const SHARES = [0.25, 0.5, 0.75];
@@ -69,7 +70,4 @@ async function main() {
 }
 
 const reason = whyNoLimits();
-if (reason) {
-  console.error(`skipped: limiting the memory of a run ${reason}`);
-  process.exitCode = 77;
-} else await main();
+await runUnless(reason && `limiting the memory of a run ${reason}`, main);

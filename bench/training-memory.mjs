@@ -11,10 +11,10 @@ import { WORK } from "./lib/cases.mjs";
 import { dropCaches, OwnDisk, whyNoLimits } from "./lib/known-disk.mjs";
 import { median, mib, round, table, writeResult } from "./lib/results.mjs";
 import { count } from "./lib/runner.mjs";
+import { runUnless } from "./lib/skip.mjs";
 import * as training from "./lib/training-case.mjs";
 
 const MIB = 2 ** 20;
-const SKIPPED = 77;
 /** MiB the process may take beside its budget. */
 const BESIDE = 256;
 const STATE_BYTES = 16;
@@ -133,7 +133,4 @@ async function main() {
 }
 
 const reason = whyNoLimits();
-if (reason) {
-  console.error(`skipped: limiting the memory of a run ${reason}`);
-  process.exitCode = SKIPPED;
-} else await main();
+await runUnless(reason && `limiting the memory of a run ${reason}`, main);

@@ -7,10 +7,10 @@ import { spawnSync } from "node:child_process";
 import os from "node:os";
 import { parseArgs } from "node:util";
 import { median, mib, round, spread, table, withRange, writeResult } from "./lib/results.mjs";
-import { count } from "./lib/runner.mjs";
+import { count, counts } from "./lib/runner.mjs";
+import { runUnless } from "./lib/skip.mjs";
 import * as training from "./lib/training-case.mjs";
 
-const SKIPPED = 77;
 /** Who trains how. Spillway's bf16 keeps f32 master copies and moments, as PyTorch's autocast does. */
 const WAYS = /** @type {const} */ ([
   { engine: "spillway", precision: "float32", dtype: "f32" },
@@ -93,7 +93,7 @@ async function main(python) {
   const settings = { repeats, steps: count(values, "steps", 1), threads: count(values, "threads", 1) };
   const model = await training.prepareTrainingModel(values);
   const cases = [];
-  for (const tokens of training.counts(values, "tokens"))
+  for (const tokens of counts(values, "tokens"))
     cases.push(await measure({ tokens, model, python, ...settings }));
   console.log(
     table(
@@ -132,9 +132,10 @@ const { values } = parseArgs({
   },
 });
 const reason = whyNoTorch(values.python);
-if (reason) {
-  console.error(`skipped: ${values.python} has no PyTorch and transformers (${reason}); to make one that has:
+await runUnless(
+  reason &&
+    `${values.python} has no PyTorch and transformers (${reason}); to make one that has:
   python3 -m venv bench/.work/torch && bench/.work/torch/bin/pip install torch transformers
-  node bench/training-torch.mjs --python bench/.work/torch/bin/python`);
-  process.exitCode = SKIPPED;
-} else await main(values.python);
+  node bench/training-torch.mjs --python bench/.work/torch/bin/python`,
+  () => main(values.python),
+);

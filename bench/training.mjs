@@ -7,14 +7,14 @@
 import { cp } from "node:fs/promises";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { availableMemory, KnownDisk, whyNoKnownDisk } from "./lib/known-disk.mjs";
+import { onKnownDisk, whyNoKnownDisk } from "./lib/known-disk.mjs";
 import { median, mib, round, spread, table, withRange, writeResult } from "./lib/results.mjs";
-import { count } from "./lib/runner.mjs";
+import { count, counts } from "./lib/runner.mjs";
+import { runUnless } from "./lib/skip.mjs";
 import * as training from "./lib/training-case.mjs";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
-const SKIPPED = 77;
 
 /** @typedef {import("./lib/training-case.mjs").TrainingRun} TrainingRun */
 /** @typedef {{ clipped: boolean, tokens: number, rate?: number, placement: string, run: TrainingRun }} Made */
@@ -225,7 +225,7 @@ async function main() {
       threads: { type: "string" },
     },
   });
-  const [tokens, rates] = [training.counts(values, "tokens"), training.counts(values, "rates")];
+  const [tokens, rates] = [counts(values, "tokens"), counts(values, "rates")];
   const [repeats, steps] = [count(values, "repeats", 1), count(values, "steps", 1)];
   const { precision, device, threads } = values;
   const clipping = CLIPPING.filter(({ clipped }) =>
@@ -238,13 +238,8 @@ async function main() {
   const { hidden_size, num_hidden_layers } = model.config;
   const kept = 2 * num_hidden_layers * hidden_size * Math.max(...tokens) * 4;
   const sizeGib = Math.ceil(((model.weightBytes + 20 * model.parameters + kept) * 1.05 + 64 * MIB) / GIB);
-  const needed = sizeGib * GIB + 20 * model.parameters + 2 * GIB;
-  if (availableMemory() < needed)
-    throw new Error(
-      `needs ${round(needed / GIB)} GiB of free RAM, ${round(availableMemory() / GIB)} GiB are; try --layers`,
-    );
-  const disk = new KnownDisk({ sizeGib, mibPerSecond: rates[0] ?? 0 });
-  try {
+  const ramBytes = 20 * model.parameters + 2 * GIB;
+  await onKnownDisk({ sizeGib, ramBytes, mibPerSecond: rates[0] ?? 0 }, async (disk) => {
     const checkpoint = path.join(disk.dir, "checkpoint");
     await cp(model.checkpoint, checkpoint, { recursive: true });
     const all = await measure(settings, disk, { ...model, checkpoint });
@@ -259,13 +254,8 @@ async function main() {
       runs: all,
     });
     if (!result.sameLosses) process.exitCode = 1;
-  } finally {
-    disk.down();
-  }
+  });
 }
 
 const reason = whyNoKnownDisk();
-if (reason) {
-  console.error(`skipped: a disk of known speed ${reason}`);
-  process.exitCode = SKIPPED;
-} else await main();
+await runUnless(reason && `a disk of known speed ${reason}`, main);

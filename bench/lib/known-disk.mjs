@@ -7,6 +7,7 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { killChildren } from "./child.mjs";
+import { round } from "./results.mjs";
 
 const SCRIPT = fileURLToPath(new URL("../known-disk.sh", import.meta.url));
 const BLKIO = "/sys/fs/cgroup/blkio";
@@ -182,5 +183,29 @@ export class KnownDisk extends Disk {
     removeDirs(this.dir, ram, blkioGroup(this.dir));
     removeMemoryGroups();
     return true;
+  }
+}
+
+const GIB = 2 ** 30;
+
+/**
+ * Has a known disk for as long as `use` runs. Throws where the machine has not the memory for it.
+ * @param {object} options
+ * @param {number} options.sizeGib of the disk, which is in RAM
+ * @param {number} options.ramBytes that the runs take beside it
+ * @param {number} options.mibPerSecond
+ * @param {(disk: KnownDisk) => Promise<void>} use
+ */
+export async function onKnownDisk({ sizeGib, ramBytes, mibPerSecond }, use) {
+  const needed = sizeGib * GIB + ramBytes;
+  if (availableMemory() < needed)
+    throw new Error(
+      `needs ${round(needed / GIB)} GiB of free RAM, ${round(availableMemory() / GIB)} GiB are; try --layers`,
+    );
+  const disk = new KnownDisk({ sizeGib, mibPerSecond });
+  try {
+    await use(disk);
+  } finally {
+    disk.down();
   }
 }

@@ -81,6 +81,11 @@ export function count(text, name, least) {
   return value;
 }
 
+/** @param {Record<string, string | undefined>} values parsed options @param {string} name "64,256" */
+export function counts(values, name) {
+  return (values[name] ?? "").split(",").map((text) => count({ [name]: text }, name, 1));
+}
+
 /**
  * The standard prompt: `length` ids spread over the vocabulary, the same for every engine. What it says does not matter
  * to the time it takes.

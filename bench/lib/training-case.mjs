@@ -6,7 +6,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { makeCheckpoint, WORK } from "./cases.mjs";
 import { runForJson } from "./child.mjs";
-import { count, promptIds } from "./runner.mjs";
+import { promptIds } from "./runner.mjs";
 import { openSafetensors } from "./safetensors.mjs";
 
 const MIB = 2 ** 20;
@@ -86,11 +86,6 @@ export function batchShape(tokens) {
       `${tokens} tokens make no batch of equal sequences: take up to ${LONGEST} or a multiple of it`,
     );
   return { sequences, length: tokens / sequences };
-}
-
-/** @param {Record<string, string | undefined>} values parsed options @param {string} name "64,256" */
-export function counts(values, name) {
-  return (values[name] ?? "").split(",").map((text) => count({ [name]: text }, name, 1));
 }
 
 /**

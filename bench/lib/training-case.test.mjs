@@ -1,6 +1,7 @@
 // The batches engines are compared on, and the arithmetic of the best possible step.
 import { expect, test } from "vitest";
-import { batchShape, bound, counts, trainingBatches } from "./training-case.mjs";
+import { counts } from "./runner.mjs";
+import { batchShape, bound, trainingBatches } from "./training-case.mjs";
 
 const MIB = 2 ** 20;
 
