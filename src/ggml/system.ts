@@ -1,4 +1,5 @@
-// Calls of the C library that make loading and giving back memory cheaper, where the platform has them. Everything works without.
+// Calls of the C library that make loading and giving back memory cheaper, where the platform has them. Everything works
+// without.
 import koffi from "koffi";
 import { onThread } from "./library.ts";
 

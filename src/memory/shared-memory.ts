@@ -10,10 +10,7 @@ import { library } from "../ggml/library.ts";
 import { canGiveBack, giveBack, preferHugePages } from "../ggml/system.ts";
 import type { MemorySource } from "./allocate.ts";
 import { FreeList } from "./free-list.ts";
-
-const WASM_PAGE = 65_536;
-/** 4 GiB less a page, so that the end of every range has an address of 32 bits. */
-const MAX_PAGES = 65_535;
+import { MOST_WASM_PAGES, WASM_PAGE } from "./wasm-pages.ts";
 
 /** Bytes at the start of every memory that are nobody's buffer: for scratch of the threads that run loops over it. */
 export const RESERVED = 16 * 2 ** 20;
@@ -43,7 +40,7 @@ export class SharedSpace {
   /** `bytes` beside those reserved. Throws RangeError where the system has no address space for it. */
   constructor(bytes = 0) {
     const initial = Math.ceil((RESERVED + bytes) / WASM_PAGE);
-    this.memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
+    this.memory = new WebAssembly.Memory({ initial, maximum: MOST_WASM_PAGES, shared: true });
     const all = new Uint8Array(this.memory.buffer);
     this.base = koffi.address(all);
     this.#length = all.length;
@@ -62,7 +59,7 @@ export class SharedSpace {
       return found;
     }
     const pages = Math.ceil((bytes - this.#free.tail(this.#length)) / WASM_PAGE);
-    if (this.#length / WASM_PAGE + pages > MAX_PAGES) return undefined;
+    if (this.#length / WASM_PAGE + pages > MOST_WASM_PAGES) return undefined;
     try {
       this.memory.grow(pages);
     } catch (error) {
@@ -135,7 +132,7 @@ export const sharedMemory: MemorySource = {
       if (offset !== undefined) return new SharedBuffer(space, offset, size, bytes);
     }
     // Elsewhere a page that was written once stays the process's.
-    if (!canGiveBack() || bytes > MAX_PAGES * WASM_PAGE - RESERVED) return plainMemory().allocate(size);
+    if (!canGiveBack() || bytes > MOST_WASM_PAGES * WASM_PAGE - RESERVED) return plainMemory().allocate(size);
     try {
       const space = new SharedSpace(bytes);
       spaces.push(space);

@@ -14,6 +14,7 @@ import { CHUNK_TOKENS, type Chunk, type Pass, type SequenceInput, splitPasses } 
 import { GraphBuilder } from "./graph-builder.ts";
 import type { GatheredRows, PassInputs } from "./inputs.ts";
 import type { KvCache } from "./kv-cache.ts";
+import type { Slot } from "./lane.ts";
 import type { Residents } from "./residents.ts";
 import type { RowReader } from "./row-reader.ts";
 import {
@@ -24,7 +25,7 @@ import {
   type StageMemory,
   tailStart,
 } from "./stage-graph.ts";
-import type { Slot, Streamer } from "./streamer.ts";
+import type { Streamer } from "./streamer.ts";
 
 export interface ExecutorParts {
   readonly spec: ModelSpec;

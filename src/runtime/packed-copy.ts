@@ -1,5 +1,5 @@
-// The packed copy of bf16 weights that stream from disk or stay in RAM packed: 12 bits an element instead of 16, without loss. Packing and
-// its format are memory/packing; where the copy is kept is offload-copy.ts.
+// The packed copy of bf16 weights that stream from disk or stay in RAM packed: 12 bits an element instead of 16, without
+// loss. Packing and its format are memory/packing; where the copy is kept is offload-copy.ts.
 import type { TensorSource } from "../checkpoint/index.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import { ConfigError } from "../errors.ts";

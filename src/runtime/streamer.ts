@@ -15,8 +15,6 @@ import { type Gate, type Job, Lane, release, type Slot } from "./lane.ts";
 import type { Residents } from "./residents.ts";
 import { type Piece, pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 
-export type { Slot } from "./lane.ts";
-
 /** Slots of a device ring start at multiples of this. Bytes. */
 const DEVICE_ALIGNMENT = 4096;
 

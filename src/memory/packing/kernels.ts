@@ -1,9 +1,6 @@
 // The compiled loops of bf16-12.wat, bound to a memory. Like them it checks nothing: the callers do.
 import { BF16_12_WASM } from "./bf16-12.wasm.ts";
 
-/** Bytes of a WebAssembly page. */
-export const PAGE = 65_536;
-
 /** The exported functions; addresses are bytes from the start of the memory. They are described in bf16-12.wat. */
 export interface Kernels {
   unpack(from: number, to: number, groups: number, low: bigint, high: bigint): void;

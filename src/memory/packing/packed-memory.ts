@@ -1,6 +1,7 @@
 // Memory in which packed weights are read and turned into bf16, in place. Who uses which part of it is not its concern.
 import { CheckpointError, ConfigError, LibraryError } from "../../errors.ts";
 import { formatBytes } from "../sizes.ts";
+import { MOST_WASM_PAGES, WASM_PAGE } from "../wasm-pages.ts";
 import {
   decodeHeader,
   GROUP,
@@ -10,13 +11,13 @@ import {
   type PackedHeader,
   packedBytes,
 } from "./format.ts";
-import { type Kernels, openKernels, PAGE } from "./kernels.ts";
+import { type Kernels, openKernels } from "./kernels.ts";
 
 /** Groups copied in before they are unpacked: 96 KiB, which stay in a core's cache. */
 const COPIED_GROUPS = 2048;
-const COPY_PAGES = Math.ceil((COPIED_GROUPS * GROUP_BYTES) / PAGE);
-/** With the room to copy to it is 4 GiB less a page, so that the end of every range has an address of 32 bits. */
-const MAX_PAGES = 65_535 - COPY_PAGES;
+const COPY_PAGES = Math.ceil((COPIED_GROUPS * GROUP_BYTES) / WASM_PAGE);
+/** Beside the room to copy to. */
+const MAX_PAGES = MOST_WASM_PAGES - COPY_PAGES;
 
 /** Exceptions, taken out of the packed bytes before those are overwritten. */
 interface Exceptions {
@@ -38,16 +39,16 @@ export class PackedMemory {
    * Throws ConfigError for more than 4 GiB less 192 KiB, LibraryError where the system has no address space for it.
    */
   constructor(bytes: number) {
-    const pages = Math.ceil(bytes / PAGE);
+    const pages = Math.ceil(bytes / WASM_PAGE);
     if (!(pages >= 1 && pages <= MAX_PAGES)) {
       throw new ConfigError(
-        `memory for packed weights is 1 to ${MAX_PAGES * PAGE} bytes, not ${bytes}; use several, or do not pack`,
+        `memory for packed weights is 1 to ${MAX_PAGES * WASM_PAGE} bytes, not ${bytes}; use several, or do not pack`,
       );
     }
     try {
       const { buffer, kernels } = openKernels(pages + COPY_PAGES);
-      this.bytes = new Uint8Array(buffer, 0, pages * PAGE);
-      this.#copied = new Uint8Array(buffer, pages * PAGE, COPIED_GROUPS * GROUP_BYTES);
+      this.bytes = new Uint8Array(buffer, 0, pages * WASM_PAGE);
+      this.#copied = new Uint8Array(buffer, pages * WASM_PAGE, COPIED_GROUPS * GROUP_BYTES);
       this.#kernels = kernels;
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;

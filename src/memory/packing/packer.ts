@@ -1,5 +1,6 @@
 // Packs a bf16 matrix of any size to 12 bits an element, reading it twice a block at a time. Reading it is the caller's.
 import { CheckpointError, ConfigError } from "../../errors.ts";
+import { WASM_PAGE } from "../wasm-pages.ts";
 import {
   CODES,
   checkElements,
@@ -11,7 +12,7 @@ import {
   isWorthwhile,
   packedBytes,
 } from "./format.ts";
-import { type Kernels, type OpenedKernels, openKernels, PAGE } from "./kernels.ts";
+import { type Kernels, type OpenedKernels, openKernels } from "./kernels.ts";
 
 /** Elements that one call of the loops takes: little enough for the processor's second cache. */
 const BLOCK = 65_536;
@@ -58,7 +59,7 @@ export class Packer {
   constructor(elements: number) {
     checkElements(elements);
     this.elements = elements;
-    this.#opened = spare ?? openKernels(Math.ceil(END / PAGE));
+    this.#opened = spare ?? openKernels(Math.ceil(END / WASM_PAGE));
     spare = undefined;
     const { buffer, kernels } = this.#opened;
     this.#kernels = kernels;
