@@ -275,6 +275,7 @@ describe("a step that is given up", () => {
     });
     const trainer = await Trainer.create(model, {
       ...{ max_length: 24, micro_batch_size: 2, ...disk.options.trainer, ...PARTS["optimizer states"] },
+      update_ahead: false, // which would be made again
     });
     disk.failOnce("write", 5, "EIO");
     expect(await untilItFails(trainer)).toBeInstanceOf(IoError);

@@ -8,6 +8,7 @@ const GiB = 2 ** 30;
 const PLAN: TrainingPlanSummary = {
   ...{ parameters: 1.2e9, trained: 1.2e9, device: "cuda:0", flops_per_step: 8e13 },
   homes: { weights: { gpu: 10, cpu: 0, disk: 25 }, optimizer: "disk", gradients: "cpu", activations: "cpu" },
+  update_ahead: true,
   parts: [
     { tier: "gpu", what: "weights", bytes: 2 * GiB },
     { tier: "gpu", what: "stage inputs", bytes: GiB },

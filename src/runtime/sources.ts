@@ -25,6 +25,13 @@ interface FileRange {
   readonly bytes: number;
 }
 
+/** Where something lies that may change places. */
+export interface FilePlace {
+  readonly file: DirectFile;
+  /** Bytes; what lies at an entry's offset begins so much later. */
+  readonly offset: number;
+}
+
 /** Length of a piece that holds `bytes` bytes, whatever their offset. */
 export function pieceBound(bytes: number): number {
   return (Math.ceil(bytes / PAGE) + 1) * PAGE;
@@ -45,7 +52,7 @@ export function readPiece(
 
 /** The open files of a checkpoint. */
 export class SourceFiles {
-  readonly #files: DirectFile[] = [];
+  readonly #files: (DirectFile | (() => FilePlace))[] = [];
 
   /** Opens every file; a failure closes those already open. */
   static async open(checkpoint: Checkpoint): Promise<SourceFiles> {
@@ -67,11 +74,12 @@ export class SourceFiles {
 
   /** The piece that holds `length` bytes from byte `start` of what lies at `entry`. */
   piece(entry: FileRange, start = 0, length = entry.bytes): Piece {
-    const from = entry.offset + start;
+    const known = this.#files[entry.file] as DirectFile | (() => FilePlace);
+    const place = typeof known === "function" ? known() : { file: known, offset: 0 };
+    const from = place.offset + entry.offset + start;
     const offset = Math.floor(from / PAGE) * PAGE;
     const end = Math.ceil((from + length) / PAGE) * PAGE;
-    const file = this.#files[entry.file] as DirectFile;
-    return { file, offset, length: end - offset, shift: from - offset, bytes: length };
+    return { file: place.file, offset, length: end - offset, shift: from - offset, bytes: length };
   }
 
   /** Opens the files of a second checkpoint too; its entries' file numbers begin at the returned one. */
@@ -81,12 +89,14 @@ export class SourceFiles {
     return first;
   }
 
-  /** Adds an open file; entries that lie in it have the returned number. It is closed with the others. */
-  addFile(file: DirectFile): number {
-    return this.#files.push(file) - 1;
+  /** Adds a place in a file that somebody else closes: asked for at every read, whose entries' offsets begin there. */
+  addPlace(place: () => FilePlace): number {
+    return this.#files.push(place) - 1;
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#files.splice(0).map((file) => file.close()));
+    await Promise.all(
+      this.#files.splice(0).map((one) => (typeof one === "function" ? undefined : one.close())),
+    );
   }
 }

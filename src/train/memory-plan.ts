@@ -13,10 +13,11 @@ import { type BatchShape, batchInputBytes, type InputSizes } from "./batch-input
 import { PIECE } from "./checkpoints/staging.ts";
 import { gradientPoolBytes } from "./gradient-store.ts";
 import { NoMemory } from "./measure-operands.ts";
+import { DRAFTS } from "./optimizer/draft.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
 import { updaterBytes } from "./optimizer/slots.ts";
 import { stateBytes } from "./optimizer/state.ts";
-import type { TrainerSettings } from "./options.ts";
+import { type TrainerSettings, updatesAtOnce } from "./options.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 import { buildBackward, buildForward, buildHead, type WantedOfUnit } from "./stage-graphs.ts";
 
@@ -46,8 +47,15 @@ export interface DiskTraffic {
   readonly written: number;
 }
 
+/**
+ * Which parameters have second places, so that they can be updated before the norm of the gradient is known: none; those
+ * whose matrices are on disk; or also those whose weights are in RAM, of which RAM then holds another copy.
+ */
+export type Ahead = "none" | "disk" | "all";
+
 export interface TrainingWay extends Way {
   readonly homes: TrainingHomes;
+  readonly ahead: Ahead;
   readonly sliceElements: number;
   readonly shape: BatchShape;
   /** Bytes of all that training keeps, by what it is, on each tier. */
@@ -60,6 +68,18 @@ export interface TrainingWay extends Way {
 export function hasOwnMaster(p: Parameter, device: "cpu" | "gpu", home: Tier): boolean {
   if (p.dtype !== "f32") return true;
   return device === "gpu" && (p.kind !== "matrix" || home === "gpu");
+}
+
+/** Whether a parameter whose weights live in `home` has second places. */
+export function hasDraft(
+  p: Parameter,
+  device: "cpu" | "gpu",
+  home: Tier,
+  { homes, ahead }: Pick<TrainingWay, "homes" | "ahead">,
+): boolean {
+  if (ahead === "none" || homes.optimizer !== "disk") return false;
+  if (home === "disk" || hasOwnMaster(p, device, home)) return true;
+  return p.kind !== "matrix" || ahead === "all"; // weights in RAM that are their own master copy
 }
 
 /** Every way the settings allow, those that use the disk least first. */
@@ -81,11 +101,18 @@ export function trainingWays(
         kind === "gpu" ? (["gpu", "cpu", "disk"] as const) : (["cpu", "disk"] as const),
       )) {
         const homes = { optimizer, gradients, activations };
-        ways.push(makeWay(known, parameters, settings, { homes, shape, scratch }));
+        for (const ahead of aheadOf(settings, homes))
+          ways.push(makeWay(known, parameters, settings, { homes, ahead, shape, scratch }));
       }
     }
   }
   return ways;
+}
+
+/** What can be updated ahead, the most first. */
+function aheadOf(settings: TrainerSettings, { optimizer }: TrainingHomes): Ahead[] {
+  const useful = optimizer === "disk" && settings.update_ahead && !updatesAtOnce(settings);
+  return useful ? ["all", "disk", "none"] : ["none"];
 }
 
 /** The largest micro-batch that memory is planned for. */
@@ -103,9 +130,9 @@ function makeWay(
   known: KnownModel,
   parameters: Parameters,
   settings: TrainerSettings,
-  o: { homes: TrainingHomes; shape: BatchShape; scratch: number },
+  o: { homes: TrainingHomes; ahead: Ahead; shape: BatchShape; scratch: number },
 ): TrainingWay {
-  const { homes, shape, scratch } = o;
+  const { homes, ahead, shape, scratch } = o;
   const { spec, device, budgets } = known;
   const { kind } = device;
   const { rule } = settings;
@@ -146,6 +173,15 @@ function makeWay(
     homes.optimizer,
     "moments",
     sum(all, (p) => moments(rule, p)),
+  );
+  // Homes of weights are not known here either: these may be in RAM.
+  const saved = all.filter(
+    (p) => hasDraft(p, kind, "cpu", { homes, ahead }) && !hasOwnMaster(p, kind, "cpu"),
+  );
+  add(
+    "cpu",
+    DRAFTS,
+    sum(saved, (p) => p.elements * 4),
   );
   const sliceElements =
     (budgets.cpu ?? Number.POSITIVE_INFINITY) < SMALL_BUDGET ? SMALL_SLICE_ELEMENTS : SLICE_ELEMENTS;
@@ -203,6 +239,7 @@ function makeWay(
   };
   return {
     homes,
+    ahead,
     shape,
     sliceElements,
     parts,

@@ -53,6 +53,12 @@ export interface TrainerOptions extends Partial<ScheduleOptions> {
    * without clipping lets each stage be updated as soon as backward is through with it. Default "skip".
    */
   readonly non_finite?: "skip" | "error" | undefined;
+  /**
+   * Whether states on disk are updated while backward goes on, into a second place on disk, before the norm of the
+   * gradient is known. A step that is clipped or skipped drops that and updates afterwards, and the next one does not try.
+   * The same result, bit for bit; takes as much disk again, where there is room. Default true.
+   */
+  readonly update_ahead?: boolean | undefined;
   /** Type of the weights that compute; "bfloat16" keeps an f32 master copy. Default "float32". */
   readonly precision?: Precision | undefined;
   readonly offload?: OffloadOptions | undefined;
@@ -85,6 +91,7 @@ export interface TrainerSettings {
   readonly no_decay: readonly string[];
   readonly max_grad_norm: number;
   readonly non_finite: "skip" | "error";
+  readonly update_ahead: boolean;
   readonly precision: Precision;
   readonly optimizer: Tier | "auto";
   readonly gradients: "cpu" | "disk" | "auto";
@@ -104,10 +111,12 @@ export interface TrainerSettings {
 /** Throws ConfigError that names the option. */
 export function trainerSettings(options: TrainerOptions): TrainerSettings {
   const { optimizer = "adamw", weight_decay = 0, max_grad_norm = 1, non_finite = "skip" } = options;
+  const { update_ahead = true } = options;
   const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay = [] } = options;
   oneOf("optimizer", optimizer, OPTIMIZERS);
   oneOf("precision", precision, PRECISIONS);
   oneOf("non_finite", non_finite, ["skip", "error"]);
+  oneOf("update_ahead", update_ahead, [true, false]);
   atLeast("weight_decay", weight_decay, 0);
   atLeast("max_grad_norm", max_grad_norm, 0);
   whole("micro_batch_size", micro_batch_size, 1);
@@ -136,6 +145,7 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
     no_decay,
     max_grad_norm,
     non_finite,
+    update_ahead,
     precision,
     optimizer: offload.optimizer ?? "auto",
     gradients: offload.gradients ?? "auto",
@@ -150,6 +160,11 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
     beforeWrite: options.beforeWrite,
     identity: { optimizer, precision, seed, ...loraIdentity(lora) },
   };
+}
+
+/** Whether nothing can keep a gradient from being applied: each stage is then updated as backward is through with it. */
+export function updatesAtOnce(settings: Pick<TrainerSettings, "non_finite" | "max_grad_norm">): boolean {
+  return settings.non_finite === "error" && settings.max_grad_norm === 0;
 }
 
 /** What of an adapter's config its tensors' names and shapes do not tell. */

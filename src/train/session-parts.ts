@@ -19,14 +19,14 @@ import { Activations } from "./activations.ts";
 import { BatchInputs, batchInputBytes } from "./batch-inputs.ts";
 import { Gradients } from "./gradient-store.ts";
 import { initialLowRank, writeValues } from "./low-rank-init.ts";
-import { inputSizes, LANES, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
+import { hasDraft, inputSizes, LANES, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
 import { StateUpdater } from "./optimizer/updater.ts";
 import type { TrainerSettings } from "./options.ts";
 import { type Parameters, trainedParameters } from "./parameters.ts";
 import { Passes } from "./passes.ts";
 import { StageRunner } from "./stage-runner.ts";
 import { Stalls } from "./stalls.ts";
-import { DiskWeights, openStates, type TrainedStates } from "./trained-weights.ts";
+import { DiskWeights, openDrafts, openStates, type TrainedStates } from "./trained-weights.ts";
 import { UpdateQueue } from "./update-queue.ts";
 
 export interface Held {
@@ -157,7 +157,19 @@ export async function take(
     // What does not fit must be an error now, not in the middle of a step.
     for (const state of trained.states) await updater.prepare(state);
   }
-  const updates = new UpdateQueue(updaters, trained.states, gradients);
+  const { states } = trained;
+  const drafts = await openDrafts({
+    ...{ parameters, states, disk: loading.disk },
+    hasDraft: (p, home) => hasDraft(p, device.kind, home, way),
+    stores: {
+      ...{ weights: loading.weights, states: await storeOf(homes.optimizer) },
+      ram: await storeOf("cpu"),
+    },
+  });
+  cleanup.add(async () => {
+    for (const draft of drafts.values()) await draft.free();
+  });
+  const updates = new UpdateQueue({ updaters, states, gradients, drafts });
   cleanup.add(() => updates.dispose());
   const runner = new StageRunner({
     ...{ device, engine: parts, vocab: spec.vocab_size, hidden: spec.hidden_size },

@@ -181,6 +181,7 @@ export class Session {
       trained: parameters.elements,
       device: device.name,
       homes: { weights, ...way.homes },
+      update_ahead: this.#h.updates.drafts,
       parts: ledger.entries(),
       bytes: { gpu: used("gpu"), cpu: used("cpu"), disk: used("disk") },
       budgets,

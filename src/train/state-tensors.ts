@@ -67,7 +67,7 @@ export async function* masterBlocks(
 
 /** Makes the copies that compute from the master copies. */
 export async function writeWorkingCopies(
-  { all }: Parameters,
+  { all }: Pick<Parameters, "all">,
   states: readonly ParameterState[],
   context: { cpu: Device; ledger: Ledger; signal?: AbortSignal | undefined },
 ): Promise<void> {

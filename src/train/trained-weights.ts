@@ -1,6 +1,7 @@
 // Memory of what trains: the copies that compute (in the model's own memory, or in a state file that is streamed from),
 // master copies and moments, each on its tier. Fills them from the checkpoint; stepping them is the updater's business.
 import type { TensorEntry } from "../checkpoint/types.ts";
+import { BudgetError, IoError } from "../errors.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { bytesOf, type DType, type FloatDType } from "../ggml/dtypes.ts";
@@ -10,6 +11,7 @@ import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Region, Store } from "../memory/store.ts";
 import { borrowedRegion } from "../memory/stores/native.ts";
+import { SidedRegion } from "../memory/stores/sided.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { Converter } from "../runtime/convert.ts";
@@ -17,6 +19,7 @@ import type { LoaderContext } from "../runtime/loader.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
 import { pieceBound, readPiece, type SourceFiles } from "../runtime/sources.ts";
 import { hasOwnMaster } from "./memory-plan.ts";
+import { Draft } from "./optimizer/draft.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
 import { MASTER, type ParameterState } from "./optimizer/state.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
@@ -64,9 +67,9 @@ export async function fillRegion(
 
 /** Places of trained matrices on disk, made while the model loads: see TrainingHooks.place. */
 export class DiskWeights {
-  readonly #regions = new Map<string, Region>();
+  readonly #regions = new Map<string, SidedRegion>();
 
-  region(name: string): Region | undefined {
+  region(name: string): SidedRegion | undefined {
     return this.#regions.get(name);
   }
 
@@ -83,18 +86,12 @@ export class DiskWeights {
       if (homes[unit.index] !== "disk") continue;
       for (const m of unit.owned) {
         if (!trains(m.name)) continue;
-        const region = await (await store()).allocate(m.bytes, "weights", "beside");
+        const region = new SidedRegion(await (await store()).allocate(m.bytes, "weights", "beside"));
         this.#regions.set(m.name, region);
         await fillRegion(region, m.dtype as FloatDType, m.source, ctx);
         ctx.onBytes(m.name, m.source.bytes);
-        const { file, offset } = region.file as NonNullable<Region["file"]>;
-        const source = {
-          ...m.source,
-          dtype: m.dtype,
-          file: ctx.sources.addFile(file),
-          offset,
-          bytes: m.bytes,
-        };
+        const file = ctx.sources.addPlace(() => region.file as NonNullable<Region["file"]>);
+        const source = { ...m.source, dtype: m.dtype, file, offset: 0, bytes: m.bytes };
         moved.set(m.name, { ...m, source });
       }
     }
@@ -132,7 +129,8 @@ export async function openStates(o: StateOptions): Promise<TrainedStates> {
     for (const one of taken.splice(0).reverse()) await one.dispose();
   };
   const region = async (store: Store, bytes: number, what: string) => {
-    const made = await store.allocate(bytes, what, "beside"); // passes go first
+    const one = await store.allocate(bytes, what, "beside"); // passes go first
+    const made = one.tier === "disk" ? new SidedRegion(one) : one;
     taken.push({ dispose: () => made.free() });
     return made;
   };
@@ -154,6 +152,43 @@ export async function openStates(o: StateOptions): Promise<TrainedStates> {
     return { states, lowRank, dispose };
   } catch (error) {
     await dispose();
+    throw error;
+  }
+}
+
+export interface DraftOptions {
+  readonly parameters: Parameters;
+  readonly states: readonly ParameterState[];
+  /** Whether a parameter whose weights live there has second places. */
+  hasDraft(p: Parameter, home: Tier): boolean;
+  readonly disk: DiskWeights;
+  readonly stores: {
+    /** Of trained weights on disk. */
+    readonly weights: Store | undefined;
+    /** Of master copies and moments. */
+    readonly states: Store;
+    readonly ram: Store;
+  };
+}
+
+/**
+ * Second places for what is updated ahead, by the parameter's index: for all that are to have them, or for none where
+ * there is no room. To be taken once everything else has its own.
+ */
+export async function openDrafts(o: DraftOptions): Promise<Map<number, Draft>> {
+  const drafts = new Map<number, Draft>();
+  try {
+    for (const p of o.parameters.all) {
+      const state = o.states[p.index] as ParameterState;
+      if (!o.hasDraft(p, (state.working?.region ?? state.master).tier)) continue;
+      const weights = o.disk.region(p.name);
+      const diskOf = (region: SidedRegion) => (region === weights && o.stores.weights) || o.stores.states;
+      drafts.set(p.index, await Draft.take(state, { diskOf, ram: o.stores.ram }));
+    }
+    return drafts;
+  } catch (error) {
+    for (const draft of drafts.values()) await draft.free();
+    if (error instanceof BudgetError || error instanceof IoError) return new Map(); // they only save time
     throw error;
   }
 }

@@ -36,6 +36,8 @@ export interface TrainingPlanSummary {
     readonly gradients: Tier;
     readonly activations: Tier;
   };
+  /** Whether states are updated before the norm of the gradient is known: see TrainerOptions.update_ahead. */
+  readonly update_ahead: boolean;
   readonly parts: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
   readonly bytes: Readonly<Record<Tier, number>>;
   readonly budgets: Readonly<Partial<Record<Tier, number>>>;

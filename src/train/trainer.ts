@@ -19,7 +19,8 @@ import { type FitResult, fit } from "./fit.ts";
 import type { FitOptions } from "./fit-options.ts";
 import type { OpenGradients } from "./gradient-store.ts";
 import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
-import { type TrainerOptions, type TrainerSettings, trainerSettings } from "./options.ts";
+import type { StepParams } from "./optimizer/rule.ts";
+import { type TrainerOptions, type TrainerSettings, trainerSettings, updatesAtOnce } from "./options.ts";
 import type { Parameter } from "./parameters.ts";
 import { Session } from "./session.ts";
 import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
@@ -30,6 +31,8 @@ export class Trainer implements TrainerFace {
   readonly #session: Session;
   readonly #settings: TrainerSettings;
   #steps = 0;
+  /** The last step was clipped or skipped: the next one may well be, and is not updated ahead. */
+  #held = false;
   /** Disk traffic that has been reported. */
   #traffic: { read: number; written: number };
   #disposed: Promise<void> | undefined;
@@ -82,11 +85,16 @@ export class Trainer implements TrainerFace {
     gradients.restart();
     const squares = new Float64Array(parameters.all.length);
     const learning_rate = this.#settings.schedule(this.#steps);
-    const early = this.#settings.non_finite === "error" && this.#settings.max_grad_norm === 0;
+    const early = updatesAtOnce(this.#settings);
+    const ahead = !early && updates.drafts && !this.#held;
     let begun = false;
     const update = (final: readonly Parameter[]) => {
       begun = true;
       this.#update(final, squares, 1);
+    };
+    const updateAhead = (final: readonly Parameter[]) => {
+      const finite = final.filter((p) => Number.isFinite(squares[p.index]));
+      for (const p of finite) updates.addAhead(p, this.#params(p, 1));
     };
     let loss = 0;
     let grad_norm = 0;
@@ -101,6 +109,7 @@ export class Trainer implements TrainerFace {
           ...(last && {
             onFinal: (opened: OpenGradients) => this.#measure(opened, squares),
             ...(early && { onStored: update }),
+            ...(ahead && { onStored: updateAhead }),
           }),
         });
       }
@@ -112,17 +121,24 @@ export class Trainer implements TrainerFace {
             `(${learning_rate}), or set non_finite to "skip"`,
         );
       }
+      const { max_grad_norm } = this.#settings;
+      // As torch.nn.utils.clip_grad_norm_ does it.
+      const scale = max_grad_norm > 0 ? Math.min(1, max_grad_norm / (grad_norm + 1e-6)) : 1;
+      this.#held = skipped || scale < 1;
+      if (skipped) await this.#dropAhead();
+      else if (!early) {
+        const made = scale < 1 ? updates.redo((p) => this.#params(p, scale)) : updates.keep();
+        const others = parameters.all.filter((p) => !made.has(p.index));
+        this.#update(others, squares, scale);
+      }
     } catch (error) {
       await this.#session.abandon();
+      await this.#dropAhead();
       // Updates made as backward went along cannot be taken back.
       if (begun) updates.fail(error, `step ${this.#steps + 1}`);
       throw error;
     }
     const mean = loss / targets;
-    const { max_grad_norm } = this.#settings;
-    // As torch.nn.utils.clip_grad_norm_ does it.
-    const scale = max_grad_norm > 0 ? Math.min(1, max_grad_norm / (grad_norm + 1e-6)) : 1;
-    if (!skipped && !early) this.#update(parameters.all, squares, scale);
     if (!skipped) this.#steps++;
     this.#session.end();
     const seconds = (performance.now() - from) / 1000;
@@ -161,16 +177,30 @@ export class Trainer implements TrainerFace {
   }
 
   #update(parameters: readonly Parameter[], squares: Float64Array, gradScale: number): void {
+    for (const p of parameters) {
+      const params = this.#params(p, gradScale);
+      if (!Number.isFinite(squares[p.index])) {
+        throw new NumericsError(`${p.name}: its gradient is not finite; lower learning_rate (${params.lr})`);
+      }
+      this.#session.updates.add(p, params);
+    }
+  }
+
+  #params({ decay }: Parameter, gradScale: number): StepParams {
     const { schedule, weight_decay } = this.#settings;
     const lr = schedule(this.#steps);
-    for (const p of parameters) {
-      if (!Number.isFinite(squares[p.index])) {
-        throw new NumericsError(`${p.name}: its gradient is not finite; lower learning_rate (${lr})`);
-      }
-      this.#session.updates.add(p, {
-        ...{ lr, gradScale, step: this.#steps + 1 },
-        weight_decay: p.decay ? weight_decay : 0,
-      });
+    return { lr, gradScale, step: this.#steps + 1, weight_decay: decay ? weight_decay : 0 };
+  }
+
+  /** Takes back what was updated ahead. */
+  async #dropAhead(): Promise<void> {
+    const { updates, trained, cpu, ledger } = this.#session;
+    try {
+      const begun = await updates.drop();
+      await writeWorkingCopies({ all: begun }, trained.states, { cpu, ledger });
+    } catch (error) {
+      updates.fail(error, `taking back what was updated ahead in step ${this.#steps + 1}`);
+      throw error;
     }
   }
 

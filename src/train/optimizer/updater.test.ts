@@ -387,17 +387,21 @@ describe("failures", () => {
   test("an abort counts until the first change: then the step is finished", async () => {
     await begin({ master: "disk", moments: "disk" });
     const first = await allBytes(state);
-    await expect(updater.step(state, gradient, params(1), AbortSignal.abort())).rejects.toThrow(AbortError);
+    await expect(updater.step(state, gradient, params(1), { signal: AbortSignal.abort() })).rejects.toThrow(
+      AbortError,
+    );
     const early = new AbortController();
     interfere = () => early.abort(); // at the first read
-    await expect(updater.step(state, gradient, params(1), early.signal)).rejects.toThrow(AbortError);
+    await expect(updater.step(state, gradient, params(1), { signal: early.signal })).rejects.toThrow(
+      AbortError,
+    );
     interfere = () => {};
     expect(sameBytes(await allBytes(state), first)).toBe(true);
     const late = new AbortController();
     interfere = (transfer) => {
       if (transfer.direction === "write") late.abort();
     };
-    await updater.step(state, gradient, params(1), late.signal);
+    await updater.step(state, gradient, params(1), { signal: late.signal });
     expect(late.signal.aborted).toBe(true);
     expect(state.master.torn).toBeUndefined();
     await end();

@@ -35,6 +35,12 @@ export interface UpdaterOptions {
   readonly crew?: AdamwCrew;
 }
 
+export interface StepSignal {
+  readonly signal?: AbortSignal | undefined;
+  /** It counts after the first change too: the state is one that may be left half made. */
+  readonly toTheEnd?: boolean | undefined;
+}
+
 export type { Gradient };
 
 /** One after another; see {@link StateUpdater.step}. Dispose it before its device and ledger. */
@@ -70,13 +76,14 @@ export class StateUpdater {
    * same time run one after another. The result does not depend on where the regions are or on the size of slices, bit
    * for bit. Gradients that are not finite go into the weights: look at them first (gradientNorm2).
    *
-   * The signal counts until the first change. A failure before that leaves everything as it was; one after it marks all
-   * regions of the state as torn, and their further use throws IoError until they have been written again.
+   * The signal counts until the first change, unless it is told otherwise. A failure before that leaves everything as it
+   * was; one after it marks all regions of the state as torn, and their further use throws IoError until they have been
+   * written again.
    *
    * Throws ConfigError for parameters or sizes that do not fit each other, IoError, BudgetError, AbortError.
    */
-  step(state: ParameterState, gradient: Gradient, params: StepParams, signal?: AbortSignal): Promise<void> {
-    return this.#next(() => this.#step(state, gradient, params, signal));
+  step(state: ParameterState, gradient: Gradient, params: StepParams, until: StepSignal = {}): Promise<void> {
+    return this.#next(() => this.#step(state, gradient, params, until));
   }
 
   /** Waits for the steps asked for, then frees the memory. May be called twice. */
@@ -104,12 +111,12 @@ export class StateUpdater {
     state: ParameterState,
     gradient: Gradient,
     params: StepParams,
-    signal: AbortSignal | undefined,
+    until: StepSignal,
   ): Promise<void> {
     checkParams(params);
     checkState(this.#o.rule, state);
     checkGradient(state, gradient);
-    throwIfAborted(signal);
+    throwIfAborted(until.signal);
     this.#takeSlots(state);
     await this.#stepper.begin(params);
     const parts = partsOf(this.#o.rule, state);
@@ -117,7 +124,7 @@ export class StateUpdater {
     const slice = parts.every((part) => part.inPlace) ? inPlaceElements : this.sliceElements;
     const run = new Traffic(state, parts, this.#slots?.buffer, sliceLength(slice, state.elements));
     try {
-      await this.#pipeline(run, gradient, params, signal);
+      await this.#pipeline(run, gradient, params, until);
     } catch (error) {
       await run.settled();
       if (run.changed) {
@@ -130,7 +137,7 @@ export class StateUpdater {
   }
 
   /** Reads of the slice behind and writes of the slice before go on while a slice computes. */
-  async #pipeline(run: Traffic, gradient: Gradient, params: StepParams, signal: AbortSignal | undefined) {
+  async #pipeline(run: Traffic, gradient: Gradient, params: StepParams, { signal, toTheEnd }: StepSignal) {
     const stepper = this.#stepper;
     run.read(0);
     let step = stepper.prepare(run, 0, gradient, params);
@@ -140,7 +147,7 @@ export class StateUpdater {
         run.read(i + 1);
       }
       await run.hasRead(i);
-      if (!run.changed) throwIfAborted(signal);
+      if (!run.changed || toTheEnd) throwIfAborted(signal);
       if (run.inPlace) run.changed = true;
       const computed = run.track(step());
       if (i + 1 < run.count) step = stepper.prepare(run, i + 1, gradient, params);
