@@ -1,8 +1,10 @@
 // A training step with its states in RAM, on disk, and with everything on disk, held against what the machine allows:
 // the longer of computing (the step with everything in RAM) and of moving the step's bytes at the disk's speed.
 //   node bench/training.mjs [--tokens 64,256,1024] [--rates 400,800,1600] [--repeats 3] [--steps 3] [--layers N]
-//     [--clipping on,off] [--precision float32] [--shape llama-88m] [--checkpoint DIR] [--device cpu]
-// Needs root, blkio cgroup v1, and RAM for the disk (3 GiB) and the runs; one such run at a time. Within a repeat every
+//     [--clipping unreached,reached,off] [--precision float32] [--shape llama-88m] [--checkpoint DIR] [--device cpu]
+// Clipping: a limit that no gradient reaches, so that updates made ahead are kept; one that each reaches, so that they
+// begin when the norm is known; or none, and updates made at once.
+// Needs root, blkio cgroup v1, and RAM for the disk (4 GiB) and the runs; one such run at a time. Within a repeat every
 // case runs once, in a process of its own, and is held against the runs in RAM of the same repeat.
 import { cp } from "node:fs/promises";
 import path from "node:path";
@@ -17,11 +19,12 @@ const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
 /** @typedef {import("./lib/training-case.mjs").TrainingRun} TrainingRun */
-/** @typedef {{ clipped: boolean, tokens: number, rate?: number, placement: string, run: TrainingRun }} Made */
+/** @typedef {{ clipping: string, tokens: number, rate?: number, placement: string, run: TrainingRun }} Made */
 
 const CLIPPING = /** @type {const} */ ([
-  { clipped: true, options: { "max-grad-norm": 1 } },
-  { clipped: false, options: { "max-grad-norm": 0 } },
+  { name: "unreached", options: { "max-grad-norm": 1e9 } },
+  { name: "reached", options: { "max-grad-norm": 1e-3 } },
+  { name: "off", options: { "max-grad-norm": 0 } },
 ]);
 
 /** Where training lives in each case, on a device that computes. @param {string} device */
@@ -107,14 +110,14 @@ async function measure({ tokens, rates, repeats, clipping: ways, ...settings }, 
       const batches = await training.batchFile(training.batchShape(count), model.config.vocab_size);
       const common = { model: model.checkpoint, batches, folder: disk.dir, ...settings };
       /** @param {keyof typeof homes} placement @param {typeof CLIPPING[number]} clipping @param {number} [rate] */
-      const one = async (placement, { clipped, options }, rate) => {
+      const one = async (placement, { name: clipping, options }, rate) => {
         const at = rate ? `, ${rate} MiB/s` : "";
-        const clipping = clipped ? "" : ", without clipping";
-        console.error(`repeat ${repeat + 1} of ${repeats}: ${count} tokens, ${placement}${at}${clipping}`);
+        const what = `${count} tokens, ${placement}${at}, clipping ${clipping}`;
+        console.error(`repeat ${repeat + 1} of ${repeats}: ${what}`);
         const run = await training.trainSpillway({ ...common, ...options, ...homes[placement] }, (command) =>
           disk.within(command),
         );
-        made.push({ clipped, tokens: count, placement, run, ...(rate && { rate }) });
+        made.push({ clipping, tokens: count, placement, run, ...(rate && { rate }) });
       };
       for (const clipping of ways) {
         await one("states in RAM", clipping);
@@ -137,7 +140,7 @@ function cases(all, tokens, rates, clipping) {
       const is = (/** @type {any} */ m) => Object.entries(wanted).every(([key, value]) => m[key] === value);
       return /** @type {Made} */ (made.find(is)).run;
     });
-  const settings = tokens.flatMap((count) => clipping.map(({ clipped }) => ({ tokens: count, clipped })));
+  const settings = tokens.flatMap((count) => clipping.map(({ name }) => ({ tokens: count, clipping: name })));
   const inRam = settings.map((one) => {
     const states = runs({ ...one, placement: "states in RAM" });
     const resident = runs({ ...one, placement: "resident" });
@@ -164,7 +167,7 @@ function cases(all, tokens, rates, clipping) {
   });
   // Placement never changes the result, on one device: the same losses wherever everything lives.
   const sameLosses = settings.every((one) => {
-    const losses = all.flat().filter((m) => m.tokens === one.tokens && m.clipped === one.clipped);
+    const losses = all.flat().filter((m) => m.tokens === one.tokens && m.clipping === one.clipping);
     return new Set(losses.map(({ run }) => run.losses.join())).size === 1;
   });
   return { inRam, onDisk, sameLosses };
@@ -179,7 +182,7 @@ function print({ inRam, onDisk, sameLosses }) {
     table(
       inRam.map((one) => ({
         tokens: one.tokens,
-        clipping: one.clipped ? "on" : "off",
+        clipping: one.clipping,
         "resident s": withRange(one.resident_s),
         "states in RAM s": withRange(one.states_s),
         ratio: withRange(one.ratio),
@@ -193,7 +196,7 @@ function print({ inRam, onDisk, sameLosses }) {
         tokens: one.tokens,
         "disk MiB/s": one.rate,
         case: one.placement,
-        clipping: one.clipped ? "on" : "off",
+        clipping: one.clipping,
         "s per step": withRange(one.step_s),
         "compute s": round(one.compute_s.median),
         "disk s": round(one.disk_s.median),
@@ -221,24 +224,23 @@ async function main() {
       steps: { type: "string", default: "3" },
       precision: { type: "string", default: "float32" },
       device: { type: "string", default: "cpu" },
-      clipping: { type: "string", default: "on,off" },
+      clipping: { type: "string", default: "unreached,reached,off" },
       threads: { type: "string" },
     },
   });
   const [tokens, rates] = [counts(values, "tokens"), counts(values, "rates")];
   const [repeats, steps] = [count(values, "repeats", 1), count(values, "steps", 1)];
   const { precision, device, threads } = values;
-  const clipping = CLIPPING.filter(({ clipped }) =>
-    values.clipping.split(",").includes(clipped ? "on" : "off"),
-  );
-  if (clipping.length === 0) throw new Error(`--clipping is on, off or both, not ${values.clipping}`);
+  const clipping = CLIPPING.filter(({ name }) => values.clipping.split(",").includes(name));
+  if (clipping.length === 0)
+    throw new Error(`--clipping is unreached, reached or off, not ${values.clipping}`);
   const settings = { tokens, rates, repeats, steps, clipping, precision, device, threads };
   const model = await training.prepareTrainingModel(values);
-  // the checkpoint; weights, master copies, moments and gradients; the inputs of stages; 5 % of file system
+  // the checkpoint; weights, moments and second places for them, gradients; the inputs of stages; 5 % of file system
   const { hidden_size, num_hidden_layers } = model.config;
   const kept = 2 * num_hidden_layers * hidden_size * Math.max(...tokens) * 4;
-  const sizeGib = Math.ceil(((model.weightBytes + 20 * model.parameters + kept) * 1.05 + 64 * MIB) / GIB);
-  const ramBytes = 20 * model.parameters + 2 * GIB;
+  const sizeGib = Math.ceil(((model.weightBytes + 32 * model.parameters + kept) * 1.05 + 64 * MIB) / GIB);
+  const ramBytes = 32 * model.parameters + 2 * GIB;
   await onKnownDisk({ sizeGib, ramBytes, mibPerSecond: rates[0] ?? 0 }, async (disk) => {
     const checkpoint = path.join(disk.dir, "checkpoint");
     await cp(model.checkpoint, checkpoint, { recursive: true });
@@ -246,7 +248,7 @@ async function main() {
     const result = cases(all, tokens, rates, clipping);
     print(result);
     const { name, parameters } = model;
-    await writeResult(clipping.some(({ clipped }) => clipped) ? "training" : "training-unclipped", {
+    await writeResult("training", {
       model: name,
       parameters,
       settings,

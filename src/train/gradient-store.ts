@@ -1,5 +1,5 @@
 // Gradients between backward and the optimizer: one f32 sum for each parameter, in RAM, or on disk and in RAM only while
-// a stage adds to them or its parameters are stepped.
+// a stage adds to them or its parameters are stepped. What was in RAM last stays there until its room is needed.
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
@@ -21,6 +21,15 @@ export interface OpenGradients {
   readonly span: Span | undefined;
 }
 
+/** Sums that are in RAM though nobody adds to them. */
+interface Kept {
+  /** By the parameter's index. */
+  readonly buffers: Map<number, NativeBuffer>;
+  readonly span: Span;
+  /** Being written, or borrowed. */
+  uses: number;
+}
+
 /** RAM for gradients whose home is disk: the largest unit's, and more where two smaller ones can overlap. Bytes. */
 export function gradientPoolBytes({ all }: Parameters): number {
   const units = new Map<number, number>();
@@ -38,6 +47,10 @@ export class Gradients {
   /** Parameters nothing was added to since the last step: what their regions hold counts as zeros. */
   readonly #fresh = new Set<number>();
   readonly #headers = new HeaderArena(1);
+  /** The oldest first. */
+  readonly #kept: Kept[] = [];
+  /** Calls that wait for room. */
+  #waiting = 0;
 
   private constructor(regions: readonly Region[], pool: { memory: Allocation; ring: RingArena } | undefined) {
     this.#regions = regions;
@@ -77,6 +90,7 @@ export class Gradients {
 
   /** The sums of some parameters, to be added to. */
   async open(parameters: readonly Parameter[], signal?: AbortSignal): Promise<OpenGradients> {
+    for (const { buffers } of this.#kept) for (const p of parameters) buffers.delete(p.index);
     const opened = await this.#take(parameters, signal);
     try {
       for (const [i, p] of parameters.entries()) {
@@ -93,6 +107,11 @@ export class Gradients {
 
   /** The sums of some parameters, to be read. Give them back with {@link release}. */
   async borrow(parameters: readonly Parameter[], signal?: AbortSignal): Promise<OpenGradients> {
+    const kept = this.#kept.find(({ buffers }) => parameters.every((p) => buffers.has(p.index)));
+    if (kept) {
+      const buffers = parameters.map((p) => kept.buffers.get(p.index) as NativeBuffer);
+      return { parameters, buffers, span: { ...kept.span, release: this.#use(kept) } };
+    }
     const opened = await this.#take(parameters, signal);
     try {
       for (const [i, p] of parameters.entries()) {
@@ -107,21 +126,26 @@ export class Gradients {
   }
 
   /**
-   * The sums have been added to: those that live on disk are written there. They may be opened again at once, and are
-   * then read after they have been written.
+   * The sums have been added to: those that live on disk are written there. They may be opened or borrowed again at once:
+   * they stay in RAM meanwhile, or are read after they have been written.
    */
   async close(opened: OpenGradients): Promise<void> {
     for (const p of opened.parameters) this.#fresh.delete(p.index);
-    const { span } = opened;
+    const { parameters, buffers, span } = opened;
+    if (!span) return;
+    const indexed = parameters.map((p, i) => [p.index, buffers[i] as NativeBuffer] as const);
+    const kept: Kept = { buffers: new Map(indexed), span, uses: 0 };
+    this.#kept.push(kept);
+    const over = this.#use(kept);
     try {
-      if (!span) return;
       await Promise.all(
-        opened.parameters.map((p, i) =>
-          this.#region(p).write(opened.buffers[i] as NativeBuffer, 0, 0, p.elements * 4),
-        ),
+        parameters.map((p, i) => this.#region(p).write(buffers[i] as NativeBuffer, 0, 0, p.elements * 4)),
       );
+    } catch (error) {
+      kept.buffers.clear();
+      throw error;
     } finally {
-      this.release(opened);
+      over();
     }
   }
 
@@ -137,10 +161,8 @@ export class Gradients {
     }
     const { memory, ring } = this.#pool;
     const sizes = parameters.map((p) => room(p.elements));
-    const span = await ring.waitFor(
-      sizes.reduce((a, b) => a + b, 0),
-      signal,
-    );
+    const bytes = sizes.reduce((a, b) => a + b, 0);
+    const span = this.#makeRoom(ring, bytes) ?? (await this.#waitForRoom(ring, bytes, signal));
     let at = span.offset;
     const buffers = parameters.map((p, i) => {
       const buffer = memory.buffer.part(at, p.elements * 4);
@@ -148,6 +170,44 @@ export class Gradients {
       return buffer;
     });
     return { parameters, buffers, span };
+  }
+
+  /** Forgets no more of what is kept than is needed. */
+  #makeRoom(ring: RingArena, bytes: number): Span | undefined {
+    let span = ring.allocate(bytes);
+    for (const kept of [...this.#kept]) {
+      if (span) break;
+      if (kept.uses > 0) continue;
+      this.#forget(kept);
+      span = ring.allocate(bytes);
+    }
+    return span;
+  }
+
+  async #waitForRoom(ring: RingArena, bytes: number, signal: AbortSignal | undefined): Promise<Span> {
+    this.#waiting++;
+    try {
+      return await ring.waitFor(bytes, signal);
+    } finally {
+      this.#waiting--;
+    }
+  }
+
+  /** Returns what ends the use. */
+  #use(kept: Kept): () => void {
+    kept.uses++;
+    let over = false;
+    return () => {
+      if (over) return;
+      over = true;
+      kept.uses--;
+      if (kept.uses === 0 && (this.#waiting > 0 || kept.buffers.size === 0)) this.#forget(kept);
+    };
+  }
+
+  #forget(kept: Kept): void {
+    this.#kept.splice(this.#kept.indexOf(kept), 1);
+    kept.span.release();
   }
 
   async #clear(buffer: NativeBuffer): Promise<void> {

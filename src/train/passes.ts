@@ -55,8 +55,8 @@ export interface PassOptions {
   readonly seed: readonly number[];
   /** Called with gradients that nothing will be added to any more, while they are in memory. */
   onFinal?(gradients: OpenGradients): Promise<void>;
-  /** Called when such gradients are back where they live. */
-  onStored?(parameters: readonly Parameter[]): void;
+  /** Called when such gradients can be borrowed. */
+  onReady?(parameters: readonly Parameter[]): void;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -257,7 +257,8 @@ export class Passes {
       gradients.release(opened);
       throw error;
     }
-    this.#close(gradients.close(opened).then(() => options.onStored?.(final)));
+    this.#close(gradients.close(opened));
+    options.onReady?.(final);
     return result;
   }
 

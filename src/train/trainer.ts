@@ -108,8 +108,8 @@ export class Trainer implements TrainerFace {
           signal,
           ...(last && {
             onFinal: (opened: OpenGradients) => this.#measure(opened, squares),
-            ...(early && { onStored: update }),
-            ...(ahead && { onStored: updateAhead }),
+            ...(early && { onReady: update }),
+            ...(ahead && { onReady: updateAhead }),
           }),
         });
       }
