@@ -21,18 +21,18 @@ describe("IoTurns", () => {
     await Promise.all([turns.enter("beside"), turns.enter("beside")]); // all places are free again
   });
 
-  test("what is needed soon goes first, otherwise who came first", async () => {
+  test("what is needed soonest goes first, otherwise who came first", async () => {
     const turns = new IoTurns(1);
     await turns.enter("beside");
     const order: string[] = [];
-    const waiting = (["beside", "soon", "beside", "soon"] as const).map(async (urgency, i) => {
+    const waiting = (["beside", "soon", "now", "beside", "soon"] as const).map(async (urgency, i) => {
       await turns.enter(urgency);
       order.push(`${urgency} ${i}`);
       turns.leave();
     });
     turns.leave();
     await Promise.all(waiting);
-    expect(order).toEqual(["soon 1", "soon 3", "beside 0", "beside 2"]);
+    expect(order).toEqual(["now 2", "soon 1", "soon 4", "beside 0", "beside 3"]);
   });
 
   test.each([0, -1, 1.5, Number.NaN])("%s places are none", (places) => {

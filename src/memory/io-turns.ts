@@ -2,8 +2,8 @@
 // so that what is needed soon goes before what can wait. It knows nothing of files.
 import { ConfigError } from "../errors.ts";
 
-/** Whether somebody waits for the bytes, or will soon; or whether they are moved beside the work that goes on. */
-export type Urgency = "soon" | "beside";
+/** Nothing goes on without the bytes; they are needed soon; or they are moved beside the work that goes on. */
+export type Urgency = "now" | "soon" | "beside";
 
 /** Threads of libuv's pool, which does all file reads and foreign calls of this process. */
 export function poolThreads(env: NodeJS.ProcessEnv = process.env): number {
@@ -20,7 +20,7 @@ export function defaultDepth(env: NodeJS.ProcessEnv = process.env): number {
 export class IoTurns {
   readonly places: number;
   #taken = 0;
-  readonly #waiting: Record<Urgency, (() => void)[]> = { soon: [], beside: [] };
+  readonly #waiting: Record<Urgency, (() => void)[]> = { now: [], soon: [], beside: [] };
 
   /** Throws ConfigError for what is not a number of places. */
   constructor(places: number) {
@@ -39,9 +39,10 @@ export class IoTurns {
     return new Promise<void>((resolve) => this.#waiting[urgency].push(resolve));
   }
 
-  /** The place goes to what is needed soon, then to whoever has waited longest. */
+  /** The place goes to what is needed soonest, and there to whoever has waited longest. */
   leave(): void {
-    const next = this.#waiting.soon.shift() ?? this.#waiting.beside.shift();
+    const { now, soon, beside } = this.#waiting;
+    const next = now.shift() ?? soon.shift() ?? beside.shift();
     if (next) next();
     else this.#taken--;
   }

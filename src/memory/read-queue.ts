@@ -2,7 +2,7 @@
 // Knows files and ranges; which weights are read when is the streamer's business.
 import { AbortError, ConfigError } from "../errors.ts";
 import { ALIGNMENT, type BeforeRead, type DirectFile } from "./direct-io.ts";
-import { defaultDepth, type IoTurns, processTurns } from "./io-turns.ts";
+import { defaultDepth, type IoTurns, processTurns, type Urgency } from "./io-turns.ts";
 
 /** A range of a file and where it goes; the rules of {@link DirectFile.read}. All numbers are bytes. */
 export interface ReadRequest {
@@ -23,6 +23,8 @@ export interface ReadQueueOptions {
   readonly beforeRead?: BeforeRead | undefined;
   /** The places its reads take; those of the process if absent. */
   readonly turns?: IoTurns;
+  /** Of its reads among all that wait for a place; "soon" if absent. */
+  readonly urgency?: Urgency;
 }
 
 /** Since the queue was made. Bandwidth is `bytes / busySeconds`. */
@@ -54,6 +56,7 @@ export class ReadQueue {
   readonly chunkBytes: number;
   readonly #beforeRead: BeforeRead | undefined;
   readonly #turns: IoTurns;
+  readonly #urgency: Urgency;
   /** Submissions with chunks not yet started, in the order of their coming. */
   readonly #waiting: Submission[] = [];
   /** Submissions whose promise has not settled. */
@@ -73,6 +76,7 @@ export class ReadQueue {
     chunkBytes = DEFAULT_CHUNK,
     beforeRead,
     turns,
+    urgency = "soon",
   }: ReadQueueOptions = {}) {
     if (!Number.isSafeInteger(depth) || depth < 1) {
       throw new ConfigError(`read queue: depth ${depth} is not a whole number of at least 1`);
@@ -84,6 +88,7 @@ export class ReadQueue {
     this.chunkBytes = chunkBytes;
     this.#beforeRead = beforeRead;
     this.#turns = turns ?? processTurns();
+    this.#urgency = urgency;
   }
 
   /**
@@ -145,7 +150,7 @@ export class ReadQueue {
     const { signal } = submission;
     submission.inFlight++;
     this.#inFlight++;
-    const place = this.#turns.enter("soon");
+    const place = this.#turns.enter(this.#urgency);
     if (place) await place;
     if (this.#reading++ === 0) this.#busySince = performance.now();
     try {

@@ -8,7 +8,7 @@ import { library } from "../ggml/library.ts";
 import { Graph, type LowRank } from "../ggml/ops.ts";
 import { rowBytes, type Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec } from "../models/spec.ts";
-import type { Unit } from "../plan/units.ts";
+import type { Matrix, Unit } from "../plan/units.ts";
 import { TargetIndex } from "./adapter.ts";
 import { CHUNK_TOKENS, type Chunk } from "./chunks.ts";
 import type { KvDType, KvRows } from "./kv-cache.ts";
@@ -212,9 +212,14 @@ export function hasFlashAttention(spec: ModelSpec, device: Device, dtype: KvDTyp
 
 /** Bytes of one row of each table that is used by the row. */
 export function gatheredRowBytes(units: readonly Unit[]): number[] {
+  return gatheredTables(units).map((m) => rowBytes(m.dtype, m.ne[0]));
+}
+
+/** Tables that single rows are looked up in. */
+export function gatheredTables(units: readonly Unit[]): Matrix[] {
   return units.flatMap((u) =>
     Object.entries(u.matrices)
       .filter(([key]) => u.stage.weights[key]?.rows)
-      .map(([, m]) => rowBytes(m.dtype, m.ne[0])),
+      .map(([, m]) => m),
   );
 }

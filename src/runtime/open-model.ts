@@ -12,7 +12,7 @@ import { Executor } from "./executor.ts";
 import { PassInputs } from "./inputs.ts";
 import { KvCache } from "./kv-cache.ts";
 import type { LoaderContext } from "./loader.ts";
-import { gatheredRowBytes, reserveScratch } from "./measure.ts";
+import { gatheredTables, reserveScratch } from "./measure.ts";
 import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
 import { needPacking, packedBound, packedCopy, packedMatrices } from "./packed-copy.ts";
 import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
@@ -111,9 +111,8 @@ async function load(
   progress.end();
   throwIfAborted(options.signal);
 
-  const rowSizes = gatheredRowBytes(units);
-  const rowQueue = new ReadQueue({ depth: 1, beforeRead: options.beforeRead });
-  const rows = new RowReader(cpu, ledger, residents, sources, rowSizes, rowQueue);
+  const rowQueue = new ReadQueue({ urgency: "now", beforeRead: options.beforeRead });
+  const rows = new RowReader(cpu, ledger, residents, sources, gatheredTables(units), rowQueue);
   cleanup.add(() => rows.dispose());
   const inputs = new PassInputs(device, ledger, spec.hidden_size);
   cleanup.add(() => inputs.dispose());

@@ -23,7 +23,7 @@ import { adapterBytes, adapterStaging } from "./adapter.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging } from "./loader.ts";
-import { gatheredRowBytes, hasFlashAttention, measureScratch } from "./measure.ts";
+import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "./measure.ts";
 import { needPacking } from "./packed-copy.ts";
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
@@ -268,14 +268,13 @@ function fixedBytes(
   device: Device,
   o: { context: number; kv_dtype: KvDType; scratch: number; adapter: Adapter | undefined },
 ): FixedBytes {
-  const rowSizes = gatheredRowBytes(units);
   return {
     kv: kvBytes(spec, o.kv_dtype, o.context),
-    activations: inputBytes(o.context, spec.hidden_size, rowSizes),
+    activations: inputBytes(o.context, spec.hidden_size, gatheredRowBytes(units)),
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
-    rows: rowStagingBytes(rowSizes),
+    rows: rowStagingBytes(gatheredTables(units)),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };
 }

@@ -9,12 +9,43 @@ import type { GatheredRows } from "./inputs.ts";
 import type { Residents } from "./residents.ts";
 import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 
-/** Rows read from disk at a time. */
-const ROWS_AT_ONCE = 16;
+/** Reads of rows at a time. */
+const READS = 4;
+/** The most that is read at once to have several rows, and the most between two of them that is read along: one read of so
+ * much takes a disk no longer than two. Bytes. */
+const SPAN = 256 * 1024;
+const GAP = 128 * 1024;
 
-/** RAM for rows on their way from disk. Bytes. */
-export function rowStagingBytes(rowSizes: readonly number[]): number {
-  return rowSizes.length === 0 ? 0 : ROWS_AT_ONCE * Math.max(...rowSizes.map(pieceBound));
+/** Bytes of the longest read of a table. */
+function spanBytes(m: Matrix): number {
+  return Math.max(pieceBound(rowBytes(m.dtype, m.ne[0])), Math.min(SPAN, pieceBound(m.bytes / READS)));
+}
+
+/** RAM for rows of these tables on their way from disk. Bytes. */
+export function rowStagingBytes(tables: readonly Matrix[]): number {
+  return READS * Math.max(0, ...tables.map(spanBytes));
+}
+
+/** Rows of a table that are read together, in order. */
+interface RowSpan {
+  readonly ids: readonly number[];
+  /** From the start of the table. */
+  readonly start: number;
+  readonly bytes: number;
+}
+
+function rowSpans(ids: Iterable<number>, row: number, most: number): RowSpan[] {
+  const spans: { ids: number[]; start: number; bytes: number }[] = [];
+  for (const id of [...new Set(ids)].sort((a, b) => a - b)) {
+    const last = spans.at(-1);
+    const end = (id + 1) * row;
+    const near = last && id * row - (last.start + last.bytes) <= GAP;
+    if (last && near && pieceBound(end - last.start) <= most) {
+      last.ids.push(id);
+      last.bytes = end - last.start;
+    } else spans.push({ ids: [id], start: id * row, bytes: row });
+  }
+  return spans;
 }
 
 export class RowReader {
@@ -31,13 +62,13 @@ export class RowReader {
     ledger: Ledger,
     residents: Residents,
     sources: SourceFiles,
-    rowSizes: readonly number[],
+    tables: readonly Matrix[],
     queue: ReadQueue,
   ) {
     this.#residents = residents;
     this.#sources = sources;
     this.#queue = queue;
-    this.#staging = Allocation.take(ledger, "cpu", cpu.memory, rowStagingBytes(rowSizes), "row staging");
+    this.#staging = Allocation.take(ledger, "cpu", cpu.memory, rowStagingBytes(tables), "row staging");
   }
 
   /** The rows `ids` of a table, in order. Ids are inside the table: the caller checked them. */
@@ -68,22 +99,23 @@ export class RowReader {
     out: Uint8Array,
     signal?: AbortSignal,
   ): Promise<void> {
-    const distinct = [...new Set(ids)].sort((a, b) => a - b);
+    const slot = spanBytes(m);
+    const spans = rowSpans(ids, row, slot);
     const rows = new Map<number, Uint8Array>();
-    const bound = pieceBound(row);
-    for (let first = 0; first < distinct.length; first += ROWS_AT_ONCE) {
-      const batch = distinct.slice(first, first + ROWS_AT_ONCE);
-      const results = await Promise.allSettled(
-        batch.map(async (id, slot) => {
-          const piece = this.#sources.piece(m.source, id * row, row);
-          const { buffer } = this.#staging;
-          await readPiece(this.#queue, piece, buffer, slot * bound, signal);
-          rows.set(id, buffer.bytes(slot * bound + piece.shift, row).slice());
-        }),
-      );
-      for (const r of results) if (r.status === "rejected") throw r.reason;
-      this.readBytes += batch.length * row;
-    }
+    const { buffer } = this.#staging;
+    const readInto = async (at: number) => {
+      for (let span = spans.shift(); span; span = spans.shift()) {
+        const piece = this.#sources.piece(m.source, span.start, span.bytes);
+        await readPiece(this.#queue, piece, buffer, at, signal);
+        this.readBytes += piece.length;
+        for (const id of span.ids) {
+          rows.set(id, buffer.bytes(at + piece.shift + id * row - span.start, row).slice());
+        }
+      }
+    };
+    const slots = Array.from({ length: Math.min(READS, spans.length) }, (_, i) => i * slot);
+    const results = await Promise.allSettled(slots.map(readInto));
+    for (const r of results) if (r.status === "rejected") throw r.reason;
     for (const [i, id] of ids.entries()) out.set(rows.get(id) as Uint8Array, i * row);
   }
 

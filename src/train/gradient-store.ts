@@ -11,7 +11,7 @@ import { RingArena, type Span } from "../memory/ring.ts";
 import type { Region, Store } from "../memory/store.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 
-const room = (elements: number) => Math.ceil((elements * 4) / ALIGNMENT) * ALIGNMENT;
+const pages = (elements: number) => Math.ceil((elements * 4) / ALIGNMENT) * ALIGNMENT;
 
 /** Gradients in RAM for a while. Give them back with {@link Gradients.close} or {@link Gradients.release}. */
 export interface OpenGradients {
@@ -30,15 +30,19 @@ interface Kept {
   uses: number;
 }
 
-/** RAM for gradients whose home is disk: the largest unit's, and more where two smaller ones can overlap. Bytes. */
-export function gradientPoolBytes({ all }: Parameters): number {
+/**
+ * RAM for gradients whose home is disk: the largest unit's, and more where two smaller ones can overlap; with `room` so
+ * much that some can be written and stepped while others are added to. Bytes.
+ */
+export function gradientPoolBytes({ all }: Parameters, room: boolean): number {
   const units = new Map<number, number>();
   for (const p of all) {
-    for (const { unit } of p.uses) units.set(unit, (units.get(unit) ?? 0) + room(p.elements));
+    for (const { unit } of p.uses) units.set(unit, (units.get(unit) ?? 0) + pages(p.elements));
   }
   const sizes = [...units.values()].sort((a, b) => b - a);
   const median = sizes[Math.floor(sizes.length / 2)] ?? 0;
-  return Math.max(sizes[0] ?? 0, 2 * median);
+  const largest = sizes[0] ?? 0;
+  return room ? Math.min(largest + 4 * median, sum(sizes)) : Math.max(largest, 2 * median);
 }
 
 export class Gradients {
@@ -64,13 +68,15 @@ export class Gradients {
     store: Store;
     cpu: Device;
     ledger: Ledger;
+    /** Of the RAM, where they live on disk; {@link gradientPoolBytes}. */
+    poolBytes: number;
   }): Promise<Gradients> {
-    const { parameters, store, cpu, ledger } = options;
+    const { parameters, store, cpu, ledger, poolBytes } = options;
     const regions: Region[] = [];
     let memory: Allocation | undefined;
     try {
       if (store.tier === "disk")
-        memory = Allocation.take(ledger, "cpu", cpu.memory, gradientPoolBytes(parameters), "gradient slots");
+        memory = Allocation.take(ledger, "cpu", cpu.memory, poolBytes, "gradient slots");
       for (const p of parameters.all) regions.push(await store.allocate(p.elements * 4, "gradients"));
       return new Gradients(
         regions,
@@ -160,7 +166,7 @@ export class Gradients {
       return { parameters, buffers, span: undefined };
     }
     const { memory, ring } = this.#pool;
-    const sizes = parameters.map((p) => room(p.elements));
+    const sizes = parameters.map((p) => pages(p.elements));
     const bytes = sizes.reduce((a, b) => a + b, 0);
     const span = this.#makeRoom(ring, bytes) ?? (await this.#waitForRoom(ring, bytes, signal));
     let at = span.offset;
@@ -225,4 +231,8 @@ export class Gradients {
     await Promise.allSettled(this.#regions.map((region) => region.free()));
     this.#pool?.memory.dispose();
   }
+}
+
+function sum(sizes: readonly number[]): number {
+  return sizes.reduce((a, b) => a + b, 0);
 }

@@ -56,6 +56,8 @@ export type Ahead = "none" | "disk" | "all";
 export interface TrainingWay extends Way {
   readonly homes: TrainingHomes;
   readonly ahead: Ahead;
+  /** RAM for gradients whose home is disk. Bytes. */
+  readonly gradientPool: number;
   readonly sliceElements: number;
   readonly shape: BatchShape;
   /** Bytes of all that training keeps, by what it is, on each tier. */
@@ -101,8 +103,12 @@ export function trainingWays(
         kind === "gpu" ? (["gpu", "cpu", "disk"] as const) : (["cpu", "disk"] as const),
       )) {
         const homes = { optimizer, gradients, activations };
-        for (const ahead of aheadOf(settings, homes))
-          ways.push(makeWay(known, parameters, settings, { homes, ahead, shape, scratch }));
+        const pools =
+          gradients === "disk" ? [true, false].map((room) => gradientPoolBytes(parameters, room)) : [0];
+        for (const gradientPool of pools) {
+          for (const ahead of aheadOf(settings, homes))
+            ways.push(makeWay(known, parameters, settings, { homes, ahead, gradientPool, shape, scratch }));
+        }
       }
     }
   }
@@ -130,9 +136,9 @@ function makeWay(
   known: KnownModel,
   parameters: Parameters,
   settings: TrainerSettings,
-  o: { homes: TrainingHomes; ahead: Ahead; shape: BatchShape; scratch: number },
+  o: Pick<TrainingWay, "homes" | "ahead" | "gradientPool" | "shape" | "scratch">,
 ): TrainingWay {
-  const { homes, ahead, shape, scratch } = o;
+  const { homes, ahead, gradientPool, shape, scratch } = o;
   const { spec, device, budgets } = known;
   const { kind } = device;
   const { rule } = settings;
@@ -159,7 +165,7 @@ function makeWay(
     "gradients",
     sum(all, (p) => p.elements * 4),
   );
-  if (homes.gradients === "disk") add("cpu", "gradient slots", gradientPoolBytes(parameters));
+  add("cpu", "gradient slots", gradientPool);
   if (kind === "gpu") add("cpu", "gradients on their way", largest * 4);
 
   // Where weights will be is not known yet: on a GPU every f32 weight may need a master copy of its own.
@@ -240,6 +246,7 @@ function makeWay(
   return {
     homes,
     ahead,
+    gradientPool,
     shape,
     sliceElements,
     parts,

@@ -125,7 +125,7 @@ export async function take(
   cleanup.add(() => trained.dispose());
   await initialise(parameters, trained, settings, adapter, cpu, ledger);
   const gradients = await Gradients.open({
-    ...{ parameters, cpu, ledger },
+    ...{ parameters, cpu, ledger, poolBytes: way.gradientPool },
     store: await storeOf(homes.gradients),
   });
   cleanup.add(() => gradients.dispose());
