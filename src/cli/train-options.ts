@@ -79,6 +79,9 @@ export const TRAIN_OPTIONS = {
     config_only: true,
   }),
   max_grad_norm: option(number, "<norm>", "clip gradients to this norm, 0 for not (default 1)"),
+  update_ahead: option(onOff, undefined, "do not update states on disk before the gradient's norm is known", {
+    negative: true,
+  }),
   betas: option(pair, "<b1,b2>", "of Adam (default 0.9,0.999)"),
   eps: option(number, "<x>", "of Adam (default 1e-8)"),
   momentum: option(number, "<x>", "of SGD (default 0)"),

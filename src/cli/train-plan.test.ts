@@ -39,7 +39,7 @@ describe("the plan of a run", () => {
       "computes on        cuda:0",
       "parameters         1.2 B, of these 1.2 B are trained",
       "weights            10 units on gpu, 25 units on disk",
-      "optimizer          disk",
+      "optimizer          disk, updated ahead of the gradient's norm",
       "gradients          cpu",
       "activations        cpu",
       "disk per step      12.0 GiB read, 8.0 GiB written",

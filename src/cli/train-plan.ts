@@ -74,13 +74,15 @@ function partsOn({ parts }: TrainPlanReport, tier: Tier): [string, number][] {
 }
 
 /** Where things live and how a run is set up, a name and a value each. */
-export function homesOf({ homes, device, parameters, trained }: TrainingPlanSummary): [string, string][] {
+export function homesOf(plan: TrainingPlanSummary): [string, string][] {
+  const { homes, device, parameters, trained } = plan;
+  const ahead = plan.update_ahead ? ", updated ahead of the gradient's norm" : "";
   const units = TIERS.filter((tier) => homes.weights[tier] > 0);
   return [
     ["computes on", device],
     ["parameters", `${formatCount(parameters)}, of these ${formatCount(trained)} are trained`],
     ["weights", units.map((tier) => `${homes.weights[tier]} units on ${tier}`).join(", ")],
-    ["optimizer", homes.optimizer],
+    ["optimizer", `${homes.optimizer}${ahead}`],
     ["gradients", homes.gradients],
     ["activations", homes.activations],
   ];

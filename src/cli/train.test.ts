@@ -141,7 +141,7 @@ describe("--plan", () => {
     const { code, stdout } = await call([...argv, "--epochs", "2", "--plan", "--offload-optimizer", "disk"]);
     expect(code).toBe(0);
     expect(stdout).toMatch(/^plan +budget +planned$/m);
-    expect(stdout).toMatch(/^optimizer +disk$/m);
+    expect(stdout).toMatch(/^optimizer +disk, updated ahead/m);
     expect(stdout).toMatch(/^disk per step +.* read, .* written$/m);
     expect(stdout).toMatch(/^step +about .* to compute at .*FLOP\/s, .* for the disk at .*\/s/m);
     expect(existsSync(output)).toBe(false);

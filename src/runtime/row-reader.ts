@@ -114,7 +114,14 @@ export class RowReader {
       }
     };
     const slots = Array.from({ length: Math.min(READS, spans.length) }, (_, i) => i * slot);
-    const results = await Promise.allSettled(slots.map(readInto));
+    const results = await Promise.allSettled(
+      slots.map((at) =>
+        readInto(at).catch((error: unknown) => {
+          spans.length = 0;
+          throw error;
+        }),
+      ),
+    );
     for (const r of results) if (r.status === "rejected") throw r.reason;
     for (const [i, id] of ids.entries()) out.set(rows.get(id) as Uint8Array, i * row);
   }
