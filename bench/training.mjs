@@ -248,7 +248,8 @@ async function main() {
     const result = cases(all, tokens, rates, clipping);
     print(result);
     const { name, parameters } = model;
-    await writeResult("training", {
+    const names = clipping.map((one) => one.name);
+    await writeResult(names.includes("unreached") ? "training" : `training-clipping-${names.join("-")}`, {
       model: name,
       parameters,
       settings,

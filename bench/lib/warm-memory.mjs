@@ -1,8 +1,13 @@
 // Memory that the machine has handed out already, held until it is needed. A virtual machine may get its memory from the
 // host page by page, slower than a disk reads; then loading would measure the host. Pages given back are the next used.
+// What other processes gave back before goes to the host in the seconds after, which takes the machine time: that is waited
+// for, with the memory held.
+import { setTimeout as sleep } from "node:timers/promises";
 import koffi from "koffi";
 
 const CHUNK = 64 * 2 ** 20;
+/** Until the machine has given back to its host what was free. Milliseconds. */
+const REST = 8000;
 /** Given back ahead of need. Bytes. */
 const AHEAD = 256 * 2 ** 20;
 const [READ_WRITE, PRIVATE_ANONYMOUS, MADV_HUGEPAGE] = [3, 0x22, 14];
@@ -18,6 +23,14 @@ export class WarmMemory {
   #chunks = [];
   #released = 0;
 
+  /** Takes so much, and waits until the machine has come to rest. @param {number} bytes 0: nothing happens */
+  static async take(bytes) {
+    const memory = new WarmMemory(bytes);
+    if (bytes > 0) await sleep(REST);
+    memory.needed(0);
+    return memory;
+  }
+
   /** @param {number} bytes */
   constructor(bytes) {
     while (this.#chunks.length * CHUNK < bytes) {
@@ -27,7 +40,6 @@ export class WarmMemory {
       memset(chunk, 1, CHUNK);
       this.#chunks.push(chunk);
     }
-    this.needed(0);
   }
 
   /** So much memory has been taken by others: gives as much back, and a little more. @param {number} bytes in all */

@@ -23,7 +23,7 @@ const llama = await getLlama({
   maxThreads: settings.threads,
 });
 
-const warm = new WarmMemory(settings.warmMib * 2 ** 20);
+const warm = await WarmMemory.take(settings.warmMib * 2 ** 20);
 const loading = new Stopwatch();
 const model = await llama.loadModel({
   modelPath: settings.model,

@@ -22,7 +22,7 @@ const config = await json(path.join(settings.model, "config.json"));
 const story = new URL("../../examples/story/model", import.meta.url).pathname;
 await (await AutoModelForCausalLM.from_pretrained(story, { device: "cpu" })).dispose();
 
-const warm = new WarmMemory(settings.warmMib * 2 ** 20);
+const warm = await WarmMemory.take(settings.warmMib * 2 ** 20);
 const loading = new Stopwatch();
 const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   dtype: "auto",
