@@ -43,15 +43,16 @@ const ON_DISK = /** @type {const} */ (["optimizer on disk", "all on disk"]);
 const stepSeconds = (run) => median(run.steps.map((step) => step.seconds));
 
 /**
- * A run against the one in RAM of its repeat.
- * @param {TrainingRun} run @param {TrainingRun} inRam @param {number} mib_per_s
+ * A run against those in RAM of its repeat: where they are of the same placement, their mean.
+ * @param {TrainingRun} run @param {TrainingRun[]} inRam @param {number} mib_per_s
  */
 function against(run, inRam, mib_per_s) {
   // The mean, not the median: an update may go on into the next step, and what one step lacks another has.
   const of = (
     /** @type {"read_bytes" | "written_bytes" | "kernel_read_bytes" | "kernel_written_bytes"} */ key,
   ) => run.steps.reduce((sum, step) => sum + step[key], 0) / run.steps.length;
-  const [step_s, compute_s] = [stepSeconds(run), stepSeconds(inRam)];
+  const step_s = stepSeconds(run);
+  const compute_s = inRam.reduce((sum, one) => sum + stepSeconds(one), 0) / inRam.length;
   const [read_bytes, written_bytes] = [of("read_bytes"), of("written_bytes")];
   const best = training.bound({ compute_s, read_bytes, written_bytes, mib_per_s });
   return {
@@ -156,11 +157,16 @@ function cases(all, tokens, rates, clipping) {
     };
   });
   const onDisk = settings.flatMap((one) => {
-    const compute = runs({ ...one, placement: "states in RAM" });
+    const states = runs({ ...one, placement: "states in RAM" });
+    const resident = runs({ ...one, placement: "resident" });
+    const compute = states.map((run, i) => {
+      const other = /** @type {TrainingRun} */ (resident[i]);
+      return JSON.stringify(run.plan?.homes) === JSON.stringify(other.plan?.homes) ? [run, other] : [run];
+    });
     return rates.flatMap((rate) =>
       ON_DISK.map((placement) => {
         const of = runs({ ...one, placement, rate });
-        const held = of.map((run, i) => against(run, /** @type {TrainingRun} */ (compute[i]), rate));
+        const held = of.map((run, i) => against(run, compute[i] ?? [], rate));
         return { ...one, rate, placement, ...summary(held) };
       }),
     );

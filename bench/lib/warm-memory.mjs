@@ -6,8 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import koffi from "koffi";
 
 const CHUNK = 64 * 2 ** 20;
-/** Until the machine has given back to its host what was free. Milliseconds. */
-const REST = 8000;
+/** Until the machine has given back to its host what was free: a sixteenth every other second. Milliseconds. */
+const REST = 40_000;
 /** Given back ahead of need. Bytes. */
 const AHEAD = 256 * 2 ** 20;
 const [READ_WRITE, PRIVATE_ANONYMOUS, MADV_HUGEPAGE] = [3, 0x22, 14];
@@ -23,7 +23,7 @@ export class WarmMemory {
   #chunks = [];
   #released = 0;
 
-  /** Takes so much, and waits until the machine has come to rest. @param {number} bytes 0: nothing happens */
+  /** Holds so much once the machine has come to rest. @param {number} bytes 0: nothing happens */
   static async take(bytes) {
     const memory = new WarmMemory(bytes);
     if (bytes > 0) await sleep(REST);
@@ -31,7 +31,7 @@ export class WarmMemory {
     return memory;
   }
 
-  /** @param {number} bytes */
+  /** To be made with {@link take}. @param {number} bytes */
   constructor(bytes) {
     while (this.#chunks.length * CHUNK < bytes) {
       const chunk = mmap(null, CHUNK, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
