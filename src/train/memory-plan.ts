@@ -12,12 +12,13 @@ import { activationBytes } from "./activations.ts";
 import { type BatchShape, batchInputBytes, type InputSizes } from "./batch-inputs.ts";
 import { PIECE } from "./checkpoints/staging.ts";
 import { gradientPoolBytes } from "./gradient-store.ts";
+import { type Ahead, aheadOf, hasDraft, hasOwnMaster, type TrainingHomes } from "./homes.ts";
 import { NoMemory } from "./measure-operands.ts";
 import { DRAFTS } from "./optimizer/draft.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
 import { updaterBytes } from "./optimizer/slots.ts";
 import { stateBytes } from "./optimizer/state.ts";
-import { type TrainerSettings, updatesAtOnce } from "./options.ts";
+import type { TrainerSettings } from "./options.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 import { buildBackward, buildForward, buildHead, type WantedOfUnit } from "./stage-graphs.ts";
 
@@ -34,24 +35,11 @@ const SMALL_SLICE_ELEMENTS = 2 ** 18;
 /** Budgets below this get small slices. Bytes. */
 const SMALL_BUDGET = 2 ** 30;
 
-/** Where the parts of training live. */
-export interface TrainingHomes {
-  readonly optimizer: Tier;
-  readonly gradients: "cpu" | "disk";
-  readonly activations: Tier;
-}
-
 /** Bytes that one step moves between memory and disk. */
 export interface DiskTraffic {
   readonly read: number;
   readonly written: number;
 }
-
-/**
- * Which parameters have second places, so that they can be updated before the norm of the gradient is known: none; those
- * whose matrices are on disk; or also those whose weights are in RAM, of which RAM then holds another copy.
- */
-export type Ahead = "none" | "disk" | "all";
 
 export interface TrainingWay extends Way {
   readonly homes: TrainingHomes;
@@ -64,24 +52,6 @@ export interface TrainingWay extends Way {
   readonly parts: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
   /** Of a step of `micro` micro-batches under a plan. */
   traffic(plan: Plan, micro: number): DiskTraffic;
-}
-
-/** Whether a parameter's master copy is apart from the one that computes. */
-export function hasOwnMaster(p: Parameter, device: "cpu" | "gpu", home: Tier): boolean {
-  if (p.dtype !== "f32") return true;
-  return device === "gpu" && (p.kind !== "matrix" || home === "gpu");
-}
-
-/** Whether a parameter whose weights live in `home` has second places. */
-export function hasDraft(
-  p: Parameter,
-  device: "cpu" | "gpu",
-  home: Tier,
-  { homes, ahead }: Pick<TrainingWay, "homes" | "ahead">,
-): boolean {
-  if (ahead === "none" || homes.optimizer !== "disk") return false;
-  if (home === "disk" || hasOwnMaster(p, device, home)) return true;
-  return p.kind !== "matrix" || ahead === "all"; // weights in RAM that are their own master copy
 }
 
 /** Every way the settings allow, those that use the disk least first. */
@@ -113,12 +83,6 @@ export function trainingWays(
     }
   }
   return ways;
-}
-
-/** What can be updated ahead, the most first. */
-function aheadOf(settings: TrainerSettings, { optimizer }: TrainingHomes): Ahead[] {
-  const useful = optimizer === "disk" && settings.update_ahead && !updatesAtOnce(settings);
-  return useful ? ["all", "disk", "none"] : ["none"];
 }
 
 /** The largest micro-batch that memory is planned for. */

@@ -18,7 +18,7 @@ import { Converter } from "../runtime/convert.ts";
 import type { LoaderContext } from "../runtime/loader.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
 import { pieceBound, readPiece, type SourceFiles } from "../runtime/sources.ts";
-import { hasOwnMaster } from "./memory-plan.ts";
+import { hasOwnMaster } from "./homes.ts";
 import { Draft } from "./optimizer/draft.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
 import { MASTER, type ParameterState } from "./optimizer/state.ts";

@@ -2,18 +2,11 @@
 // update-queue.ts; where things live is session.ts.
 
 import { setMaxListeners } from "node:events";
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
-import { ConfigError, DisposedError, IoError, NumericsError } from "../errors.ts";
+import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
 import { microBatch } from "./batch.ts";
-import {
-  latestCheckpoint,
-  openTrainingCheckpoint,
-  restoreTensors,
-  saveCheckpoint,
-} from "./checkpoints/index.ts";
+import { openTrainingCheckpoint, restoreTensors, saveCheckpoint } from "./checkpoints/index.ts";
 import { exportModel } from "./export.ts";
 import { type FitResult, fit } from "./fit.ts";
 import type { FitOptions } from "./fit-options.ts";
@@ -22,6 +15,7 @@ import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
 import type { StepParams } from "./optimizer/rule.ts";
 import { type TrainerOptions, type TrainerSettings, trainerSettings, updatesAtOnce } from "./options.ts";
 import type { Parameter } from "./parameters.ts";
+import { checkIdentity, checkpointIn } from "./resume-point.ts";
 import { Session } from "./session.ts";
 import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
 import type { StepResult, TrainerFace, TrainingPlanSummary } from "./trainer-face.ts";
@@ -353,24 +347,4 @@ function forManyReads(signal: AbortSignal | undefined): AbortSignal | undefined 
   const own = AbortSignal.any([signal]);
   setMaxListeners(0, own);
   return own;
-}
-
-/** The checkpoint at a path, or the latest one in the folder at that path. */
-async function checkpointIn(path: string): Promise<string> {
-  const own = await stat(join(path, "training_state.json")).catch(() => undefined);
-  if (own) return path;
-  const latest = await latestCheckpoint(path);
-  if (!latest) throw new IoError("there is no whole training checkpoint in this folder", path);
-  return latest.path;
-}
-
-function checkIdentity(saved: unknown, now: Readonly<Record<string, unknown>>, path: string): void {
-  const before = (typeof saved === "object" && saved !== null ? saved : {}) as Record<string, unknown>;
-  const differences = Object.keys(now)
-    .filter((key) => before[key] !== now[key])
-    .map((key) => `${key} was ${JSON.stringify(before[key])} and is ${JSON.stringify(now[key])}`);
-  if (differences.length === 0) return;
-  throw new ConfigError(
-    `${path} was saved with other settings: ${differences.join(", ")}; give what was given before`,
-  );
 }
