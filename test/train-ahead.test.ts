@@ -3,7 +3,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { AbortError, IoError } from "../src/errors.ts";
+import { listDevices } from "../src/ggml/device.ts";
 import type { Tier } from "../src/memory/tiers.ts";
+import type { EngineOptions } from "../src/runtime/prepare.ts";
 import type { TrainingBatch } from "../src/train/batch.ts";
 import { DRAFTS } from "../src/train/optimizer/draft.ts";
 import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
@@ -73,6 +75,26 @@ describe.each(["float32", "bfloat16"] as const)("%s", (precision) => {
       expectSameRun(await run(ALL, false), reference, "not ahead");
     });
   });
+});
+
+const gpu = listDevices().find((device) => device.kind === "gpu");
+if (!gpu) console.log("updates ahead on a GPU: no GPU device was found; skipped");
+
+test.skipIf(!gpu)("on a GPU too, weights there or on disk", { timeout: 240_000 }, async () => {
+  const options = { ...COMMON, max_grad_norm: (await limitInBetween(COMMON)).limit };
+  const device: EngineOptions = { device: gpu?.name ?? "gpu" };
+  const run = async (offload: OffloadOptions, precision: "float32" | "bfloat16", update_ahead: boolean) =>
+    train(await model(), {
+      model: device,
+      trainer: { ...options, offload: { ...RAM, ...offload }, precision, update_ahead },
+      steps: STEPS.slice(0, 3),
+    });
+  for (const precision of ["float32", "bfloat16"] as const) {
+    const reference = await run({ weights: "gpu" }, precision, false);
+    for (const weights of ["gpu", "disk"] as const) {
+      expectSameRun(await run({ optimizer: "disk", weights }, precision, true), reference, weights);
+    }
+  }
 });
 
 test("a limit in between is reached by some steps only", async () => {
