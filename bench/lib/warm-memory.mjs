@@ -6,8 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import koffi from "koffi";
 
 const CHUNK = 64 * 2 ** 20;
-/** Until the machine has given back to its host what was free: a sixteenth every other second. Milliseconds. */
-const REST = 40_000;
+/** Until the machine has given back to its host most of what was free. Milliseconds. */
+const REST = 8000;
 /** Given back ahead of need. Bytes. */
 const AHEAD = 256 * 2 ** 20;
 const [READ_WRITE, PRIVATE_ANONYMOUS, MADV_HUGEPAGE] = [3, 0x22, 14];
