@@ -49,7 +49,8 @@ describe("kthLargest", () => {
     fc.assert(
       fc.property(row, fc.nat(), (values, pick) => {
         const k = 1 + (pick % values.length);
-        expect(kthLargest(values, k)).toBe(Float32Array.from(values).sort()[values.length - k]);
+        const sorted = Float32Array.from(values).sort(); // which has -0 before 0; they are one value here
+        expect(kthLargest(values, k) + 0).toBe((sorted[values.length - k] as number) + 0);
       }),
     );
   });
