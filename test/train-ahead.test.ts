@@ -1,9 +1,11 @@
 // States on disk updated ahead, before the norm of the gradient is known: whether it is then kept, made again with a clipped
 // gradient, or taken back, training comes to what it comes to without, bit for bit.
+
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { AbortError, IoError } from "../src/errors.ts";
 import { listDevices } from "../src/ggml/device.ts";
+import { systemError } from "../src/memory/testing.ts";
 import type { Tier } from "../src/memory/tiers.ts";
 import type { EngineOptions } from "../src/runtime/prepare.ts";
 import type { TrainingBatch } from "../src/train/batch.ts";
@@ -11,7 +13,7 @@ import { DRAFTS } from "../src/train/optimizer/draft.ts";
 import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
 import type { Trainer } from "../src/train/trainer.ts";
 import { checkpoint } from "./support/checkpoints.ts";
-import { OddDisk, systemError } from "./support/odd-disk.ts";
+import { OddDisk } from "./support/odd-disk.ts";
 import { expectSameRun, halfOnDisk, labelled, type Trained, train, withTrainer } from "./support/training.ts";
 
 const LAYERS = 2;
@@ -221,7 +223,6 @@ describe("a step that is given up", () => {
     const disk = new OddDisk();
     const offload = { ...RAM, optimizer: "disk" } as const;
     const trainer = { ...COMMON, offload, max_grad_norm: 1e9, ...disk.options.trainer };
-    const reference = await train(await model(), { trainer: { ...trainer, offload: RAM }, steps: STEPS });
     await withTrainer(await model(), { trainer }, async (trained) => {
       let seen = 0;
       for (const [i, batch] of STEPS.entries()) {
@@ -245,7 +246,7 @@ describe("a step that is given up", () => {
           return (await other.evaluate(STEPS[0] as TrainingBatch[])).loss;
         }),
       );
-      expect(reference.losses.length).toBe(trained.steps);
+      expect(trained.steps).toBe(STEPS.length);
     });
   });
 });

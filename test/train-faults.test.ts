@@ -1,5 +1,6 @@
 // Trainings whose disk is slow, stutters, fails or is full: whatever it is that was on its way, a step either comes out as it
 // should, bit for bit, or rejects with an error that names the file; it never hangs, and nothing wrong is trained on.
+
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,11 +8,12 @@ import { describe, expect, test } from "vitest";
 import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
 import { AbortError, DisposedError, IoError, NumericsError, SpillwayError } from "../src/errors.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
+import { systemError } from "../src/memory/testing.ts";
 import type { TrainerOptions } from "../src/train/options.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { expectStillRight, readGolden } from "./golden/golden.ts";
 import { leavesNothing } from "./support/leaks.ts";
-import { OddDisk, systemError } from "./support/odd-disk.ts";
+import { OddDisk } from "./support/odd-disk.ts";
 import { expectedOf, finish, PARTS, RAM, STEPS } from "./support/train-parts.ts";
 import {
   batchOf,

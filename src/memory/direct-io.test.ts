@@ -4,7 +4,14 @@ import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { AbortError, DisposedError, IoError } from "../errors.ts";
 import { ALIGNMENT, type BeforeRead, DirectFile, openFileCount } from "./direct-io.ts";
-import { type AlignedMemory, alignedMemory, patternByte, scratchFolder, writePattern } from "./testing.ts";
+import {
+  type AlignedMemory,
+  alignedMemory,
+  patternByte,
+  scratchFolder,
+  systemError,
+  writePattern,
+} from "./testing.ts";
 
 /** Not a multiple of 4096, so that every whole read meets the short tail. */
 const SIZE = 50_001;
@@ -38,10 +45,6 @@ async function expectRange(opened: DirectFile, at: number, length: number, befor
   expect(got).toBe(Math.max(0, Math.min(length, opened.size - at)));
   const wrong = target.subarray(0, got).findIndex((byte, i) => byte !== patternByte(at + i));
   expect(wrong).toBe(-1);
-}
-
-function systemError(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
 }
 
 describe.each([true, false])("a file opened with direct: %j", (direct) => {

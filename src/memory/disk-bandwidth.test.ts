@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { AbortError, ConfigError, IoError } from "../errors.ts";
 import { openFileCount } from "./direct-io.ts";
 import { type BandwidthOptions, measureReadBandwidth } from "./disk-bandwidth.ts";
-import { alignedMemory, scratchFolder, writePattern } from "./testing.ts";
+import { alignedMemory, scratchFolder, systemError, writePattern } from "./testing.ts";
 
 const SIZE = 100_001;
 
@@ -71,7 +71,7 @@ describe("measureReadBandwidth", () => {
     const folder = path.join(scratch.folder, "failing");
     await mkdir(folder);
     const beforeRead = () => {
-      throw Object.assign(new Error("EIO: injected"), { code: "EIO" });
+      throw systemError("EIO");
     };
     const failing = options({ bytes: 50_000, beforeRead });
     await expect(measureReadBandwidth(folder, failing)).rejects.toThrow(IoError);

@@ -4,7 +4,14 @@ import { AbortError, ConfigError, DisposedError, IoError } from "../errors.ts";
 import { type BeforeRead, DirectFile, openFileCount, type SystemRead } from "./direct-io.ts";
 import { IoTurns } from "./io-turns.ts";
 import { ReadQueue, type ReadRequest } from "./read-queue.ts";
-import { type AlignedMemory, alignedMemory, patternByte, scratchFolder, writePattern } from "./testing.ts";
+import {
+  type AlignedMemory,
+  alignedMemory,
+  patternByte,
+  scratchFolder,
+  systemError,
+  writePattern,
+} from "./testing.ts";
 
 const CHUNK = 4096;
 const SIZE = 30 * CHUNK - 77;
@@ -74,10 +81,6 @@ function chunks(file: DirectFile, from: number, count: number): ReadRequest {
 function expectPattern(from: number, to: number): void {
   const bytes = new Uint8Array(memory.buffer, from, to - from);
   expect(bytes.findIndex((byte, i) => byte !== patternByte(from + i))).toBe(-1);
-}
-
-function systemError(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
 }
 
 describe("ReadQueue", () => {

@@ -77,3 +77,8 @@ export async function writePattern(folder: string, name: string, bytes: number):
   await writeFile(file, data);
   return file;
 }
+
+/** What the system answers, as Node tells it: to be thrown by the hooks that inject errors. */
+export function systemError(code: string): Error {
+  return Object.assign(new Error(`${code}: injected`), { code });
+}

@@ -7,6 +7,7 @@ import { Device, findDevice } from "../ggml/device.ts";
 import { type BeforeRead, DirectFile, openFileCount, type SystemRead } from "../memory/direct-io.ts";
 import { Ledger } from "../memory/ledger.ts";
 import { ReadQueue } from "../memory/read-queue.ts";
+import { systemError } from "../memory/testing.ts";
 import type { Matrix } from "../plan/units.ts";
 import type { Residents } from "./residents.ts";
 import { RowReader, rowStagingBytes } from "./row-reader.ts";
@@ -96,7 +97,7 @@ describe("rows of a table on disk", () => {
   test("a read that fails, or an abort, ends it with its reason; nothing more is read", async () => {
     const all = Array.from({ length: ROWS }, (_, i) => i);
     answer = () => {
-      throw Object.assign(new Error("EIO: injected"), { code: "EIO" });
+      throw systemError("EIO");
     };
     await expect(gather(all)).rejects.toThrow(IoError);
     expect(reads.length).toBeLessThanOrEqual(4);

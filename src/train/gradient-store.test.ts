@@ -3,6 +3,7 @@ import type { Device } from "../ggml/device.ts";
 import { Ledger } from "../memory/ledger.ts";
 import type { BeforeTransfer } from "../memory/stores/state-file.ts";
 import { type OpenStore, openStore } from "../memory/stores/testing.ts";
+import { systemError } from "../memory/testing.ts";
 import { Gradients, gradientPoolBytes, type OpenGradients } from "./gradient-store.ts";
 import { openCpu } from "./optimizer/testing.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
@@ -151,7 +152,7 @@ describe("gradients whose home is disk", () => {
     withGradients(3, true, async (gradients, [first]) => {
       const p = first as Parameter;
       answer = () => {
-        throw Object.assign(new Error("EIO: injected"), { code: "EIO" });
+        throw systemError("EIO");
       };
       await expect(add(gradients, p, 1)).rejects.toThrow(/injected/);
       answer = () => {};

@@ -167,7 +167,7 @@ export class Gradients {
     }
     const { memory, ring } = this.#pool;
     const sizes = parameters.map((p) => pages(p.elements));
-    const bytes = sizes.reduce((a, b) => a + b, 0);
+    const bytes = sum(sizes);
     const span = this.#makeRoom(ring, bytes) ?? (await this.#waitForRoom(ring, bytes, signal));
     let at = span.offset;
     const buffers = parameters.map((p, i) => {

@@ -176,10 +176,6 @@ export class UpdateQueue {
     if (this.#failure) throw this.#failure.error;
   }
 
-  get busy(): boolean {
-    return this.#pending.size > 0;
-  }
-
   /** What `what` left behind must not be used: every later call throws, until {@link forgive}. */
   fail(error: unknown, what: string): void {
     this.#failure ??= { error: lost(error, what) };

@@ -1,6 +1,8 @@
 // A disk under every hook that a training has: slow, short, interrupted, failing or full, as a test wants it.
+
 import type { SystemRead } from "../../src/memory/direct-io.ts";
 import type { SystemTransfer } from "../../src/memory/stores/state-file.ts";
+import { systemError } from "../../src/memory/testing.ts";
 import type { SystemWrite } from "../../src/train/checkpoints/index.ts";
 
 /** A call of the system as all hooks know it. */
@@ -11,10 +13,6 @@ export interface Call {
   readonly place: string;
   /** Bytes; what is lowered here is moved less. */
   length: number;
-}
-
-export function systemError(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
 }
 
 /** A disk under every hook a training has. It does nothing of its own until `answer` is set. */

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { AbortError, BudgetError, IoError } from "../../errors.ts";
 import { cpuMemory } from "../../ggml/device.ts";
 import { Ledger } from "../ledger.ts";
-import { scratchFolder } from "../testing.ts";
+import { scratchFolder, systemError } from "../testing.ts";
 import { DiskStore, type DiskStoreOptions } from "./disk.ts";
 import { type BeforeTransfer, openStateFileCount, type SystemTransfer } from "./state-file.ts";
 import { holdings, hostBytes } from "./testing.ts";
@@ -38,10 +38,6 @@ function open(options: Partial<DiskStoreOptions> = {}): Promise<DiskStore> {
     beforeTransfer: (transfer) => interfere(transfer),
     ...options,
   });
-}
-
-function systemError(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
 }
 
 function fails(code: string, when: (transfer: SystemTransfer) => boolean = () => true): BeforeTransfer {

@@ -7,9 +7,10 @@ import { AbortError, BudgetError, CheckpointError, IoError, UnsupportedError } f
 import { type BeforeRead, openFileCount } from "../../memory/direct-io.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { openStore, testableTiers } from "../../memory/stores/testing.ts";
+import { systemError } from "../../memory/testing.ts";
 import { openTrainingCheckpoint, restoreTensors } from "./restore.ts";
 import { PIECE } from "./staging.ts";
-import { expectState, systemError, Training } from "./testing.ts";
+import { expectState, Training } from "./testing.ts";
 import { bytesOfRegion, fill, LARGE, SPECS, stateIn } from "./testing-state.ts";
 
 let training: Training;

@@ -5,10 +5,11 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { rejection, temporaryFolder } from "../../checkpoint/testing.ts";
 import { AbortError, BudgetError, CheckpointError, ConfigError, IoError } from "../../errors.ts";
 import { Ledger } from "../../memory/ledger.ts";
+import { systemError } from "../../memory/testing.ts";
 import { latestCheckpoint, listCheckpoints } from "./list.ts";
 import type { BeforeWrite, SystemWrite } from "./output-file.ts";
 import { PIECE } from "./staging.ts";
-import { expectWhole, leftovers, systemError, Training } from "./testing.ts";
+import { expectWhole, leftovers, Training } from "./testing.ts";
 import { LARGE, stateIn } from "./testing-state.ts";
 
 let training: Training;

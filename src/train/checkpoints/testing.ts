@@ -69,7 +69,3 @@ export class Training {
 export async function leftovers(dir: string): Promise<string[]> {
   return (await readdir(dir)).filter((name) => !/^checkpoint-\d+$/.test(name));
 }
-
-export function systemError(code: string): Error {
-  return Object.assign(new Error(`${code}: injected`), { code });
-}

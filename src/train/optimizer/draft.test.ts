@@ -5,11 +5,20 @@ import { Ledger } from "../../memory/ledger.ts";
 import { SidedRegion } from "../../memory/stores/sided.ts";
 import type { BeforeTransfer } from "../../memory/stores/state-file.ts";
 import { type OpenStore, openStore } from "../../memory/stores/testing.ts";
+import { systemError } from "../../memory/testing.ts";
 import { AdamW } from "./adamw.ts";
 import { DRAFTS, Draft } from "./draft.ts";
 import type { StepParams } from "./rule.ts";
 import { freeState, type ParameterState } from "./state.ts";
-import { allBytes, gradientValues, hostGradient, makeState, openCpu, weightValues } from "./testing.ts";
+import {
+  allBytes,
+  gradientValues,
+  hostGradient,
+  makeState,
+  openCpu,
+  sameBytes,
+  weightValues,
+} from "./testing.ts";
 import { type Gradient, StateUpdater } from "./updater.ts";
 
 const ELEMENTS = 200_000;
@@ -49,9 +58,6 @@ afterEach(async () => {
   expect(ram.ledger.used("cpu")).toBe(0);
 });
 
-const same = (a: readonly Uint8Array[], b: readonly Uint8Array[]) =>
-  a.length === b.length && a.every((bytes, i) => Buffer.from(bytes).equals(b[i] as Uint8Array));
-
 /** What is on disk has two sides to be. */
 function sided(plain: ParameterState): ParameterState {
   const wrap = (region: ParameterState["master"]) =>
@@ -84,9 +90,9 @@ describe.each(PLACES)("%s", (_where, stores) => {
     await draft.begin();
     await updater.step(draft.state, gradient, PARAMS);
     draft.keep();
-    expect(same(await allBytes(state), await stepped())).toBe(true);
+    expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
     await draft.free(); // of what was the state before
-    expect(same(await allBytes(state), await stepped())).toBe(true);
+    expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
   });
 
   test("dropped, it is the state before; and then a step can be made in place, or ahead again", async () => {
@@ -96,10 +102,10 @@ describe.each(PLACES)("%s", (_where, stores) => {
       await draft.begin();
       await updater.step(draft.state, gradient, PARAMS);
       await draft.drop();
-      expect(same(await allBytes(state), before)).toBe(true);
+      expect(sameBytes(await allBytes(state), before)).toBe(true);
     }
     await updater.step(state, gradient, PARAMS);
-    expect(same(await allBytes(state), await stepped())).toBe(true);
+    expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
     await draft.free();
   });
 
@@ -115,11 +121,11 @@ describe.each(PLACES)("%s", (_where, stores) => {
     await expect(updater.step(draft.state, gradient, PARAMS, until)).rejects.toThrow(AbortError);
     await draft.drop();
     interfere = () => {};
-    expect(same(await allBytes(state), before)).toBe(true);
+    expect(sameBytes(await allBytes(state), before)).toBe(true);
     await draft.begin();
     await updater.step(draft.state, gradient, PARAMS);
     draft.keep();
-    expect(same(await allBytes(state), await stepped())).toBe(true);
+    expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
     await draft.free();
   });
 
@@ -128,15 +134,14 @@ describe.each(PLACES)("%s", (_where, stores) => {
     const before = await allBytes(state);
     let left = 3;
     interfere = (transfer) => {
-      if (transfer.direction === direction && left-- === 0)
-        throw Object.assign(new Error("EIO: injected"), { code: "EIO" });
+      if (transfer.direction === direction && left-- === 0) throw systemError("EIO");
     };
     await draft.begin();
     await expect(updater.step(draft.state, gradient, PARAMS)).rejects.toThrow(IoError);
     await draft.drop();
-    expect(same(await allBytes(state), before)).toBe(true);
+    expect(sameBytes(await allBytes(state), before)).toBe(true);
     await updater.step(state, gradient, PARAMS);
-    expect(same(await allBytes(state), await stepped())).toBe(true);
+    expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
     await draft.free();
   });
 });
@@ -149,8 +154,8 @@ test("the copy that computes is written at once; it is whoever drops the draft t
   await updater.step(draft.state, gradient, PARAMS);
   await draft.drop();
   const [masterAfter, , , copyAfter] = await allBytes(state);
-  expect(same([master], [masterAfter as Uint8Array])).toBe(true);
-  expect(same([copy], [copyAfter as Uint8Array])).toBe(false);
+  expect(sameBytes([master], [masterAfter as Uint8Array])).toBe(true);
+  expect(sameBytes([copy], [copyAfter as Uint8Array])).toBe(false);
   await draft.free();
 });
 

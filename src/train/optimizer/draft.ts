@@ -77,24 +77,23 @@ export class Draft {
    * nothing is left behind then.
    */
   static async take(state: ParameterState, stores: DraftStores): Promise<Draft> {
-    const taken: Region[] = [];
     const sides: SidedRegion[] = [];
     const saved: { region: Region; before: Region }[] = [];
+    const draft = new Draft(state, sides, saved);
     try {
       for (const region of [state.master, ...state.moments]) {
-        const store = region instanceof SidedRegion ? stores.diskOf(region) : stores.ram;
-        const place = await store.allocate(region.bytes, DRAFTS, "beside");
-        taken.push(place);
-        if (region instanceof SidedRegion) sides.push(region);
-        else saved.push({ region, before: place });
+        if (region instanceof SidedRegion) {
+          region.setOther(await stores.diskOf(region).allocate(region.bytes, DRAFTS, "beside"));
+          sides.push(region);
+        } else {
+          saved.push({ region, before: await stores.ram.allocate(region.bytes, DRAFTS) });
+        }
       }
+      return draft;
     } catch (error) {
-      await Promise.allSettled(taken.map((place) => place.free()));
+      await draft.free().catch(() => {}); // what led here is the error to tell
       throw error;
     }
-    const others = taken.filter((place) => !saved.some(({ before }) => before === place));
-    for (const [i, region] of sides.entries()) region.setOther(others[i]);
-    return new Draft(state, sides, saved);
   }
 
   /** To be called before {@link state} is stepped. */

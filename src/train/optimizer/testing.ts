@@ -66,6 +66,11 @@ export async function allBytes(state: ParameterState): Promise<Uint8Array[]> {
   return found;
 }
 
+/** Whether two states hold the same bytes: much faster to say than an expectation of equal elements. */
+export function sameBytes(a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean {
+  return a.length === b.length && a.every((bytes, i) => Buffer.compare(bytes, b[i] as Uint8Array) === 0);
+}
+
 /** The f32 values of the first `elements` of a region's bytes. */
 export function floats(bytes: Uint8Array | undefined, elements: number): Float32Array {
   if (!bytes) throw new Error("there is no such region");

@@ -1,5 +1,6 @@
 // Where states live and how large the slices are: same bytes. What goes wrong on the way: a defined state, and nothing
 // left behind. The arithmetic itself is rules.test.ts.
+
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { AbortError, BudgetError, ConfigError, DisposedError, IoError } from "../../errors.ts";
@@ -8,6 +9,7 @@ import type { FloatDType } from "../../ggml/dtypes.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import type { BeforeTransfer } from "../../memory/stores/state-file.ts";
 import { holdings, type OpenStore, openStore, testableTiers } from "../../memory/stores/testing.ts";
+import { systemError } from "../../memory/testing.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import { Adam8bit } from "./adam8bit.ts";
 import { AdamW } from "./adamw.ts";
@@ -22,6 +24,7 @@ import {
   hostGradient,
   makeState,
   openCpu,
+  sameBytes,
   weightValues,
 } from "./testing.ts";
 import { type Gradient, StateUpdater } from "./updater.ts";
@@ -105,10 +108,6 @@ async function twoSteps(rule: UpdateRule, n: number, p: Placement): Promise<Uint
     await freeState(state);
     ledger.assertEmpty();
   }
-}
-
-function sameBytes(a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean {
-  return a.length === b.length && a.every((bytes, i) => Buffer.compare(bytes, b[i] as Uint8Array) === 0);
 }
 
 const tier = fc.constantFrom(...tiers);
@@ -319,7 +318,6 @@ describe("failures", () => {
     await freeState(state);
     ledger.assertEmpty();
   };
-  const systemError = (code: string) => Object.assign(new Error(`${code}: injected`), { code });
 
   /** Fails the `nth` transfer of a direction from now on, and only that. */
   const failOnce = (direction: "read" | "write", nth: number, code: string) => {
