@@ -1,8 +1,9 @@
 // Brings resident matrices from the checkpoint to their final place, through a bounded staging buffer where the type,
 // the orientation or the device calls for one. Never holds a second copy of more than the staging buffer.
+import { setMaxListeners } from "node:events";
 import type { TensorEntry } from "../checkpoint/types.ts";
 import { throwIfAborted } from "../errors.ts";
-import { type BufferType, type NativeBuffer, PAGE } from "../ggml/buffer.ts";
+import { type NativeBuffer, PAGE } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
@@ -49,9 +50,14 @@ function isTurned(m: Matrix): boolean {
   return m.transposed && !m.kept;
 }
 
+/** Whether it is read straight to its place in memory of a type. */
+export function isDirect(m: Matrix, memory: { host: boolean }): boolean {
+  return memory.host && isVerbatim(m);
+}
+
 /** Bytes a matrix takes when it stays in memory of a type; direct reads land with up to a page on either side. */
 export function residentSize(m: Matrix, memory: { host: boolean; alignment: number }): number {
-  if (memory.host && isVerbatim(m)) return pieceBound(m.bytes);
+  if (isDirect(m, memory)) return pieceBound(m.bytes);
   const unit = Math.max(memory.alignment, 64);
   return Math.ceil(m.bytes / unit) * unit;
 }
@@ -108,20 +114,13 @@ export function vectorGroups<V extends Vector>(vectors: readonly V[]): V[][] {
 
 /** What kernels read fastest starts at multiples of this: products ran 13 % slower over rows that straddle lines. Bytes. */
 const CACHE_LINE = 64;
-/** Bytes moved before other work gets a turn. */
+/** Bytes moved at a time, while the processor's cache still has them from the read; a multiple of {@link PAGE}. */
 const MOVE_BYTES = 8 * 1024 * 1024;
 
-/** Moves bytes that lie at `from` to the cache line below; returns where they then begin. */
-async function alignDown(buffer: NativeBuffer, from: number, bytes: number): Promise<number> {
-  const to = Math.floor(from / CACHE_LINE) * CACHE_LINE;
-  if (to === from || (await moveBytes(buffer.address(to), buffer.address(from), bytes))) return to;
-  for (let done = 0; done < bytes; done += MOVE_BYTES) {
-    const length = Math.min(MOVE_BYTES, bytes - done);
-    const span = from - to + length;
-    new Uint8Array(buffer.view(to + done, span)).copyWithin(0, from - to, span);
-    if (done + length < bytes) await new Promise((resolve) => setImmediate(resolve));
-  }
-  return to;
+/** Moves bytes of a host buffer down, to where they may overlap themselves. */
+async function moveDown(buffer: NativeBuffer, from: number, to: number, bytes: number): Promise<void> {
+  if (await moveBytes(buffer.address(to), buffer.address(from), bytes)) return;
+  buffer.bytes(to, from - to + bytes).copyWithin(0, from - to);
 }
 
 /** A vector and the byte of the memory of all vectors where it goes. */
@@ -131,7 +130,7 @@ export interface PlacedVector extends Vector {
 
 /** Where a matrix ended up. */
 export interface Placed {
-  readonly allocation: Allocation;
+  readonly buffer: NativeBuffer;
   /** Byte of the first element. */
   readonly offset: number;
 }
@@ -146,32 +145,52 @@ export class Loader {
     this.#converter = new Converter(ctx.cpu);
   }
 
-  /** Loads one matrix into memory of a tier. */
-  async matrix(m: Matrix, tier: "gpu" | "cpu", memory: BufferType): Promise<Placed> {
+  /** Loads one matrix into a buffer of {@link residentSize}. */
+  async matrix(m: Matrix, buffer: NativeBuffer): Promise<Placed> {
     throwIfAborted(this.#ctx.signal);
-    const allocation = Allocation.take(
-      this.#ctx.ledger,
-      tier,
-      memory,
-      residentSize(m, memory),
-      "weights",
-      "weights",
-    );
-    try {
-      const direct = memory.host && isVerbatim(m);
-      const offset = direct ? await this.#direct(m, allocation.buffer) : 0;
-      if (!direct) await this.#staged(m, allocation.buffer);
-      return { allocation, offset };
-    } catch (error) {
-      allocation.dispose();
-      throw error;
-    }
+    if (isDirect(m, buffer.type)) return { buffer, offset: await this.#direct(m, buffer) };
+    await this.#staged(m, buffer);
+    return { buffer, offset: 0 };
   }
 
+  /** Reads a matrix to its place and moves it to the cache line below where it came to lie; returns its first byte. */
   async #direct(m: Matrix, target: NativeBuffer): Promise<number> {
-    const shift = await this.#fetch(m.source, 0, m.source.bytes, target);
-    this.#ctx.onBytes(m.name, m.source.bytes);
-    return alignDown(target, shift, m.source.bytes);
+    const { sources, stateDict, onBytes, signal } = this.#ctx;
+    const { bytes } = m.source;
+    const { shift } = sources.piece(m.source);
+    const start = Math.floor(shift / CACHE_LINE) * CACHE_LINE;
+    if (stateDict || start === shift) {
+      const first = await this.#fetch(m.source, 0, bytes, target);
+      onBytes(m.name, bytes);
+      return first;
+    }
+    // Pieces are read side by side and end at whole pages, so that none is read twice; they are moved in order, because
+    // each one's start goes to where the end of the one before was.
+    const ends: number[] = [];
+    for (let end = MOVE_BYTES - shift; end < bytes; end += MOVE_BYTES) ends.push(end);
+    ends.push(bytes);
+    const failed = new AbortController();
+    const until = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
+    setMaxListeners(0, until); // every read listens
+    const reads = ends.map((end, i) => {
+      const begin = ends[i - 1] ?? 0;
+      return this.#fetch(m.source, begin, end - begin, target, i * MOVE_BYTES, until);
+    });
+    const over = Promise.allSettled(reads);
+    try {
+      for (const [i, read] of reads.entries()) {
+        await read;
+        const begin = ends[i - 1] ?? 0;
+        const length = (ends[i] as number) - begin;
+        await moveDown(target, shift + begin, start + begin, length);
+        onBytes(m.name, length);
+      }
+    } catch (error) {
+      failed.abort();
+      await over; // nothing may be on its way to memory that is freed
+      throw error;
+    }
+    return start;
   }
 
   /** Block by block of whole rows of the checkpoint's matrix: read, convert or turn round, put in place. */
@@ -222,20 +241,14 @@ export class Loader {
     }
   }
 
-  /** Loads the packed form of a matrix into RAM; {@link Placed.offset} is its first byte. */
-  async packed(m: Matrix, range: PackedRange, memory: BufferType): Promise<Placed> {
-    const { ledger, sources, queue, signal, onBytes } = this.#ctx;
+  /** Loads the packed form of a matrix into RAM, a buffer of {@link packedSize}; {@link Placed.offset} is its first byte. */
+  async packed(m: Matrix, range: PackedRange, buffer: NativeBuffer): Promise<Placed> {
+    const { sources, queue, signal, onBytes } = this.#ctx;
     throwIfAborted(signal);
-    const allocation = Allocation.take(ledger, "cpu", memory, packedSize(range.bytes), "packed weights");
-    try {
-      const piece = sources.piece(range);
-      await readPiece(queue, piece, allocation.buffer, 0, signal);
-      onBytes(m.name, range.bytes);
-      return { allocation, offset: piece.shift };
-    } catch (error) {
-      allocation.dispose();
-      throw error;
-    }
+    const piece = sources.piece(range);
+    await readPiece(queue, piece, buffer, 0, signal);
+    onBytes(m.name, range.bytes);
+    return { buffer, offset: piece.shift };
   }
 
   /** Reads vectors, one of {@link vectorGroups}, and puts them in place as f32: each at its `offset` of `target`. */
@@ -273,8 +286,9 @@ export class Loader {
     length: number,
     target: NativeBuffer,
     at = 0,
+    signal = this.#ctx.signal,
   ): Promise<number> {
-    const { stateDict, sources, queue, signal } = this.#ctx;
+    const { stateDict, sources, queue } = this.#ctx;
     if (stateDict) {
       stateDict.copy(entry, start, length, target.view(at, length));
       return 0;

@@ -8,15 +8,18 @@ import type { Tensor } from "../ggml/tensor.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
-import type { Matrix, Unit } from "../plan/units.ts";
+import type { Matrix, PackedRange, Unit } from "../plan/units.ts";
 import {
-  isVerbatim,
+  isDirect,
   Loader,
   type LoaderContext,
   type Placed,
   type PlacedVector,
+  packedSize,
+  residentSize,
   vectorGroups,
 } from "./loader.ts";
+import { ResidentMemory } from "./resident-memory.ts";
 
 /** Vectors and constants start at multiples of this. Bytes. */
 const VECTOR_ALIGNMENT = 256;
@@ -41,8 +44,18 @@ function vectorLengths(unit: Unit): Record<string, number> {
   return lengths;
 }
 
+/** A matrix that is to be loaded. */
+interface Staying {
+  readonly m: Matrix;
+  readonly tier: "gpu" | "cpu";
+  /** Where its packed form is, if that is what stays. */
+  readonly packed: PackedRange | undefined;
+  readonly memory: BufferType;
+}
+
 export class Residents {
   readonly #arena: HeaderArena;
+  readonly #memory = new ResidentMemory();
   readonly #matrices = new Map<string, { tensor: Tensor; placed: Placed; tier: "gpu" | "cpu" }>();
   readonly #packed = new Map<string, { placed: Placed; bytes: number }>();
   readonly #vectors: Record<string, Tensor>[] = [];
@@ -70,21 +83,18 @@ export class Residents {
       const jobs: Load[] = [
         { parallel: true, run: () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader) },
       ];
-      for (const unit of units) {
+      const staying = units.flatMap((unit): Staying[] => {
         const tier = homes[unit.index] as Tier;
-        if (tier === "disk") continue;
-        for (const m of unit.owned) {
-          const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
-          const parallel = tier === "cpu" && isVerbatim(m);
-          if (m.packed && packed.has(unit.index)) {
-            const { packed: range } = m;
-            const run = async () => {
-              const placed = await loader.packed(m, range, memory);
-              residents.#packed.set(m.name, { placed, bytes: range.bytes });
-            };
-            jobs.push({ parallel: true, run });
-          } else jobs.push({ parallel, run: () => residents.#loadMatrix(m, tier, memory, loader) });
-        }
+        if (tier === "disk") return [];
+        const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
+        const range = (m: Matrix) => (packed.has(unit.index) ? m.packed : undefined);
+        return unit.owned.map((m) => ({ m, tier, packed: range(m), memory }));
+      });
+      const places = residents.#take(staying, ctx.ledger);
+      for (const one of staying) {
+        const place = places.get(one.m) as NativeBuffer;
+        const parallel = one.packed !== undefined || isDirect(one.m, one.memory);
+        jobs.push({ parallel, run: () => residents.#loadMatrix(one, place, loader) });
       }
       await inParallel(jobs);
       return residents;
@@ -96,10 +106,38 @@ export class Residents {
     }
   }
 
-  async #loadMatrix(m: Matrix, tier: "gpu" | "cpu", memory: BufferType, loader: Loader): Promise<void> {
-    const placed = await loader.matrix(m, tier, memory);
-    const { buffer } = placed.allocation;
-    const tensor = this.#arena.bind(buffer, placed.offset, m.dtype, m.ne, m.name);
+  /** Takes memory for all of them, those of a kind side by side. */
+  #take(staying: readonly Staying[], ledger: Ledger): Map<Matrix, NativeBuffer> {
+    const places = new Map<Matrix, NativeBuffer>();
+    const kinds = new Map<string, Staying[]>();
+    for (const one of staying) {
+      // what is read directly starts at whole pages, the rest where it falls
+      const kind = one.packed ? "packed" : `${one.tier} ${isDirect(one.m, one.memory)}`;
+      const alike = kinds.get(kind);
+      if (alike) alike.push(one);
+      else kinds.set(kind, [one]);
+    }
+    for (const [kind, all] of kinds) {
+      const { tier, memory } = all[0] as Staying;
+      const purpose =
+        kind === "packed"
+          ? ({ tier, what: "packed weights", usage: "any" } as const)
+          : ({ tier, what: "weights", usage: "weights" } as const);
+      const sizes = all.map(({ m, packed }) => (packed ? packedSize(packed.bytes) : residentSize(m, memory)));
+      const parts = this.#memory.take(ledger, memory, purpose, sizes);
+      for (const [i, { m }] of all.entries()) places.set(m, parts[i] as NativeBuffer);
+    }
+    return places;
+  }
+
+  async #loadMatrix({ m, tier, packed }: Staying, place: NativeBuffer, loader: Loader): Promise<void> {
+    if (packed) {
+      const placed = await loader.packed(m, packed, place);
+      this.#packed.set(m.name, { placed, bytes: packed.bytes });
+      return;
+    }
+    const placed = await loader.matrix(m, place);
+    const tensor = this.#arena.bind(place, placed.offset, m.dtype, m.ne, m.name);
     this.#matrices.set(m.name, { tensor, placed, tier });
   }
 
@@ -159,10 +197,9 @@ export class Residents {
   }
 
   dispose(): void {
-    for (const { placed } of this.#matrices.values()) placed.allocation.dispose();
     this.#matrices.clear();
-    for (const { placed } of this.#packed.values()) placed.allocation.dispose();
     this.#packed.clear();
+    this.#memory.dispose();
     this.#vectorMemory?.dispose();
     this.#arena.dispose();
   }

@@ -6,6 +6,7 @@ import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Matrix } from "../plan/units.ts";
 import type { GatheredRows } from "./inputs.ts";
+import type { Placed } from "./loader.ts";
 import type { Residents } from "./residents.ts";
 import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 
@@ -81,14 +82,9 @@ export class RowReader {
     return { name: m.name, dtype: m.dtype, width: m.ne[0], bytes };
   }
 
-  #fromRam(
-    placed: { allocation: Allocation; offset: number },
-    row: number,
-    ids: Int32Array,
-    out: Uint8Array,
-  ): void {
+  #fromRam(placed: Placed, row: number, ids: Int32Array, out: Uint8Array): void {
     for (const [i, id] of ids.entries()) {
-      out.set(placed.allocation.buffer.bytes(placed.offset + id * row, row), i * row);
+      out.set(placed.buffer.bytes(placed.offset + id * row, row), i * row);
     }
   }
 

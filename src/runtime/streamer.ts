@@ -211,13 +211,13 @@ export class Streamer {
     const stays = residents.matrix(matrix);
     job.slots.push(slotAt(matrix, buffer, at, stays !== undefined));
     if (!stays) return this.#throughStaging(buffer, matrix, at, signal);
-    const from = stays.placed.allocation.buffer.address(stays.placed.offset);
+    const from = stays.placed.buffer.address(stays.placed.offset);
     return this.#copy(from, buffer, at, matrix.bytes);
   }
 
   async #unpackResident(ring: Ring, m: Matrix, at: number, signal: AbortSignal): Promise<void> {
     const { placed, bytes } = this.#o.residents.packed(m) as NonNullable<ReturnType<Residents["packed"]>>;
-    const source = placed.allocation.buffer.bytes(placed.offset, bytes);
+    const source = placed.buffer.bytes(placed.offset, bytes);
     const elements = m.ne[0] * m.ne[1];
     await (ring.unpacking as UnpackingMemory).unpackFrom(source, at, elements, { name: m.name, signal });
   }

@@ -205,8 +205,8 @@ function workingRegion(p: Parameter, { parts, disk, device }: StateOptions): Reg
   const matrix = unit.matrices[use.key];
   const resident = matrix && parts.residents.matrix(matrix);
   if (!resident) throw new Error(`${p.name} is neither in memory nor in a state file`);
-  const { allocation, offset } = resident.placed;
-  return borrowedRegion(resident.tier, allocation.buffer.part(offset, matrix.bytes), p.name);
+  const { buffer, offset } = resident.placed;
+  return borrowedRegion(resident.tier, buffer.part(offset, matrix.bytes), p.name);
 }
 
 function lowRankMemory(

@@ -1,0 +1,65 @@
+// Memory for what stays, taken in large blocks before anything is read into it. Taken matrix by matrix while others are
+// read, each allocation would wait for the pages the system is just then putting behind those reads; and every view of an
+// allocation counts for the garbage collector as memory of its own.
+import type { NativeBuffer, USAGE } from "../ggml/buffer.ts";
+import { Allocation, type MemorySource } from "../memory/allocate.ts";
+import type { Ledger } from "../memory/ledger.ts";
+import type { Tier } from "../memory/tiers.ts";
+
+/** Bytes of one block, unless one part needs more. */
+const BLOCK_BYTES = 2 ** 30;
+
+/** What a block is entered in the ledger as. */
+export interface Purpose {
+  readonly tier: Exclude<Tier, "disk">;
+  readonly what: string;
+  readonly usage: keyof typeof USAGE;
+}
+
+export class ResidentMemory {
+  readonly #blocks: Allocation[] = [];
+
+  /**
+   * Takes a buffer for each of `sizes`. A part begins where the one before it ends, so sizes have to be multiples of what
+   * the parts must be aligned to. Throws what {@link Allocation.take} throws; what was taken until then goes with
+   * {@link dispose}.
+   */
+  take(
+    ledger: Ledger,
+    memory: MemorySource & { readonly maxSize: number },
+    { tier, what, usage }: Purpose,
+    sizes: readonly number[],
+  ): NativeBuffer[] {
+    return inBlocks(sizes, Math.min(BLOCK_BYTES, memory.maxSize)).flatMap((block) => {
+      const total = block.reduce((sum, bytes) => sum + bytes, 0);
+      const whole = Allocation.take(ledger, tier, memory, total, what, usage);
+      this.#blocks.push(whole);
+      let at = 0;
+      return block.map((bytes) => {
+        const part = whole.buffer.part(at, bytes);
+        at += bytes;
+        return part;
+      });
+    });
+  }
+
+  /** Frees all of it. Safe to call twice. */
+  dispose(): void {
+    for (const block of this.#blocks.splice(0)) block.dispose();
+  }
+}
+
+/** Sizes in their order, in groups that come to at most `most` each, or are one size that is larger. */
+export function inBlocks(sizes: readonly number[], most: number): number[][] {
+  const blocks: number[][] = [];
+  let left = 0;
+  for (const bytes of sizes) {
+    if (blocks.length === 0 || bytes > left) {
+      blocks.push([]);
+      left = most;
+    }
+    (blocks.at(-1) as number[]).push(bytes);
+    left -= bytes;
+  }
+  return blocks;
+}
