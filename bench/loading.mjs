@@ -30,8 +30,10 @@ async function loading(disk, model, mibPerSecond, repeats) {
   const engines = ENGINES.filter(({ engine }) => engine !== "llama" || hasLlamaCpp());
   /** @type {Record<string, { load_s: number, read_bytes: number, share_of_cap: number }[]>} */
   const runs = Object.fromEntries(engines.map(({ engine }) => [engine, []]));
-  for (let i = 0; i < repeats; i++) {
-    for (const { engine, own, copies } of engines) {
+  // Not alternating: each is held against the disk, and the machine is busy for a while with the memory of a process that
+  // took another amount of it.
+  for (const { engine, own, copies } of engines) {
+    for (let i = 0; i < repeats; i++) {
       dropCaches();
       console.error(`${engine}, loading at ${mibPerSecond} MiB/s, repeat ${i + 1} of ${repeats}`);
       const warm = Math.ceil((copies * model.weightBytes) / MIB) + 256;

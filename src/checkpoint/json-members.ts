@@ -84,7 +84,8 @@ function afterString(text: string, from: number): number {
 function afterValue(text: string, from: number): number {
   let at = from;
   let depth = 0;
-  while (at < text.length) {
+  for (;;) {
+    at = find(depth === 0 ? END_OR_BRACKET : BRACKET, text, at);
     const c = text[at];
     if (c === '"') at = afterString(text, at);
     else if (c === "{" || c === "[") {
@@ -94,9 +95,16 @@ function afterValue(text: string, from: number): number {
       if (depth === 0) return at; // closes what holds this value
       depth--;
       at++;
-    } else if (depth === 0 && (c === "," || c === " " || c === "\n" || c === "\r" || c === "\t")) return at;
-    else at++;
-    if (depth === 0 && (c === '"' || c === "}" || c === "]")) return at;
+    } else return at; // the end of the text or, outside of brackets, of a number or a word
+    if (depth === 0 && c !== "{" && c !== "[") return at;
   }
-  return at;
+}
+
+const BRACKET = /["{}[\]]/g;
+const END_OR_BRACKET = /["{}[\], \n\r\t]/g;
+
+/** The position of the first match from `from` on, or the end of the text. Unlike a loop it is fast the first time. */
+function find(pattern: RegExp, text: string, from: number): number {
+  pattern.lastIndex = from;
+  return pattern.exec(text)?.index ?? text.length;
 }

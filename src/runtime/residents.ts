@@ -80,9 +80,7 @@ export class Residents {
     const residents = new Residents(units);
     const loader = new Loader(ctx);
     try {
-      const jobs: Load[] = [
-        { parallel: true, run: () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader) },
-      ];
+      const jobs: Load[] = [];
       const staying = units.flatMap((unit): Staying[] => {
         const tier = homes[unit.index] as Tier;
         if (tier === "disk") return [];
@@ -96,6 +94,9 @@ export class Residents {
         const parallel = one.packed !== undefined || isDirect(one.m, one.memory);
         jobs.push({ parallel, run: () => residents.#loadMatrix(one, place, loader) });
       }
+      // second, so that the disk has something to do while they are laid out
+      const vectors = () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader);
+      jobs.splice(1, 0, { parallel: true, run: vectors });
       await inParallel(jobs);
       return residents;
     } catch (error) {
