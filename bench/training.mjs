@@ -42,6 +42,10 @@ const ON_DISK = /** @type {const} */ (["optimizer on disk", "all on disk"]);
 /** @param {TrainingRun} run */
 const stepSeconds = (run) => median(run.steps.map((step) => step.seconds));
 
+/** Processor time of a step outside of its process, in seconds. @param {TrainingRun[]} runs */
+const othersCpu = (runs) =>
+  runs.reduce((sum, { steps }) => sum + median(steps.map((step) => step.others_cpu_s)), 0) / runs.length;
+
 /**
  * A run against those in RAM of its repeat: where they are of the same placement, their mean.
  * @param {TrainingRun} run @param {TrainingRun[]} inRam @param {number} mib_per_s
@@ -59,6 +63,8 @@ function against(run, inRam, mib_per_s) {
     ...{ step_s, compute_s, read_bytes, written_bytes },
     kernel_read_bytes: of("kernel_read_bytes"),
     kernel_written_bytes: of("kernel_written_bytes"),
+    // what the disk itself takes, which the runs in RAM do not need
+    disk_cpu_s: othersCpu([run]) - othersCpu(inRam),
     planned_bytes: (run.plan?.disk_per_step.read ?? 0) + (run.plan?.disk_per_step.written ?? 0),
     stalled_disk: median(run.steps.map((step) => step.stalled.disk)),
     stalled_optimizer: median(run.steps.map((step) => step.stalled.optimizer)),
@@ -88,6 +94,7 @@ function summary(repeats) {
     ),
     /** the engine's own account over its plan */
     plan_share: bytes((r) => (r.read_bytes + r.written_bytes) / r.planned_bytes),
+    disk_cpu_s: of((r) => r.disk_cpu_s),
     stalled_disk: bytes((r) => r.stalled_disk),
     stalled_optimizer: bytes((r) => r.stalled_optimizer),
   };
@@ -206,6 +213,7 @@ function print({ inRam, onDisk, sameLosses }) {
         "s per step": withRange(one.step_s),
         "compute s": round(one.compute_s.median),
         "disk s": round(one.disk_s.median),
+        "disk's CPU s": round(one.disk_cpu_s.median),
         "bound by": one.bound_by,
         ratio: withRange(one.ratio),
         "each way": withRange(one.ratio_each_way),

@@ -14,6 +14,7 @@ import { count, readBytes, residentMemory, writtenBytes } from "./runner.mjs";
  * @property {number} written_bytes by the engine's own account
  * @property {number} kernel_read_bytes by /proc/self/io
  * @property {number} kernel_written_bytes by /proc/self/io
+ * @property {number} others_cpu_s processor time of everything but the process
  * @property {{ disk: number, copy: number, optimizer: number }} stalled shares of the time
  */
 
@@ -73,17 +74,26 @@ export class StepWatch {
   #at = performance.now();
   #read = readBytes();
   #written = writtenBytes();
-  /** @returns {{ seconds: number, kernel_read_bytes: number, kernel_written_bytes: number }} since the last lap or the start */
+  #others = othersSeconds();
+  /** @returns {{ seconds: number, kernel_read_bytes: number, kernel_written_bytes: number, others_cpu_s: number }} since the last lap or the start */
   lap() {
-    const [at, read, written] = [performance.now(), readBytes(), writtenBytes()];
+    const [at, read, written, others] = [performance.now(), readBytes(), writtenBytes(), othersSeconds()];
     const lap = {
       seconds: (at - this.#at) / 1000,
       kernel_read_bytes: read - this.#read,
       kernel_written_bytes: written - this.#written,
+      others_cpu_s: others - this.#others,
     };
-    [this.#at, this.#read, this.#written] = [at, read, written];
+    [this.#at, this.#read, this.#written, this.#others] = [at, read, written, others];
     return lap;
   }
+}
+
+/** Processor time of everything but this process so far, in seconds: a disk in RAM takes some to copy its bytes. */
+function othersSeconds() {
+  const { user, system } = process.cpuUsage();
+  const busy = os.cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
+  return busy / 1e3 - (user + system) / 1e6;
 }
 
 /**

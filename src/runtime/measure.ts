@@ -107,15 +107,19 @@ export function measureScratch(
   return most;
 }
 
-/** Takes the scratch memory of the largest graphs at once, so that it never has to grow. */
-export function reserveScratch(
-  spec: ModelSpec,
-  units: readonly Unit[],
-  device: Device,
-  options: MeasureOptions,
-  graphs: GraphMemory,
-): void {
-  eachLargeGraph(spec, units, device, options, (g) => graphs.reserve(g.handle));
+/**
+ * Takes scratch memory of the size that was measured at once, so that it never has to grow: with a graph of one result that
+ * large, because building the largest graphs a second time would keep a fast disk waiting. What a device cannot give in one
+ * piece is left to grow.
+ */
+export function reserveScratch(device: Device, bytes: number, graphs: GraphMemory): void {
+  if (bytes < 4 || bytes > device.memory.maxSize) return;
+  withNowhere((nowhere) => {
+    buildGraph(device, 8, (g) => {
+      g.expand(g.cont(g.bind(nowhere, 0, "f32", [Math.floor(bytes / 4)])));
+      graphs.reserve(g.handle);
+    });
+  });
 }
 
 export interface MeasureOptions {

@@ -257,7 +257,7 @@ function graphMemory(prepared: Prepared, ledger: Ledger): { graphs: GraphMemory;
     entry = undefined;
   };
   try {
-    reserveScratch(prepared.spec, prepared.model.units, device, prepared, graphs);
+    reserveScratch(device, plan.fixed.scratch, graphs);
   } catch (error) {
     release();
     throw error;
