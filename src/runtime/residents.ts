@@ -91,12 +91,12 @@ export class Residents {
       const places = residents.#take(staying, ctx.ledger);
       for (const one of staying) {
         const place = places.get(one.m) as NativeBuffer;
-        const parallel = one.packed !== undefined || isDirect(one.m, one.memory);
-        jobs.push({ parallel, run: () => residents.#loadMatrix(one, place, loader) });
+        const staged = one.packed === undefined && !isDirect(one.m, one.memory);
+        jobs.push({ staged, run: () => residents.#loadMatrix(one, place, loader) });
       }
       // second, so that the disk has something to do while they are laid out
       const vectors = () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader);
-      jobs.splice(1, 0, { parallel: true, run: vectors });
+      jobs.splice(1, 0, { staged: true, run: vectors });
       await inParallel(jobs);
       return residents;
     } catch (error) {
@@ -207,18 +207,23 @@ export class Residents {
 }
 
 /** Something to load. */
-interface Load {
-  /** It needs no memory to pass through, or has its own: others may be loaded meanwhile. */
-  readonly parallel: boolean;
+export interface Load {
+  /** It passes through staging memory and the loader's converter, which there is one of. */
+  readonly staged: boolean;
   readonly run: () => Promise<void>;
 }
 
-/** Runs jobs in order, a few at a time where they allow it; after a failure starts no more, and throws when all have ended. */
-async function inParallel(jobs: readonly Load[]): Promise<void> {
+/**
+ * Begins jobs in order, and has a few under way at a time, of which at most one is staged. After a failure it begins no
+ * more, and throws when all have ended.
+ */
+export async function inParallel(jobs: readonly Load[]): Promise<void> {
   const running = new Set<Promise<void>>();
+  let staging: Promise<void> | undefined;
   let failure: { error: unknown } | undefined;
-  for (const { parallel, run } of jobs) {
-    while (running.size >= (parallel ? LOADS_IN_FLIGHT : 1)) await Promise.race(running);
+  for (const { staged, run } of jobs) {
+    if (staged) await staging;
+    while (running.size >= LOADS_IN_FLIGHT) await Promise.race(running);
     if (failure) break;
     const task = run()
       .catch((error: unknown) => {
@@ -226,6 +231,7 @@ async function inParallel(jobs: readonly Load[]): Promise<void> {
       })
       .finally(() => running.delete(task));
     running.add(task);
+    if (staged) staging = task;
   }
   await Promise.all(running);
   if (failure) throw failure.error;
