@@ -114,6 +114,16 @@ describe("a matrix that is read straight to its place", () => {
     await close();
   });
 
+  test("the error is that of the read that failed first, though others are stopped for it", async () => {
+    const { loader, m, buffer, close } = await open(64 * MIB, 4096 + 72);
+    answer = async ({ fileOffset }) => {
+      await new Promise((resolve) => setTimeout(resolve, fileOffset < MIB ? 100 : 1));
+      if (fileOffset >= 17 * MIB) throw systemError("EIO");
+    };
+    await expect(loader.matrix(m, buffer)).rejects.toThrow(IoError);
+    await close();
+  });
+
   test("stops when it is told to", async () => {
     const stop = new AbortController();
     const { loader, m, buffer, close } = await open(64 * MIB, 4096 + 72, stop.signal);

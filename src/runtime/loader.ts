@@ -176,7 +176,12 @@ export class Loader {
       const begin = ends[i - 1] ?? 0;
       return this.#fetch(m.source, begin, end - begin, target, i * MOVE_BYTES, until);
     });
-    const over = Promise.allSettled(reads);
+    let failure: { error: unknown } | undefined;
+    const stop = (error: unknown) => {
+      failure ??= { error }; // the others then fail because they are stopped
+      failed.abort();
+    };
+    const over = Promise.all(reads.map((read) => read.catch(stop)));
     try {
       for (const [i, read] of reads.entries()) {
         await read;
@@ -186,9 +191,9 @@ export class Loader {
         onBytes(m.name, length);
       }
     } catch (error) {
-      failed.abort();
+      stop(error);
       await over; // nothing may be on its way to memory that is freed
-      throw error;
+      throw failure?.error ?? error;
     }
     return start;
   }
