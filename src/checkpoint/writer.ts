@@ -3,6 +3,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { CheckpointError, IoError, throwIfAborted } from "../errors.ts";
+import { inGroups } from "../groups.ts";
 import { listFolder } from "./files.ts";
 import { checkTensors, type Laid, type Layout, layOut, type TensorSpec } from "./layout.ts";
 import { INDEX_FILE, SINGLE_FILE } from "./open.ts";
@@ -152,17 +153,8 @@ function occupied(layouts: readonly Layout<TensorSource>[]): number {
 
 /** Consecutive groups of at most `limit` bytes, or of one tensor. One empty group if there are no tensors. */
 function split(tensors: readonly Laid<TensorSource>[], limit: number): TensorSource[][] {
-  const groups: TensorSource[][] = [[]];
-  let filled = 0;
-  for (const { tensor, bytes } of tensors) {
-    if (filled + bytes > limit && groups.at(-1)!.length > 0) {
-      groups.push([]);
-      filled = 0;
-    }
-    groups.at(-1)!.push(tensor);
-    filled += bytes;
-  }
-  return groups;
+  const groups = inGroups(tensors, limit, ({ bytes }) => bytes);
+  return groups.length > 0 ? groups.map((group) => group.map(({ tensor }) => tensor)) : [[]];
 }
 
 function pad(n: number): string {

@@ -9,6 +9,7 @@ import { HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
 import { moveBytes } from "../ggml/system.ts";
 import { rowBytes } from "../ggml/tensor.ts";
+import { inGroups } from "../groups.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
@@ -41,7 +42,7 @@ export interface LoaderContext {
 }
 
 /** Whether a matrix can be read straight into host memory as it is. */
-export function isVerbatim(m: Matrix): boolean {
+function isVerbatim(m: Matrix): boolean {
   return m.source.dtype === m.dtype && !isTurned(m);
 }
 
@@ -78,7 +79,7 @@ export function loadStaging(units: readonly Unit[], device: { host: boolean }): 
   }
   for (const unit of units) {
     for (const m of unit.owned) {
-      if (isVerbatim(m) && device.host) continue;
+      if (isDirect(m, device)) continue;
       const row = rowBytes(m.source.dtype, m.source.shape[1] as number);
       const block = Math.min(m.source.bytes, Math.max(row, STAGING_BYTES));
       const converted = isVerbatim(m) || device.host ? 0 : isTurned(m) ? m.bytes : 2 * block;
@@ -98,18 +99,7 @@ function vectorStaging(v: Vector): number {
 
 /** Vectors that are read at the same time: waiting for them one by one would take longer than a small model. */
 export function vectorGroups<V extends Vector>(vectors: readonly V[]): V[][] {
-  const groups: V[][] = [];
-  let left = 0;
-  for (const v of vectors) {
-    const bytes = vectorStaging(v);
-    if (groups.length === 0 || bytes > left) {
-      groups.push([]);
-      left = VECTOR_STAGING;
-    }
-    (groups.at(-1) as V[]).push(v);
-    left -= bytes;
-  }
-  return groups;
+  return inGroups(vectors, VECTOR_STAGING, vectorStaging);
 }
 
 /** What kernels read fastest starts at multiples of this: products ran 13 % slower over rows that straddle lines. Bytes. */
@@ -166,16 +156,17 @@ export class Loader {
     }
     // Pieces are read side by side and end at whole pages, so that none is read twice; they are moved in order, because
     // each one's start goes to where the end of the one before was.
-    const ends: number[] = [];
-    for (let end = MOVE_BYTES - shift; end < bytes; end += MOVE_BYTES) ends.push(end);
-    ends.push(bytes);
+    const pieces: { begin: number; length: number }[] = [];
+    for (let begin = 0, end: number; begin < bytes; begin = end) {
+      end = Math.min(bytes, (pieces.length + 1) * MOVE_BYTES - shift);
+      pieces.push({ begin, length: end - begin });
+    }
     const failed = new AbortController();
     const until = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
     setMaxListeners(0, until); // every read listens
-    const reads = ends.map((end, i) => {
-      const begin = ends[i - 1] ?? 0;
-      return this.#fetch(m.source, begin, end - begin, target, i * MOVE_BYTES, until);
-    });
+    const reads = pieces.map(({ begin, length }, i) =>
+      this.#fetch(m.source, begin, length, target, i * MOVE_BYTES, until),
+    );
     let failure: { error: unknown } | undefined;
     const stop = (error: unknown) => {
       failure ??= { error }; // the others then fail because they are stopped
@@ -183,10 +174,8 @@ export class Loader {
     };
     const over = Promise.all(reads.map((read) => read.catch(stop)));
     try {
-      for (const [i, read] of reads.entries()) {
-        await read;
-        const begin = ends[i - 1] ?? 0;
-        const length = (ends[i] as number) - begin;
+      for (const [i, { begin, length }] of pieces.entries()) {
+        await reads[i];
         await moveDown(target, shift + begin, start + begin, length);
         onBytes(m.name, length);
       }

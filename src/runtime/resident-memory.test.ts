@@ -3,19 +3,7 @@ import { BudgetError } from "../errors.ts";
 import { liveBufferCount } from "../ggml/buffer.ts";
 import { Device, findDevice } from "../ggml/device.ts";
 import { Ledger } from "../memory/ledger.ts";
-import { inBlocks, ResidentMemory } from "./resident-memory.ts";
-
-describe("sizes are put into blocks", () => {
-  test.each([
-    [[], 10, []],
-    [[3, 3, 3, 3], 10, [[3, 3, 3], [3]]],
-    [[5, 5, 1], 10, [[5, 5], [1]]],
-    [[20, 1, 1], 10, [[20], [1, 1]]], // one that needs more has a block of its own
-    [[1, 20, 1], 10, [[1], [20], [1]]],
-  ])("%j of at most %d: %j", (sizes, most, blocks) => {
-    expect(inBlocks(sizes, most)).toEqual(blocks);
-  });
-});
+import { ResidentMemory } from "./resident-memory.ts";
 
 describe("memory for what stays", () => {
   const weights = { tier: "cpu", what: "weights", usage: "weights" } as const;

@@ -2,6 +2,7 @@
 // read, each allocation would wait for the pages the system is just then putting behind those reads; and every view of an
 // allocation counts for the garbage collector as memory of its own.
 import type { NativeBuffer, USAGE } from "../ggml/buffer.ts";
+import { inGroups } from "../groups.ts";
 import { Allocation, type MemorySource } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
@@ -30,7 +31,8 @@ export class ResidentMemory {
     { tier, what, usage }: Purpose,
     sizes: readonly number[],
   ): NativeBuffer[] {
-    return inBlocks(sizes, Math.min(BLOCK_BYTES, memory.maxSize)).flatMap((block) => {
+    const most = Math.min(BLOCK_BYTES, memory.maxSize);
+    return inGroups(sizes, most, (bytes) => bytes).flatMap((block) => {
       const total = block.reduce((sum, bytes) => sum + bytes, 0);
       const whole = Allocation.take(ledger, tier, memory, total, what, usage);
       this.#blocks.push(whole);
@@ -47,19 +49,4 @@ export class ResidentMemory {
   dispose(): void {
     for (const block of this.#blocks.splice(0)) block.dispose();
   }
-}
-
-/** Sizes in their order, in groups that come to at most `most` each, or are one size that is larger. */
-export function inBlocks(sizes: readonly number[], most: number): number[][] {
-  const blocks: number[][] = [];
-  let left = 0;
-  for (const bytes of sizes) {
-    if (blocks.length === 0 || bytes > left) {
-      blocks.push([]);
-      left = most;
-    }
-    (blocks.at(-1) as number[]).push(bytes);
-    left -= bytes;
-  }
-  return blocks;
 }

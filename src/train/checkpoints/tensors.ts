@@ -5,6 +5,7 @@ import { checkTensors, type Laid, type Layout, layOut } from "../../checkpoint/l
 import { LENGTH_FIELD, MAX_HEADER } from "../../checkpoint/safetensors.ts";
 import { CheckpointError, ConfigError } from "../../errors.ts";
 import type { DType } from "../../ggml/dtypes.ts";
+import { inGroups } from "../../groups.ts";
 import { ALIGNMENT } from "../../memory/direct-io.ts";
 import type { Region } from "../../memory/store.ts";
 import { tensorFileName } from "./record.ts";
@@ -71,17 +72,7 @@ export function checkStateTensors(folder: string, tensors: readonly StateTensor[
 
 /** Consecutive groups of at most `limit` bytes, or of one tensor. */
 function split(tensors: readonly Laid<StateTensor>[], limit: number): StateTensor[][] {
-  const groups: StateTensor[][] = [];
-  let filled = Number.POSITIVE_INFINITY;
-  for (const { tensor, bytes } of tensors) {
-    if (filled + bytes > limit) {
-      groups.push([]);
-      filled = 0;
-    }
-    groups.at(-1)!.push(tensor);
-    filled += bytes;
-  }
-  return groups;
+  return inGroups(tensors, limit, ({ bytes }) => bytes).map((group) => group.map(({ tensor }) => tensor));
 }
 
 /** Brings the data to a multiple of the block size by further spaces at the end of the header, as the format allows. */
