@@ -99,7 +99,11 @@ async function load(
     residents = await Residents.load(
       units,
       plan,
-      { compute: device, hostMemory: device.kind === "gpu" ? device.hostMemory : cpu.memory },
+      {
+        compute: device,
+        hostMemory: device.kind === "gpu" ? device.hostMemory : cpu.memory,
+        memoryFor: device.kind === "cpu" ? options.training?.memoryFor : undefined,
+      },
       stateDict ? { ...ctx, stateDict } : ctx,
     );
   } finally {

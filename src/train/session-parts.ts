@@ -67,6 +67,7 @@ export class Loading {
       return trainingWays(known, this.parameters, this.settings);
     },
     trains: (name) => this.parameters?.all.some((p) => p.name === name) ?? false,
+    memoryFor: (name) => (this.hooks.trains(name) ? sharedMemory : undefined), // the optimizer steps it in place
     place: async (prepared, units, ctx, onRelease) => {
       const open = async () => {
         if (this.weights) return this.weights;

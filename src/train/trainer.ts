@@ -4,6 +4,7 @@
 import { setMaxListeners } from "node:events";
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
+import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
 import { microBatch } from "./batch.ts";
 import { openTrainingCheckpoint, restoreTensors, saveCheckpoint } from "./checkpoints/index.ts";
@@ -162,12 +163,12 @@ export class Trainer implements TrainerFace {
   /** Sums of squares of gradients that are final, in their place among all parameters. */
   async #measure({ parameters, buffers }: OpenGradients, squares: Float64Array): Promise<void> {
     const { cpu, ledger } = this.#session;
-    for (const [i, p] of parameters.entries()) {
-      const buffer = buffers[i];
-      if (!buffer) continue;
-      const part = { buffer, offset: 0, elements: p.elements };
-      squares[p.index] = (await gradientNorm2([part], { cpu, ledger })).sumOfSquares;
-    }
+    const parts = parameters.map((p, i) => ({
+      ...{ buffer: buffers[i] as NativeBuffer, offset: 0 },
+      elements: p.elements,
+    }));
+    const { squares: found } = await gradientNorm2(parts, { cpu, ledger });
+    for (const [i, p] of parameters.entries()) squares[p.index] = found[i] as number;
   }
 
   #update(parameters: readonly Parameter[], squares: Float64Array, gradScale: number): void {

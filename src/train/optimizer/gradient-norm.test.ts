@@ -53,7 +53,7 @@ describe("gradientNorm2", () => {
   });
 
   test("of more than one graph's worth, and of many values that would be lost in a sum of f32", async () => {
-    const n = 5 * 2 ** 20 + 77;
+    const n = 17 * 2 ** 20 + 77;
     const values = new Float32Array(n).fill(1e-3);
     values[0] = 1000; // in f32 nothing of 1e-6 could be added to its square
     const { sumOfSquares } = await norm([values]);
@@ -88,11 +88,18 @@ describe("gradientNorm2", () => {
     new Float32Array(buffer.view()).fill(Number.NaN).fill(2, 1001, 4001);
     const part: GradientPart = { buffer, offset: 1001 * 4, elements: 3000 };
     const result = await gradientNorm2([part], { cpu, ledger: new Ledger() });
-    expect(result).toEqual({ sumOfSquares: 12_000, nonFinite: [] });
+    expect(result).toEqual({ squares: [12_000], sumOfSquares: 12_000, nonFinite: [] });
   });
 
   test("of nothing is zero", async () => {
-    expect(await norm([])).toEqual({ sumOfSquares: 0, nonFinite: [] });
+    expect(await norm([])).toEqual({ squares: [], sumOfSquares: 0, nonFinite: [] });
+  });
+
+  test("of each is the same alone and among others, however many there are", async () => {
+    const values = Array.from({ length: 300 }, (_, i) => gradientValues(1 + ((i * 997) % 5000), i));
+    const { squares, sumOfSquares } = await norm(values);
+    for (const i of [0, 1, 127, 128, 299]) expect((await norm([values[i]!])).sumOfSquares).toBe(squares[i]);
+    expect(sumOfSquares).toBe(squares.reduce((a, b) => a + b));
   });
 
   test("refuses parts outside their buffer, a full budget, and stops for a signal", async () => {

@@ -3,6 +3,7 @@
 import { ConfigError, throwIfAborted } from "../../errors.ts";
 import type { Device } from "../../ggml/device.ts";
 import { HeaderArena } from "../../ggml/graph.ts";
+import { inGroups } from "../../groups.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { type Slab, UpdateGraph } from "./kernels.ts";
@@ -20,7 +21,9 @@ export interface NormContext {
 }
 
 export interface GradientNorm {
-  /** The sum of the squares of all values: the square of the global norm. NaN or Infinity where one of them is. */
+  /** Of each gradient, the sum of the squares of its values. NaN or Infinity where one of them is. */
+  readonly squares: readonly number[];
+  /** Their sum: the square of the global norm. */
   readonly sumOfSquares: number;
   /** Indexes of the gradients that hold NaN or an infinity. A step must not be made with them. */
   readonly nonFinite: readonly number[];
@@ -28,8 +31,18 @@ export interface GradientNorm {
 
 /** Values whose squares are added up in f32. */
 const ROW = 1024;
-/** Rows of one graph: 16 MiB of gradient. */
-const ROWS = 4096;
+/** Rows of one graph, 64 MiB of gradient: starting a graph takes as long as the rows of a small gradient. */
+const ROWS = 16_384;
+/** A run counts as so many rows at least, for there to be headers enough. */
+const LEAST = 128;
+
+/** Rows of a gradient that lie side by side, all of one length. */
+interface Run {
+  readonly index: number;
+  readonly first: number;
+  readonly length: number;
+  readonly rows: number;
+}
 
 /**
  * Adds up the squares of gradients, in their order: the same values in the same parts give the same sum, wherever they
@@ -40,50 +53,60 @@ export async function gradientNorm2(
   { cpu, ledger, signal }: NormContext,
 ): Promise<GradientNorm> {
   for (const [i, part] of gradients.entries()) check(part, i);
-  const results = Allocation.take(ledger, "cpu", cpu.memory, (ROWS + 1) * 4, "gradient norms");
-  const arena = new HeaderArena(16, { graph: true });
+  const results = Allocation.take(ledger, "cpu", cpu.memory, ROWS * 4, "gradient norms");
+  const arena = new HeaderArena((2 * ROWS) / LEAST, { graph: true });
   try {
     const sums = { buffer: results.buffer, offset: 0 };
-    const nonFinite: number[] = [];
-    let sumOfSquares = 0;
-    for (const [index, gradient] of gradients.entries()) {
-      let sum = 0;
-      for (let first = 0; first < gradient.elements; first += ROW * ROWS) {
-        throwIfAborted(signal);
-        const count = Math.min(ROW * ROWS, gradient.elements - first);
-        arena.reset();
-        const g = new UpdateGraph(cpu, arena);
-        const rows = Math.floor(count / ROW);
-        const rest = count % ROW;
-        if (rows > 0) {
-          const a = g.at(gradient, [ROW, 1, rows], "f32", first);
-          g.put(g.mulMat(a, a), sums); // [1, 1, rows]
-        }
-        if (rest > 0) {
-          const a = g.at(gradient, [rest, 1, 1], "f32", first + rows * ROW);
-          g.put(g.mulMat(a, a), sums, rows);
-        }
-        await cpu.compute(g.handle);
-        const found = new Float32Array(results.buffer.view(0, (rows + 1) * 4));
-        for (let row = 0; row * ROW < count; row++) {
-          const squares = found[row] as number;
-          // Squares of numbers above 1e19 are infinite in f32 though the numbers are not.
-          sum += Number.isFinite(squares) ? squares : exactSum(gradient, first + row * ROW);
-        }
+    const squares = gradients.map(() => 0);
+    for (const runs of inGroups(runsOf(gradients), ROWS, ({ rows }) => Math.max(rows, LEAST))) {
+      throwIfAborted(signal);
+      arena.reset();
+      const g = new UpdateGraph(cpu, arena);
+      let at = 0;
+      for (const { index, first, length, rows } of runs) {
+        const a = g.at(gradients[index] as GradientPart, [length, 1, rows], "f32", first);
+        g.put(g.mulMat(a, a), sums, at); // [1, 1, rows]
+        at += rows;
       }
-      if (!Number.isFinite(sum)) nonFinite.push(index);
-      sumOfSquares += sum;
+      await cpu.compute(g.handle);
+      const found = new Float32Array(results.buffer.view(0, at * 4));
+      at = 0;
+      for (const { index, first, length, rows } of runs) {
+        const gradient = gradients[index] as GradientPart;
+        let sum = squares[index] as number;
+        for (let row = 0; row < rows; row++) {
+          const square = found[at++] as number;
+          // Squares of numbers above 1e19 are infinite in f32 though the numbers are not.
+          sum += Number.isFinite(square) ? square : exactSum(gradient, first + row * length, length);
+        }
+        squares[index] = sum;
+      }
     }
-    return { sumOfSquares, nonFinite };
+    return {
+      squares,
+      sumOfSquares: squares.reduce((a, b) => a + b, 0),
+      nonFinite: [...squares.keys()].filter((i) => !Number.isFinite(squares[i])),
+    };
   } finally {
     arena.dispose();
     results.dispose();
   }
 }
 
-/** The squares of the row from element `first` on, in doubles. */
-function exactSum({ buffer, offset, elements }: GradientPart, first: number): number {
-  const count = Math.min(ROW, elements - first);
+function runsOf(gradients: readonly GradientPart[]): Run[] {
+  return gradients.flatMap(({ elements }, index) => {
+    const runs: Run[] = [];
+    const whole = Math.floor(elements / ROW);
+    for (let row = 0; row < whole; row += ROWS)
+      runs.push({ index, first: row * ROW, length: ROW, rows: Math.min(ROWS, whole - row) });
+    if (elements > whole * ROW)
+      runs.push({ index, first: whole * ROW, length: elements - whole * ROW, rows: 1 });
+    return runs;
+  });
+}
+
+/** The squares of `count` values from element `first` on, in doubles. */
+function exactSum({ buffer, offset }: GradientPart, first: number, count: number): number {
   let sum = 0;
   for (const value of new Float32Array(buffer.view(offset + first * 4, count * 4))) sum += value * value;
   return sum;
