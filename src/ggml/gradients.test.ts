@@ -36,6 +36,42 @@ describe("every rule agrees with central differences", () => {
     }),
   );
 
+  test.each(CASES.map((c) => [c.name, c] as const))(
+    "in memory of the caller's, fresh or not: %s",
+    (_name, c) =>
+      onCpu(async (device) => {
+        const { flat, direction } = projected(device, c);
+        const expected = await gradientsOf(device, flat, direction);
+        const buffers = flat.wanted.map((name) =>
+          device.memory.allocate((flat.inputs[name]!.values.length + 1) * 4),
+        );
+        try {
+          for (const fresh of [true, false]) {
+            // what fresh memory holds does not count
+            for (const buffer of buffers) new Float32Array(buffer.view()).fill(fresh ? Number.NaN : 0);
+            const evaluation = new Evaluation(device, { ...flat.inputs, direction }, (g, t) => {
+              g.tape = [];
+              const result = flat.build(g, t);
+              const wanted = flat.wanted.map((name) => t[name]!);
+              const into = new Map(wanted.map((w, i) => [w, g.bind(buffers[i]!, 0, "f32", w.ne)]));
+              const options = { into, ...(fresh && { fresh: new Set(wanted) }) };
+              backward(g, g.tape, new Map([[result, t.direction!]]), new Set(wanted), options);
+              return {};
+            });
+            await evaluation.run({ ...flat.inputs, direction });
+            evaluation.dispose();
+            for (const [i, name] of flat.wanted.entries()) {
+              const length = expected[name]!.length;
+              const found = new Float32Array(buffers[i]!.view(0, length * 4));
+              expect(relativeDifference(found, expected[name]!), name).toBeLessThan(1e-6);
+            }
+          }
+        } finally {
+          for (const buffer of buffers) buffer.dispose();
+        }
+      }),
+  );
+
   test("and no rule is left out", () =>
     onCpu((device) => {
       const recorded = new Set<string>();

@@ -1,7 +1,7 @@
 // Reverse-mode differentiation: walks recorded operations backwards and adds the operations that compute gradients to
 // the same graph. The derivatives themselves are in gradients/rules.ts.
 import { GraphError } from "../errors.ts";
-import { accumulate, dense, zeros } from "./gradients/ops.ts";
+import { accumulate, clear, dense, zeros } from "./gradients/ops.ts";
 import { RULES } from "./gradients/rules.ts";
 import type { InputRule, Part, Step } from "./gradients/step.ts";
 import type { TapeEntry } from "./graph.ts";
@@ -15,6 +15,8 @@ export interface BackwardOptions {
    * is there counts as the beginning of the sum. Only for tensors that nothing recorded has computed.
    */
   readonly into?: ReadonlyMap<Tensor, Tensor>;
+  /** Those of them whose memory, bound to a buffer, holds nothing yet: what is there does not count. */
+  readonly fresh?: ReadonlySet<Tensor>;
   /**
    * Keeps the transposed copies of matrices that backward makes, for further calls on the same graph. Without it copies
    * of large matrices are made slice by slice and never exist as a whole.
@@ -62,7 +64,7 @@ export function backward(
   const recording = g.tape;
   g.tape = undefined;
   try {
-    const sums = new Sums(g, options.into ?? new Map());
+    const sums = new Sums(g, options.into ?? new Map(), options.fresh ?? new Set());
     for (const [tensor, seed] of seeds) sums.add(tensor, seed);
     const needed = dependents(tape, wanted);
     for (const entry of tape.toReversed()) {
@@ -111,10 +113,13 @@ class Sums {
   readonly #whole = new Map<Tensor, Tensor[]>();
   /** Memory of gradients that others are added to in place: theirs alone. */
   readonly #memory: Map<Tensor, Tensor>;
+  /** Tensors whose memory nothing was written to yet. */
+  readonly #fresh: Set<Tensor>;
 
-  constructor(g: Graph, into: ReadonlyMap<Tensor, Tensor>) {
+  constructor(g: Graph, into: ReadonlyMap<Tensor, Tensor>, fresh: ReadonlySet<Tensor>) {
     this.#g = g;
     this.#memory = new Map(into);
+    this.#fresh = new Set(fresh);
   }
 
   /** Enters a contribution; undefined says that the way was followed and nothing came of it. */
@@ -124,7 +129,11 @@ class Sums {
     if (part === undefined) return;
     const g = this.#g;
     if (!("handle" in part)) {
-      for (const one of part) this.#addPart(tensor, one);
+      if (this.#fresh.has(tensor)) this.#begin(tensor, part);
+      else for (const one of part) this.#addPart(tensor, one);
+    } else if (this.#fresh.delete(tensor)) {
+      const memory = this.#memory.get(tensor) as Tensor;
+      g.expand(g.copy(part, memory));
     } else if (this.#memory.has(tensor)) {
       this.#accumulate(tensor, accumulate(g, this.#memory.get(tensor) as Tensor, dense(g, part)));
     } else {
@@ -133,11 +142,24 @@ class Sums {
     }
   }
 
+  /** The first parts of a gradient in memory that holds nothing: written there, not added, where they are all of it. */
+  #begin(tensor: Tensor, parts: readonly Part[]): void {
+    const g = this.#g;
+    const memory = this.#memory.get(tensor) as Tensor;
+    this.#fresh.delete(tensor);
+    if (memory.place && isPartition(tensor, parts)) {
+      const { buffer, offset } = memory.place;
+      for (const { values, window } of parts) g.put(values, { buffer, offset: offset + window.offset });
+      return;
+    }
+    g.expand(clear(g, memory));
+    for (const part of parts) this.#addPart(tensor, part);
+  }
+
   #addPart(tensor: Tensor, { values, window }: Part): void {
     const g = this.#g;
     const memory = this.#memory.get(tensor) ?? zeros(g, tensor.ne);
-    const [, nb1, nb2, nb3] = values.nb;
-    if (String(window.strides) !== String([nb1, nb2, nb3])) {
+    if (!isRun({ values, window })) {
       this.#accumulate(tensor, accumulate(g, memory, values, window));
       return;
     }
@@ -166,6 +188,7 @@ class Sums {
     if (!whole)
       throw new GraphError(`no recorded operation leads from ${tensor} to a tensor with a gradient`);
     const memory = this.#memory.get(tensor);
+    if (memory && this.#fresh.delete(tensor)) g.expand(clear(g, memory));
     const terms = [...(memory ? [memory] : []), ...whole.map((part) => dense(g, part))];
     const sum = terms.length === 0 ? zeros(g, tensor.ne) : terms.reduce((a, b) => g.add(a, b));
     g.expand(sum);
@@ -175,4 +198,19 @@ class Sums {
     }
     return sum;
   }
+}
+
+/** Whether the values of a part lie side by side in the tensor as well. */
+function isRun({ values, window }: Part): boolean {
+  return values.contiguous && window.strides.every((stride, i) => stride === values.nb[i + 1]);
+}
+
+/** Whether parts follow one another from the tensor's beginning to its end, each a product, which can go anywhere. */
+function isPartition(tensor: Tensor, parts: readonly Part[]): boolean {
+  let end = 0;
+  for (const part of parts) {
+    if (!isRun(part) || part.values.name !== "mul_mat" || part.window.offset !== end) return false;
+    end += part.values.bytes;
+  }
+  return end === tensor.elements * 4;
 }

@@ -3,9 +3,9 @@
 import { GraphError } from "../errors.ts";
 import type { NativeBuffer } from "./buffer.ts";
 import type { Device } from "./device.ts";
-import { DTYPES, type DType } from "./dtypes.ts";
+import { bytesOf, DTYPES, type DType } from "./dtypes.ts";
 import { library } from "./library.ts";
-import { contiguousStrides, type Shape, shape, Tensor } from "./tensor.ts";
+import { contiguousStrides, type Place, type Shape, shape, Tensor } from "./tensor.ts";
 
 /** One operation as it was built; what gradients are derived from. */
 export interface TapeEntry {
@@ -57,7 +57,8 @@ export class HeaderArena {
 
   /** A header bound to memory: byte `offset` of a buffer. Throws {@link GraphError} if it does not lie inside. */
   bind(buffer: NativeBuffer, offset: number, dtype: DType, dims: readonly number[], name = ""): Tensor {
-    const tensor = this.header(dtype, dims, name);
+    const { handle, ne, nb } = this.header(dtype, dims, name);
+    const tensor = new Tensor(handle, dtype, ne, nb, name, { buffer, offset });
     if (offset < 0 || offset + tensor.bytes > buffer.size) {
       throw new GraphError(`${tensor} at byte ${offset} does not fit in a buffer of ${buffer.size} bytes`);
     }
@@ -124,6 +125,20 @@ export class GraphCore {
   /** Appends a tensor and all it depends on. Order of calls is order of execution. */
   expand(tensor: Tensor): void {
     library().native.ggml_build_forward_expand(this.#graph, tensor.handle);
+  }
+
+  /**
+   * Runs an operation that has memory of its own now, and lays its result at element `first` of a place, which may be
+   * that of one of its inputs.
+   */
+  put(result: Tensor, { buffer, offset }: Place, first = 0): Tensor {
+    const at = offset + bytesOf(result.dtype, first);
+    if (at < 0 || at + result.bytes > buffer.size) {
+      throw new GraphError(`${result} at byte ${at} does not fit in a buffer of ${buffer.size}`);
+    }
+    library().native.ggml_backend_tensor_alloc(buffer.handle, result.handle, buffer.address(at));
+    this.expand(result);
+    return result;
   }
 
   /** Checks every operation against the device. Throws {@link GraphError} that names the first it cannot run. */

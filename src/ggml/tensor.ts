@@ -1,9 +1,16 @@
 // A tensor as the graph builder sees it: a native header plus its type, shape and strides, known without asking C.
 import { GraphError } from "../errors.ts";
+import type { NativeBuffer } from "./buffer.ts";
 import { DTYPES, type DType } from "./dtypes.ts";
 
 /** Dimensions in ggml's order: fastest-varying first. A [rows, columns] matrix is [columns, rows, 1, 1]. */
 export type Shape = readonly [number, number, number, number];
+
+/** Memory from byte `offset` of a buffer on. */
+export interface Place {
+  readonly buffer: NativeBuffer;
+  readonly offset: number;
+}
 
 export class Tensor {
   readonly handle: bigint;
@@ -12,12 +19,15 @@ export class Tensor {
   /** Strides in bytes. */
   readonly nb: Shape;
   readonly name: string;
-  constructor(handle: bigint, dtype: DType, ne: Shape, nb: Shape, name: string) {
+  /** Where it was bound; undefined for what a graph computes. */
+  readonly place: Place | undefined;
+  constructor(handle: bigint, dtype: DType, ne: Shape, nb: Shape, name: string, place?: Place) {
     this.handle = handle;
     this.dtype = dtype;
     this.ne = ne;
     this.nb = nb;
     this.name = name;
+    this.place = place;
   }
 
   get elements(): number {

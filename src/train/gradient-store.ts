@@ -18,6 +18,8 @@ export interface OpenGradients {
   readonly parameters: readonly Parameter[];
   /** f32 memory of each, in their order. */
   readonly buffers: readonly NativeBuffer[];
+  /** Those of them that hold nothing yet, though they count as zero: to be overwritten instead of added to. */
+  readonly fresh?: ReadonlySet<Parameter>;
   readonly span: Span | undefined;
 }
 
@@ -94,17 +96,23 @@ export class Gradients {
     for (const index of this.#regions.keys()) this.#fresh.add(index);
   }
 
-  /** The sums of some parameters, to be added to. */
-  async open(parameters: readonly Parameter[], signal?: AbortSignal): Promise<OpenGradients> {
+  /** The sums of some parameters, to be added to; or to be overwritten, if `overwrites` says that the caller can. */
+  async open(
+    parameters: readonly Parameter[],
+    { overwrites, signal }: { overwrites?: (p: Parameter) => boolean; signal?: AbortSignal | undefined } = {},
+  ): Promise<OpenGradients> {
     for (const { buffers } of this.#kept) for (const p of parameters) buffers.delete(p.index);
     const opened = await this.#take(parameters, signal);
+    const fresh = new Set<Parameter>();
     try {
       for (const [i, p] of parameters.entries()) {
         const buffer = opened.buffers[i] as NativeBuffer;
-        if (this.#fresh.has(p.index)) await this.#clear(buffer);
-        else if (opened.span) await this.#region(p).read(buffer, 0, 0, p.elements * 4, signal);
+        if (this.#fresh.has(p.index)) {
+          if (overwrites?.(p)) fresh.add(p);
+          else await this.#clear(buffer);
+        } else if (opened.span) await this.#region(p).read(buffer, 0, 0, p.elements * 4, signal);
       }
-      return opened;
+      return { ...opened, fresh };
     } catch (error) {
       this.release(opened);
       throw error;

@@ -120,7 +120,8 @@ export function headLoss(g: Graph, stage: Stage, input: HeadInput, options: Head
     const loss = crossEntropy(g, logits, part(targets), gradScale);
     sum = sum ? g.add(sum, loss.sum) : loss.sum;
     g.expand(sum);
-    const gradients = stageGradients(g, tape, block, logits, loss.gradient, wanted, turned);
+    const fresh = first === 0 ? (wanted.fresh ?? []) : [];
+    const gradients = stageGradients(g, tape, block, logits, loss.gradient, { ...wanted, fresh }, turned);
     Object.assign(wanted.into, gradients.parameters);
     if (x && gradients.x) {
       x = setRows(g, x, gradients.x, rows);

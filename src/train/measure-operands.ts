@@ -8,7 +8,7 @@ import { TrainingAttention } from "./attention.ts";
 import type { BatchShape } from "./batch-inputs.ts";
 import { lowRankKey, type Parameters } from "./parameters.ts";
 import type { StageAdapter, StageInput } from "./stage-backward.ts";
-import type { StageOperands } from "./stage-graphs.ts";
+import type { GradientMemory, StageOperands } from "./stage-graphs.ts";
 
 /** Dimensions of a parameter in ggml's order, laid out as the checkpoint holds it. */
 export function storedDims(shape: readonly number[]): number[] {
@@ -86,12 +86,13 @@ export class NoMemory implements StageOperands {
     return this.#hidden(g);
   }
 
-  into(g: Graph, unit: Unit, key: string): Tensor | undefined {
+  into(g: Graph, unit: Unit, key: string): GradientMemory | undefined {
     if (this.#device === "gpu" || unit.stage.weights[key]?.rows) return undefined;
     const parameter = this.#parameters.all.find((p) =>
       p.uses.some((use) => use.unit === unit.index && use.key === key),
     );
-    return parameter && this.#at(g, "f32", storedDims(parameter.shape));
+    // added to, which takes memory that writing the first ones does not
+    return parameter && { memory: this.#at(g, "f32", storedDims(parameter.shape)), fresh: false };
   }
 
   predicting(g: Graph): Tensor {

@@ -20,7 +20,13 @@ import { UpdateGraph } from "./optimizer/kernels.ts";
 import { pieces } from "./optimizer/rule.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 import type { WantedOfUnit } from "./stage-graphs.ts";
-import { download, dropoutName, type StageMemory, type StageRunner } from "./stage-runner.ts";
+import {
+  download,
+  dropoutName,
+  type GradientSum,
+  type StageMemory,
+  type StageRunner,
+} from "./stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
 
 export interface PassParts {
@@ -242,7 +248,9 @@ export class Passes {
     if (parameters.length === 0) return use(undefined);
     const isFinal = (p: Parameter) => p.uses[0]?.unit === unit.index;
     const final = parameters.filter(isFinal);
-    const opened = await stalls.during("disk", gradients.open(parameters, options.signal));
+    const overwrites = (p: Parameter) => this.#isAlone(unit, p);
+    const opening = gradients.open(parameters, { overwrites, signal: options.signal });
+    const opened = await stalls.during("disk", opening);
     let result: T;
     try {
       result = await use(opened);
@@ -269,17 +277,27 @@ export class Passes {
     closing.then(over, () => {}); // one that failed stays, for train to throw its error
   }
 
-  /** Sums that a graph on the CPU adds to in place. Rows of tables are added by {@link #collect}. */
+  /** Sums that a graph on the CPU adds to, or writes, in place. */
   #into(unit: Unit, opened: OpenGradients | undefined): Pick<StageMemory, "into"> {
-    if (!opened || this.#p.device.kind === "gpu") return {};
-    const into: Record<string, { buffer: NativeBuffer; dims: readonly number[] }> = {};
-    for (const [i, p] of opened.parameters.entries()) {
-      for (const use of p.uses) {
-        if (use.unit !== unit.index || use.rows) continue;
-        into[use.key] = { buffer: opened.buffers[i] as NativeBuffer, dims: storedDims(p.shape) };
-      }
+    const into: Record<string, GradientSum> = {};
+    for (const [i, p] of opened?.parameters.entries() ?? []) {
+      const sum = { buffer: opened?.buffers[i] as NativeBuffer, dims: storedDims(p.shape) };
+      for (const key of this.#inPlace(unit, p)) into[key] = { ...sum, fresh: opened?.fresh?.has(p) ?? false };
     }
     return { into };
+  }
+
+  /** Keys under which a graph on the CPU adds to a parameter's sum. Rows of tables are added by {@link #collect}. */
+  #inPlace(unit: Unit, { uses }: Parameter): string[] {
+    if (this.#p.device.kind === "gpu") return [];
+    return uses.filter((use) => use.unit === unit.index && !use.rows).map(({ key }) => key);
+  }
+
+  /** Whether all that a unit adds to a parameter's sum is one gradient that can be written there as well. */
+  #isAlone(unit: Unit, p: Parameter): boolean {
+    return (
+      this.#inPlace(unit, p).length === 1 && p.uses.filter((use) => use.unit === unit.index).length === 1
+    );
   }
 
   /** Adds a gradient that the graph holds to its sum. */

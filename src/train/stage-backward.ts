@@ -43,6 +43,8 @@ export interface Wanted {
   readonly x: boolean;
   /** Memory that gradients of parameters are added to, by key: f32, contiguous, of their shapes. Others get new memory. */
   readonly into?: Readonly<Record<string, Tensor>>;
+  /** Keys of those whose memory holds nothing yet: see {@link BackwardOptions}. */
+  readonly fresh?: readonly string[];
 }
 
 /** f32, each in the shape of what it is the gradient of. */
@@ -96,7 +98,9 @@ export function stageGradients(
   const x = wanted.x ? input.x : undefined;
   if (wanted.x && !x) throw new ConfigError("a stage without an input has no gradient of its input");
   const tensors = new Set([...targets.values(), ...(x ? [x] : [])]);
-  const gradients = backward(g, tape, new Map([[result, dy]]), tensors, { into, ...(turned && { turned }) });
+  const fresh = new Set(wanted.fresh?.map((key) => held(input, key)));
+  const options: BackwardOptions = { into, fresh, ...(turned && { turned }) };
+  const gradients = backward(g, tape, new Map([[result, dy]]), tensors, options);
   const parameters: Record<string, Tensor> = {};
   for (const [key, tensor] of targets) parameters[key] = gradients.get(tensor) as Tensor;
   return { x: x && gradients.get(x), parameters };

@@ -20,10 +20,16 @@ export interface StageOperands {
   dy(g: Graph, unit: Unit): Tensor;
   dx(g: Graph, unit: Unit): Tensor;
   /** Memory that a parameter's gradient is added to; undefined where it is fetched from the graph instead. */
-  into(g: Graph, unit: Unit, key: string): Tensor | undefined;
+  into(g: Graph, unit: Unit, key: string): GradientMemory | undefined;
   /** i32 [count]: tokens that predict something, and what. */
   predicting(g: Graph): Tensor;
   targets(g: Graph): Tensor;
+}
+
+export interface GradientMemory {
+  readonly memory: Tensor;
+  /** It holds nothing yet, and is overwritten. */
+  readonly fresh: boolean;
 }
 
 /** What backward is asked for at a unit. */
@@ -46,10 +52,13 @@ export function buildForward(g: Graph, unit: Unit, o: StageOperands): void {
 export function buildBackward(g: Graph, unit: Unit, o: StageOperands, wanted: WantedOfUnit): Fetched {
   const x = unit.stage.kind === "embed" ? undefined : o.input(g, unit);
   const input: StageInput = { ...o.stage(g, unit), x };
-  const into = intoMemory(g, unit, o, wanted);
-  const gradients = stageBackward(g, unit.stage, input, o.context(g), o.dy(g, unit), { ...wanted, into });
+  const memory = gradientMemory(g, unit, o, wanted);
+  const gradients = stageBackward(g, unit.stage, input, o.context(g), o.dy(g, unit), {
+    ...wanted,
+    ...memory,
+  });
   if (gradients.x) g.expand(g.copy(gradients.x, o.dx(g, unit)));
-  return fetched(g, gradients.parameters, into);
+  return fetched(g, gradients.parameters, memory.into);
 }
 
 /** The head's loss, f32 [1], and its gradients. `gradScale`: 1 / targets of the whole step. */
@@ -69,20 +78,23 @@ export function buildHead(
     parameters,
     adapters,
   };
-  const into = intoMemory(g, unit, o, wanted);
-  const options = { blockTokens: lossBlockTokens(vocab), gradScale, wanted: { ...wanted, into } };
+  const memory = gradientMemory(g, unit, o, wanted);
+  const options = { blockTokens: lossBlockTokens(vocab), gradScale, wanted: { ...wanted, ...memory } };
   const { sum, x, parameters: gradients } = headLoss(g, unit.stage, input, options);
   if (x) g.expand(g.copy(x, o.dx(g, unit)));
-  return { sum: g.output(sum), fetched: fetched(g, gradients, into) };
+  return { sum: g.output(sum), fetched: fetched(g, gradients, memory.into) };
 }
 
-function intoMemory(g: Graph, unit: Unit, o: StageOperands, { parameters }: WantedOfUnit) {
+function gradientMemory(g: Graph, unit: Unit, o: StageOperands, { parameters }: WantedOfUnit) {
   const into: Record<string, Tensor> = {};
+  const fresh: string[] = [];
   for (const key of parameters) {
-    const memory = o.into(g, unit, key);
-    if (memory) into[key] = memory;
+    const place = o.into(g, unit, key);
+    if (!place) continue;
+    into[key] = place.memory;
+    if (place.fresh) fresh.push(key);
   }
-  return into;
+  return { into, fresh };
 }
 
 /** Copies, so that each has memory of its own until it has been read. */

@@ -45,7 +45,14 @@ export interface StageMemory {
   readonly dy?: NativeBuffer | undefined;
   readonly dx?: NativeBuffer | undefined;
   /** Sums of gradients in memory the device computes in, by key. */
-  readonly into?: Readonly<Record<string, { buffer: NativeBuffer; dims: readonly number[] }>>;
+  readonly into?: Readonly<Record<string, GradientSum>>;
+}
+
+export interface GradientSum {
+  readonly buffer: NativeBuffer;
+  readonly dims: readonly number[];
+  /** It holds nothing yet, and is overwritten. */
+  readonly fresh: boolean;
 }
 
 /** Takes what a graph computed, while it is there. */
@@ -121,8 +128,9 @@ export class StageRunner {
       dy: state("dy"),
       dx: state("dx"),
       into: (g, _unit, key) => {
-        const place = memory.into?.[key];
-        return place && g.bind(place.buffer, 0, "f32", place.dims, `gradient of ${key}`);
+        const sum = memory.into?.[key];
+        if (!sum) return undefined;
+        return { memory: g.bind(sum.buffer, 0, "f32", sum.dims, `gradient of ${key}`), fresh: sum.fresh };
       },
       predicting: (g) => g.view(inputs.input(g, "predicting"), [count], [], 0),
       targets: (g) => g.view(inputs.input(g, "targets"), [count], [], 0),
@@ -203,6 +211,6 @@ function shapeOf({ batch, into }: StageMemory): (string | number)[] {
     batch.length,
     batch.masks,
     batch.predicting.length,
-    Object.keys(into ?? {}).length,
+    ...Object.values(into ?? {}).map(({ fresh }) => Number(fresh)),
   ];
 }

@@ -78,7 +78,12 @@ export function getRowsBack(g: Graph, dy: Tensor, ids: Tensor, table: Tensor): T
 
 /** A tensor of zeros, f32. */
 export function zeros(g: Graph, dims: readonly number[]): Tensor {
-  const memory = g.arena.header("f32", dims, "zeros");
+  return clear(g, g.arena.header("f32", dims, "zeros"));
+}
+
+/** Sets all of `memory`, f32 and contiguous, to zero. */
+export function clear(g: Graph, memory: Tensor): Tensor {
+  need(isDense(memory), () => `fill: f32 and contiguous: ${memory}`);
   return emit(g, "fill", memory.ne, [memory], (n, c) => n.ggml_fill_inplace(c, memory.handle, 0));
 }
 

@@ -2,17 +2,13 @@
 // caller names. Allocates nothing, and runs in the order it is written: an operation may overwrite what earlier ones read.
 import koffi from "koffi";
 import { GraphError } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
 import { bytesOf, type DType } from "../../ggml/dtypes.ts";
 import { library } from "../../ggml/library.ts";
 import { Graph } from "../../ggml/ops.ts";
-import { sameShape, type Tensor } from "../../ggml/tensor.ts";
+import { type Place, sameShape, type Tensor } from "../../ggml/tensor.ts";
 
-/** Values that lie one after another in host memory from byte `offset` on. */
-export interface Slab {
-  readonly buffer: NativeBuffer;
-  readonly offset: number;
-}
+/** Values that lie one after another in host memory. */
+export type Slab = Place;
 
 /** Constants of ggml's AdamW kernel: lr, beta1, beta2, eps, weight_decay, 1/(1 - beta1^t), 1/(1 - beta2^t). */
 export const ADAMW_CONSTANTS = 7;
@@ -23,18 +19,6 @@ export class UpdateGraph extends Graph {
   /** A tensor over a slab, from its element `first` on; `first` must be whole blocks of the type. */
   at(slab: Slab, dims: readonly number[], dtype: DType = "f32", first = 0): Tensor {
     return this.bind(slab.buffer, slab.offset + bytesOf(dtype, first), dtype, dims);
-  }
-
-  /** Runs an operation now and lays its result at element `first` of a slab, which may be one of its inputs. */
-  put(result: Tensor, slab: Slab, first = 0): Tensor {
-    const offset = slab.offset + bytesOf(result.dtype, first);
-    if (offset < 0 || offset + result.bytes > slab.buffer.size) {
-      throw new GraphError(`${result} at byte ${offset} does not fit in a buffer of ${slab.buffer.size}`);
-    }
-    const { native } = library();
-    native.ggml_backend_tensor_alloc(slab.buffer.handle, result.handle, slab.buffer.address(offset));
-    this.expand(result);
-    return result;
   }
 
   /** Converts `from` into the memory of `to`, now. */
