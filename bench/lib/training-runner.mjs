@@ -46,8 +46,9 @@ export function trainingRunnerOptions(own) {
       model: { type: "string" },
       batches: { type: "string" }, // file of [batch][sequence][token]
       steps: { type: "string", default: "3" },
-      // The first step finds holes where moments will be, and the second writes them for the first time.
-      "warmup-steps": { type: "string", default: "2" },
+      // The first step finds holes where moments will be; the next ones write each of their two places for the first
+      // time, which takes longer than later on.
+      "warmup-steps": { type: "string", default: "4" },
       threads: { type: "string", default: String(os.availableParallelism()) },
       precision: { type: "string", default: "float32" },
       "max-grad-norm": { type: "string", default: "1" },

@@ -85,6 +85,9 @@ export function findDevice(name: string): DeviceInfo {
   );
 }
 
+/** How long {@link Device.soon} waits for its turn: longer than graphs take, but for the largest models. */
+export const PATIENCE_MS = 500;
+
 /** An opened device. One computation at a time; calls queue. */
 export class Device {
   readonly info: DeviceInfo;
@@ -155,6 +158,25 @@ export class Device {
     const result = this.#queue.then(work, work);
     this.#queue = result.catch(() => {});
     return result;
+  }
+
+  /**
+   * As {@link alone}, but waits for no more than {@link PATIENCE_MS}: what has to be done between long graphs would never
+   * be done in time, and is done beside one.
+   */
+  soon<T>(work: () => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      let begun: Promise<void> | undefined;
+      const begin = () => {
+        begun ??= work().then(resolve, reject);
+        return begun;
+      };
+      const impatience = setTimeout(begin, PATIENCE_MS);
+      void this.alone(async () => {
+        clearTimeout(impatience);
+        await begin();
+      });
+    });
   }
 
   /** Resolves when nothing is computing any more. */

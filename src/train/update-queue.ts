@@ -227,7 +227,7 @@ export class UpdateQueue {
     if (ahead.state === "waiting") {
       ahead.state = "running";
       try {
-        await ahead.draft.begin();
+        ahead.draft.begin();
         await this.#step(updater, job, ahead.draft.state, this.#stopping.signal);
         ahead.state = "made";
       } catch (error) {

@@ -34,6 +34,11 @@ export interface LoopJob {
   readonly moments: readonly [bigint, bigint];
   /** Only written. */
   readonly copy?: bigint | undefined;
+  /** Where values go before they are stepped, if they are kept. */
+  readonly kept?: {
+    readonly weights: bigint | undefined;
+    readonly moments: readonly [bigint | undefined, bigint | undefined];
+  };
   readonly constants: LoopConstants;
 }
 
@@ -46,6 +51,7 @@ export class AdamwCrew {
   readonly #counter = new SharedArrayBuffer(4);
   readonly #next = new Int32Array(this.#counter);
   #users = 0;
+  #last: Promise<unknown> = Promise.resolve();
   #team: Promise<Team> | undefined;
   /** The memory of jobs none of whose streams is in one. */
   #own: SharedSpace | undefined;
@@ -82,10 +88,16 @@ export class AdamwCrew {
   }
 
   /**
-   * Steps a job; one at a time. Throws LibraryError where a thread died: parts of it are stepped then, others are not, and
-   * none is being stepped any more.
+   * Steps a job; those asked for at the same time run one after another. Throws LibraryError where a thread died: parts of
+   * it are kept and stepped then, others are not, and none is being stepped any more.
    */
-  async run(job: LoopJob): Promise<void> {
+  run(job: LoopJob): Promise<void> {
+    const result = this.#last.then(() => this.#run(job));
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async #run(job: LoopJob): Promise<void> {
     this.#team ??= this.#open();
     const team = await this.#team;
     const message = this.#message(job);
@@ -98,13 +110,15 @@ export class AdamwCrew {
     }
   }
 
-  #message({ count, weights, gradient, moments, copy, constants }: LoopJob) {
+  #message({ count, weights, gradient, moments, copy, constants, kept }: LoopJob) {
     const ranges = [weights, gradient, ...moments].map((address) => ({ address, bytes: count * 4 }));
     if (copy !== undefined) ranges.push({ address: copy, bytes: count * 2 });
     const space = this.#spaceOf(ranges);
-    const streams = ranges.map(({ address, bytes }) => ({
+    const keeps = [kept?.weights, undefined, ...(kept?.moments ?? [])];
+    const streams = ranges.map(({ address, bytes }, i) => ({
       address: Number(address),
       offset: space.offsetOf(address, bytes) ?? -1,
+      kept: keeps[i] === undefined ? undefined : Number(keeps[i]),
     }));
     const chunk = streams.some(({ offset }) => offset < 0) ? COPIED_CHUNK : PLAIN_CHUNK;
     return { space, job: { base: Number(space.base), count, chunk, constants, streams } };

@@ -34,9 +34,14 @@ export interface Job {
   readonly constants: readonly number[];
   /**
    * Weights, gradient, first and second moment, and, if it is written, the working copy. `offset` is that in the memory,
-   * -1 where the stream lies elsewhere and is copied from its address, and back.
+   * -1 where the stream lies elsewhere and is copied from its address, and back. `kept`: the address that values are
+   * copied to before they are stepped.
    */
-  readonly streams: readonly { readonly address: number; readonly offset: number }[];
+  readonly streams: readonly {
+    readonly address: number;
+    readonly offset: number;
+    readonly kept: number | undefined;
+  }[];
 }
 
 export const WORKER_SOURCE = `"use strict";
@@ -57,7 +62,8 @@ parentPort.on("message", (job) => {
   const { base, count, chunk, constants, streams } = job;
   const step = loop(job);
   const copied = streams.map((stream) => stream.offset < 0);
-  if (copied.includes(true) && !memcpy) {
+  const keeps = streams.some((stream) => stream.kept !== undefined);
+  if ((keeps || copied.includes(true)) && !memcpy) {
     const c = require(koffi).load(process.platform === "win32" ? "msvcrt.dll" : null);
     memcpy = c.func("memcpy", "void", ["uint64", "uint64", "size_t"]);
   }
@@ -67,7 +73,8 @@ parentPort.on("message", (job) => {
     if (first >= count) break;
     const elements = Math.min(chunk, count - first);
     for (let i = 0; i < streams.length; i++) {
-      const { address, offset } = streams[i];
+      const { address, offset, kept } = streams[i];
+      if (kept !== undefined) memcpy(kept + first * WIDTHS[i], address + first * WIDTHS[i], elements * WIDTHS[i]);
       offsets[i] = copied[i] ? scratch + i * ${STREAM_SCRATCH} : offset + first * WIDTHS[i];
       if (copied[i] && i !== COPY) memcpy(base + offsets[i], address + first * WIDTHS[i], elements * WIDTHS[i]);
     }

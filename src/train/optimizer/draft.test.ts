@@ -7,6 +7,7 @@ import type { BeforeTransfer } from "../../memory/stores/state-file.ts";
 import { type OpenStore, openStore } from "../../memory/stores/testing.ts";
 import { systemError } from "../../memory/testing.ts";
 import { AdamW } from "./adamw.ts";
+import { AdamwCrew } from "./adamw-crew.ts";
 import { DRAFTS, Draft } from "./draft.ts";
 import type { StepParams } from "./rule.ts";
 import { freeState, type ParameterState } from "./state.ts";
@@ -87,7 +88,7 @@ describe.each(PLACES)("%s", (_where, stores) => {
 
   test("kept, it is the state after the step", async () => {
     const draft = await open(stores());
-    await draft.begin();
+    draft.begin();
     await updater.step(draft.state, gradient, PARAMS);
     draft.keep();
     expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
@@ -99,7 +100,7 @@ describe.each(PLACES)("%s", (_where, stores) => {
     const draft = await open(stores());
     const before = await allBytes(state);
     for (let i = 0; i < 2; i++) {
-      await draft.begin();
+      draft.begin();
       await updater.step(draft.state, gradient, PARAMS);
       await draft.drop();
       expect(sameBytes(await allBytes(state), before)).toBe(true);
@@ -116,13 +117,13 @@ describe.each(PLACES)("%s", (_where, stores) => {
     interfere = ({ direction }) => {
       if (direction === "write") stop.abort();
     };
-    await draft.begin();
+    draft.begin();
     const until = { signal: stop.signal, toTheEnd: true };
     await expect(updater.step(draft.state, gradient, PARAMS, until)).rejects.toThrow(AbortError);
     await draft.drop();
     interfere = () => {};
     expect(sameBytes(await allBytes(state), before)).toBe(true);
-    await draft.begin();
+    draft.begin();
     await updater.step(draft.state, gradient, PARAMS);
     draft.keep();
     expect(sameBytes(await allBytes(state), await stepped())).toBe(true);
@@ -136,7 +137,7 @@ describe.each(PLACES)("%s", (_where, stores) => {
     interfere = (transfer) => {
       if (transfer.direction === direction && left-- === 0) throw systemError("EIO");
     };
-    await draft.begin();
+    draft.begin();
     await expect(updater.step(draft.state, gradient, PARAMS)).rejects.toThrow(IoError);
     await draft.drop();
     expect(sameBytes(await allBytes(state), before)).toBe(true);
@@ -150,12 +151,26 @@ test("the copy that computes is written at once; it is whoever drops the draft t
   const working = { store: ram.store, dtype: "bf16" } as const;
   const draft = await open({ master: disk.store, working });
   const [master, , , copy] = (await allBytes(state)) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
-  await draft.begin();
+  draft.begin();
   await updater.step(draft.state, gradient, PARAMS);
   await draft.drop();
   const [masterAfter, , , copyAfter] = await allBytes(state);
   expect(sameBytes([master], [masterAfter as Uint8Array])).toBe(true);
   expect(sameBytes([copy], [copyAfter as Uint8Array])).toBe(false);
+  await draft.free();
+});
+
+test("values in RAM that nobody can be sure to have kept are said to be lost", async () => {
+  const draft = await open({ master: ram.store, moments: disk.store });
+  const dying = `const { parentPort } = require("node:worker_threads"); parentPort.postMessage("ready");
+    parentPort.on("message", () => process.exit(3));`;
+  const crew = new AdamwCrew(1, dying);
+  const broken = new StateUpdater({ cpu, ledger: new Ledger(), rule: RULE, crew });
+  draft.begin();
+  await expect(broken.step(draft.state, gradient, PARAMS)).rejects.toThrow(/died at work/);
+  await expect(draft.drop()).rejects.toThrow(/cannot be taken back .* died at work/);
+  expect(state.master.torn).toMatch(/died at work/);
+  await broken.dispose();
   await draft.free();
 });
 

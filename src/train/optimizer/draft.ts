@@ -1,5 +1,6 @@
 // Training state stepped before it is known whether the step will be made: what is on disk is written to a second place,
-// what is in RAM is saved first. Whichever way it is decided, one of the two is the state, whole and at once.
+// what is in RAM is kept elsewhere as it is stepped. Whichever way it is decided, one of the two is the state, whole and at once.
+import { LibraryError } from "../../errors.ts";
 import type { NativeBuffer } from "../../ggml/buffer.ts";
 import type { Region, Store } from "../../memory/store.ts";
 import { RegionFace, SidedRegion } from "../../memory/stores/sided.ts";
@@ -28,7 +29,7 @@ class DraftRegion extends RegionFace {
   }
 }
 
-/** A copy that computes: whoever drops a draft makes it anew. */
+/** What is written again when a draft is dropped: from what was kept, or, a copy that computes, by whoever drops it. */
 class RemadeRegion extends RegionFace {
   protected readonly region: Region;
 
@@ -47,28 +48,35 @@ export interface DraftStores {
   readonly ram: Store;
 }
 
+/** What is stepped in place. */
+interface Saved {
+  readonly region: Region;
+  /** As the updater sees it. */
+  readonly face: Region;
+  readonly before: Region;
+}
+
 /** Second places for one parameter's state. */
 export class Draft {
   /** What an updater steps instead of the state itself. */
   readonly state: ParameterState;
   readonly #sides: readonly SidedRegion[];
-  readonly #saved: readonly { readonly region: Region; readonly before: Region }[];
+  readonly #saved: readonly Saved[];
+  readonly #kept = { places: new Map<Region, NativeBuffer>(), bytes: new Map<Region, number>(), torn: "" };
   #begun = false;
 
-  private constructor(
-    state: ParameterState,
-    sides: readonly SidedRegion[],
-    saved: readonly { region: Region; before: Region }[],
-  ) {
+  private constructor(state: ParameterState, sides: readonly SidedRegion[], saved: readonly Saved[]) {
     this.#sides = sides;
     this.#saved = saved;
-    const face = (region: Region) => (region instanceof SidedRegion ? new DraftRegion(region) : region);
+    const face = (region: Region) =>
+      region instanceof SidedRegion ? new DraftRegion(region) : new RemadeRegion(region);
     const { master, moments, working } = state;
     this.state = {
       ...state,
       master: face(master),
       moments: moments.map(face),
       ...(working && { working: { ...working, region: new RemadeRegion(working.region) } }),
+      kept: this.#kept,
     };
   }
 
@@ -78,15 +86,18 @@ export class Draft {
    */
   static async take(state: ParameterState, stores: DraftStores): Promise<Draft> {
     const sides: SidedRegion[] = [];
-    const saved: { region: Region; before: Region }[] = [];
+    const saved: Saved[] = [];
     const draft = new Draft(state, sides, saved);
     try {
-      for (const region of [state.master, ...state.moments]) {
+      const faces = [draft.state.master, ...draft.state.moments];
+      for (const [i, region] of [state.master, ...state.moments].entries()) {
         if (region instanceof SidedRegion) {
           region.setOther(await stores.diskOf(region).allocate(region.bytes, DRAFTS, "beside"));
           sides.push(region);
         } else {
-          saved.push({ region, before: await stores.ram.allocate(region.bytes, DRAFTS) });
+          const before = await stores.ram.allocate(region.bytes, DRAFTS);
+          saved.push({ region, face: faces[i] as Region, before });
+          draft.#kept.places.set(faces[i] as Region, before.buffer as NativeBuffer);
         }
       }
       return draft;
@@ -97,10 +108,9 @@ export class Draft {
   }
 
   /** To be called before {@link state} is stepped. */
-  async begin(): Promise<void> {
-    for (const { region, before } of this.#saved) {
-      await before.write(region.buffer as NativeBuffer, 0, 0, region.bytes);
-    }
+  begin(): void {
+    this.#kept.bytes.clear();
+    this.#kept.torn = "";
     this.#begun = true;
   }
 
@@ -112,12 +122,18 @@ export class Draft {
 
   /**
    * The state is the one before the step, which may have been made, in part or not at all, but must be over. Only the
-   * copy that computes is not: it has to be made anew.
+   * copy that computes is not: it has to be made anew. Throws LibraryError where what was there before is lost.
    */
   async drop(): Promise<void> {
     if (!this.#begun) return;
-    for (const { region, before } of this.#saved) {
-      await region.write(before.buffer as NativeBuffer, 0, 0, region.bytes);
+    const { bytes: kept, torn } = this.#kept;
+    for (const { region, face, before } of this.#saved) {
+      if (torn) {
+        region.markTorn(torn);
+        throw new LibraryError(`${this.state.name} cannot be taken back to what it was: ${torn}`);
+      }
+      const bytes = kept.get(face) ?? 0;
+      if (bytes > 0) await region.write(before.buffer as NativeBuffer, 0, 0, bytes);
     }
     this.#begun = false;
   }

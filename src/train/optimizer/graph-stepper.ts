@@ -40,7 +40,15 @@ export class GraphStepper implements Stepper {
 
   prepare(run: Traffic, index: number, gradient: Gradient, params: StepParams): () => Promise<void> {
     const graph = this.#build(run, index, gradient, params);
-    return () => this.#cpu.compute(graph);
+    return async () => {
+      for (const part of run.parts) {
+        const to = run.keeps(part, index);
+        if (!to) continue;
+        const end = part.format.bytes(index * run.length + run.elements(index));
+        await part.region.read(to.buffer, to.offset, to.offset, end - to.offset);
+      }
+      await this.#cpu.compute(graph);
+    };
   }
 
   async dispose(): Promise<void> {

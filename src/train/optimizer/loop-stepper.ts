@@ -45,6 +45,7 @@ export class LoopStepper implements Stepper {
       Slab?,
     ];
     const dtype = copy && run.state.working?.dtype;
+    const keeps = run.parts.map((part) => run.keeps(part, index)).map((slab) => slab && address(slab));
     const job = {
       count,
       constants,
@@ -52,6 +53,7 @@ export class LoopStepper implements Stepper {
       gradient: gradient.buffer.address(gradient.offset + index * run.length * 4),
       moments: [address(m), address(v)] as const,
       copy: copy && dtype === "bf16" ? address(copy) : undefined,
+      kept: { weights: keeps[0], moments: [keeps[1], keeps[2]] as const },
     };
     let conversion: bigint | undefined;
     if (copy && dtype && dtype !== "bf16") {
@@ -62,7 +64,7 @@ export class LoopStepper implements Stepper {
       conversion = g.handle;
     }
     return async () => {
-      await this.#cpu.alone(() => this.#crew.run(job));
+      await this.#cpu.soon(() => this.#crew.run(job));
       if (conversion !== undefined) await this.#cpu.compute(conversion);
     };
   }

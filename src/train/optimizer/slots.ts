@@ -168,6 +168,22 @@ export class Traffic {
     return { buffer: this.#slots as NativeBuffer, offset: this.#slotOffset(part, index) + format.bytes(at) };
   }
 
+  /** Where the values that slice `index` of a part has before it is stepped are kept, if they are. */
+  keeps(part: Part, index: number): Slab | undefined {
+    const buffer = part.inPlace ? this.state.kept?.places.get(part.region) : undefined;
+    return buffer && { buffer, offset: part.format.bytes(index * this.length) };
+  }
+
+  /** To be called when slice `index` is about to be kept and stepped. */
+  begin(index: number): void {
+    if (this.inPlace) this.changed = true;
+    const { kept } = this.state;
+    const end = index * this.length + this.elements(index);
+    for (const part of this.parts) {
+      if (this.keeps(part, index)) kept?.bytes.set(part.region, part.format.bytes(end));
+    }
+  }
+
   /** Starts reading slice `index` into its slot. */
   read(index: number): void {
     this.#reads[index] = this.#move(index, (part, slots, at, offset, bytes) =>

@@ -1,6 +1,7 @@
 // A parameter's training state: the f32 master copy, the optimizer's moments and the copy that computes, each in a region
 // of whatever tier. Holds regions; stepping them is the updater's business.
 import { ConfigError } from "../../errors.ts";
+import type { NativeBuffer } from "../../ggml/buffer.ts";
 import { bytesOf, type FloatDType } from "../../ggml/dtypes.ts";
 import type { Region, Store } from "../../memory/store.ts";
 import { f32, type MomentFormat, type UpdateRule } from "./rule.ts";
@@ -10,6 +11,16 @@ export interface WorkingCopy {
   /** `elements` values of `dtype`. */
   readonly region: Region;
   readonly dtype: FloatDType;
+}
+
+/** Where the values of what is stepped in place are kept, for the step to be taken back. */
+export interface Kept {
+  /** Memory as large as the region, by region. */
+  readonly places: ReadonlyMap<Region, NativeBuffer>;
+  /** Bytes kept there, from the beginning; the rest of a region has not been changed. */
+  readonly bytes: Map<Region, number>;
+  /** Why what is kept is not whole; empty where it is. */
+  torn: string;
 }
 
 export interface ParameterState {
@@ -22,6 +33,8 @@ export interface ParameterState {
   readonly moments: readonly Region[];
   /** Absent where the master copy itself computes. */
   readonly working?: WorkingCopy | undefined;
+  /** Absent where a step is for good. */
+  readonly kept?: Kept | undefined;
 }
 
 export const MASTER = f32("master weights");

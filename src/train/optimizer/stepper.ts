@@ -12,8 +12,8 @@ export interface Stepper {
   /** Makes ready for one step of a parameter. Nothing has been changed yet: the place for what may fail. */
   begin(params: StepParams): Promise<void>;
   /**
-   * Prepares a slice, while the one before it may still be computing. The function returned steps it, in turn with all
-   * that the device computes; by then the slice has been read.
+   * Prepares a slice, while the one before it may still be computing. The function returned keeps what has to be kept of
+   * it and steps it, in turn with all that the device computes; by then the slice has been read.
    */
   prepare(run: Traffic, index: number, gradient: Gradient, params: StepParams): () => Promise<void>;
   /** With nothing under way. May be called twice. */

@@ -128,8 +128,7 @@ export class StateUpdater {
     } catch (error) {
       await run.settled();
       if (run.changed) {
-        const why = error instanceof Error ? error.message : String(error);
-        const reason = `step ${params.step} of ${this.#o.rule.name} on ${state.name} broke off half done (${why})`;
+        const reason = `step ${params.step} of ${this.#o.rule.name} on ${state.name} broke off half done (${message(error)})`;
         for (const region of regionsOf(state)) region.markTorn(reason);
       }
       throw error;
@@ -148,10 +147,13 @@ export class StateUpdater {
       }
       await run.hasRead(i);
       if (!run.changed || toTheEnd) throwIfAborted(signal);
-      if (run.inPlace) run.changed = true;
+      run.begin(i);
       const computed = run.track(step());
       if (i + 1 < run.count) step = stepper.prepare(run, i + 1, gradient, params);
-      await computed;
+      await computed.catch((error: unknown) => {
+        if (run.state.kept) run.state.kept.torn = message(error);
+        throw error;
+      });
       run.write(i);
     }
     for (let i = Math.max(0, run.count - SLOTS); i < run.count; i++) await run.written(i);
@@ -167,6 +169,10 @@ export class StateUpdater {
     this.#slots = undefined;
     this.#slots = Allocation.take(ledger, "cpu", memory ?? sharedMemory, bytes, "optimizer slots");
   }
+}
+
+function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Throws {@link ConfigError} for a gradient that is not in host memory, in whole. */
