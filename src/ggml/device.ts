@@ -1,6 +1,7 @@
 // Where arithmetic runs: the CPU with its threads, or one GPU with a stream for compute and one for copies.
 import koffi from "koffi";
 import { ConfigError, DisposedError, LibraryError } from "../errors.ts";
+import { OneByOne } from "../one-by-one.ts";
 import { BufferType } from "./buffer.ts";
 import { DeviceProps, ThreadpoolParams } from "./declarations.ts";
 import { library, onThread } from "./library.ts";
@@ -102,7 +103,7 @@ export class Device {
   #compute: bigint | undefined;
   #copy: bigint | undefined;
   #threadpool: { handle: bigint; free: () => void } | undefined;
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = new OneByOne();
 
   private constructor(info: DeviceInfo, threads: number) {
     const { native } = library();
@@ -155,9 +156,7 @@ export class Device {
    * threads wait for one another at every operation, so a graph then takes much longer than that work.
    */
   alone<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(work, work);
-    this.#queue = result.catch(() => {});
-    return result;
+    return this.#queue.run(work);
   }
 
   /**
@@ -181,7 +180,7 @@ export class Device {
 
   /** Resolves when nothing is computing any more. */
   async idle(): Promise<void> {
-    await this.#queue;
+    await this.#queue.idle();
   }
 
   /** The compute stream. */

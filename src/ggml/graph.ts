@@ -57,8 +57,7 @@ export class HeaderArena {
 
   /** A header bound to memory: byte `offset` of a buffer. Throws {@link GraphError} if it does not lie inside. */
   bind(buffer: NativeBuffer, offset: number, dtype: DType, dims: readonly number[], name = ""): Tensor {
-    const { handle, ne, nb } = this.header(dtype, dims, name);
-    const tensor = new Tensor(handle, dtype, ne, nb, name, { buffer, offset });
+    const tensor = this.header(dtype, dims, name, { buffer, offset });
     if (offset < 0 || offset + tensor.bytes > buffer.size) {
       throw new GraphError(`${tensor} at byte ${offset} does not fit in a buffer of ${buffer.size} bytes`);
     }
@@ -66,14 +65,14 @@ export class HeaderArena {
     return tensor;
   }
 
-  /** A header without memory. */
-  header(dtype: DType, dims: readonly number[], name = ""): Tensor {
+  /** A header without memory; `place`: where it is about to be bound. */
+  header(dtype: DType, dims: readonly number[], name = "", place?: Place): Tensor {
     const ne = shape(dims);
     const nb = contiguousStrides(dtype, ne);
     this.take();
     const { native } = library();
     const handle = native.ggml_new_tensor_4d(this.context, DTYPES[dtype].id, ...ne);
-    return new Tensor(handle, dtype, ne, nb, name);
+    return new Tensor(handle, dtype, ne, nb, name, place);
   }
 }
 

@@ -9,6 +9,12 @@ export interface MemorySource {
   allocate(bytes: number, usage: keyof typeof USAGE): NativeBuffer;
 }
 
+/** One that says how much it gives at once. */
+export interface LimitedSource extends MemorySource {
+  /** Bytes. */
+  readonly maxSize: number;
+}
+
 /** A buffer and its entry in the ledger. */
 export class Allocation {
   readonly buffer: NativeBuffer;

@@ -8,7 +8,7 @@ import { type BufferType, NativeBuffer, PAGE } from "../ggml/buffer.ts";
 import { cpuMemory } from "../ggml/device.ts";
 import { library } from "../ggml/library.ts";
 import { canGiveBack, giveBack, preferHugePages } from "../ggml/system.ts";
-import type { MemorySource } from "./allocate.ts";
+import type { LimitedSource } from "./allocate.ts";
 import { FreeList } from "./free-list.ts";
 import { MOST_WASM_PAGES, WASM_PAGE } from "./wasm-pages.ts";
 
@@ -124,7 +124,10 @@ class SharedBuffer extends NativeBuffer {
 }
 
 /** Gives buffers of such memory; plain ones where there is none: beyond 4 GiB, without address space, beside Linux. */
-export const sharedMemory: MemorySource = {
+export const sharedMemory: LimitedSource = {
+  get maxSize() {
+    return plainMemory().maxSize;
+  },
   allocate(size) {
     const bytes = streamBytes(size);
     for (const space of spaces) {

@@ -3,6 +3,7 @@ import { setMaxListeners } from "node:events";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
+import { OneByOne } from "../one-by-one.ts";
 import type { SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
 import { KvCache, kvBytes } from "./kv-cache.ts";
@@ -28,7 +29,7 @@ export interface StreamStatistics {
 
 export class Engine {
   #open: OpenModel;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #calls = new OneByOne();
   readonly #closing = new AbortController();
   #disposed: Promise<void> | undefined;
 
@@ -110,13 +111,10 @@ export class Engine {
 
   /** Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const guarded = async () => {
+    return this.#calls.run(async () => {
       if (this.#disposed) throw new DisposedError("the model");
       return work();
-    };
-    const result = this.#turn.then(guarded, guarded);
-    this.#turn = result.catch(() => {});
-    return result;
+    });
   }
 
   /** One run of the executor; only within {@link exclusive}. */
@@ -203,7 +201,7 @@ export class Engine {
 
   async #dispose(): Promise<void> {
     this.#closing.abort(new AbortError("the model was disposed"));
-    await this.#turn;
+    await this.#calls.idle();
     try {
       await this.beforeDispose?.();
     } finally {

@@ -3,7 +3,7 @@
 // allocation counts for the garbage collector as memory of its own.
 import type { NativeBuffer, USAGE } from "../ggml/buffer.ts";
 import { inGroups } from "../groups.ts";
-import { Allocation, type MemorySource } from "../memory/allocate.ts";
+import { Allocation, type LimitedSource } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
 
@@ -27,7 +27,7 @@ export class ResidentMemory {
    */
   take(
     ledger: Ledger,
-    memory: MemorySource & { readonly maxSize: number },
+    memory: LimitedSource,
     { tier, what, usage }: Purpose,
     sizes: readonly number[],
   ): NativeBuffer[] {

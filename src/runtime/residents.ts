@@ -5,7 +5,7 @@ import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library } from "../ggml/library.ts";
 import type { Tensor } from "../ggml/tensor.ts";
-import { Allocation, type MemorySource } from "../memory/allocate.ts";
+import { Allocation, type LimitedSource } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Matrix, PackedRange, Unit } from "../plan/units.ts";
@@ -51,8 +51,8 @@ interface Staying {
   /** Where its packed form is, if that is what stays. */
   readonly packed: PackedRange | undefined;
   readonly memory: BufferType;
-  /** Where such memory is taken, if not from the type itself. */
-  readonly source: MemorySource | undefined;
+  /** Gives memory of that type. */
+  readonly source: LimitedSource;
 }
 
 /** Where everything goes. */
@@ -60,7 +60,7 @@ export interface ResidentDevices {
   readonly compute: Device;
   readonly hostMemory: BufferType;
   /** Memory for a matrix in RAM, by its name, that {@link hostMemory} is not to be taken for. */
-  readonly memoryFor?: ((name: string) => MemorySource | undefined) | undefined;
+  readonly memoryFor?: ((name: string) => LimitedSource | undefined) | undefined;
 }
 
 export class Residents {
@@ -96,7 +96,7 @@ export class Residents {
         if (tier === "disk") return [];
         const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
         const range = (m: Matrix) => (packed.has(unit.index) ? m.packed : undefined);
-        const source = (m: Matrix) => (tier === "cpu" ? devices.memoryFor?.(m.name) : undefined);
+        const source = (m: Matrix) => (tier === "cpu" && devices.memoryFor?.(m.name)) || memory;
         return unit.owned.map((m) => ({ m, tier, packed: range(m), memory, source: source(m) }));
       });
       const places = residents.#take(staying, ctx.ledger);
@@ -124,7 +124,9 @@ export class Residents {
     const kinds = new Map<string, Staying[]>();
     for (const one of staying) {
       // what is read directly starts at whole pages, the rest where it falls
-      const kind = one.packed ? "packed" : `${one.tier} ${isDirect(one.m, one.memory)} ${!one.source}`;
+      const kind = one.packed
+        ? "packed"
+        : `${one.tier} ${isDirect(one.m, one.memory)} ${one.source === one.memory}`;
       const alike = kinds.get(kind);
       if (alike) alike.push(one);
       else kinds.set(kind, [one]);
@@ -136,7 +138,7 @@ export class Residents {
           ? ({ tier, what: "packed weights", usage: "any" } as const)
           : ({ tier, what: "weights", usage: "weights" } as const);
       const sizes = all.map(({ m, packed }) => (packed ? packedSize(packed.bytes) : residentSize(m, memory)));
-      const parts = this.#memory.take(ledger, limited(source, memory), purpose, sizes);
+      const parts = this.#memory.take(ledger, source, purpose, sizes);
       for (const [i, { m }] of all.entries()) places.set(m, parts[i] as NativeBuffer);
     }
     return places;
@@ -215,12 +217,6 @@ export class Residents {
     this.#vectorMemory?.dispose();
     this.#arena.dispose();
   }
-}
-
-/** Memory from `source`, in pieces no larger than those of `memory`; or from `memory` itself. */
-function limited(source: MemorySource | undefined, memory: BufferType): MemorySource & { maxSize: number } {
-  if (!source) return memory;
-  return { allocate: (bytes, usage) => source.allocate(bytes, usage), maxSize: memory.maxSize };
 }
 
 /** Something to load. */

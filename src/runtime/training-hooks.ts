@@ -1,6 +1,6 @@
 // What training asks of an engine that is loaded for it. The engine knows no more of training than this.
 import type { Device } from "../ggml/device.ts";
-import type { MemorySource } from "../memory/allocate.ts";
+import type { LimitedSource } from "../memory/allocate.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { Unit } from "../plan/units.ts";
@@ -30,7 +30,7 @@ export interface TrainingHooks {
   /** Whether a parameter of the checkpoint is trained, by its name there. */
   trains(name: string): boolean;
   /** Memory for a matrix that stays in RAM where the CPU computes; undefined where the device's own will do. */
-  memoryFor(name: string): MemorySource | undefined;
+  memoryFor(name: string): LimitedSource | undefined;
   /**
    * Called while the model loads, before any weight: gives trained matrices whose home is disk a place of their own that
    * can be written, and returns the units as they are read from there. `onRelease` takes what has to happen when the

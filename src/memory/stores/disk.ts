@@ -2,6 +2,7 @@
 // I/O wants whole blocks. The file itself is state-file.ts.
 import { IoError } from "../../errors.ts";
 import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
+import { OneByOne } from "../../one-by-one.ts";
 import { Allocation } from "../allocate.ts";
 import { ALIGNMENT, type DirectFile } from "../direct-io.ts";
 import type { Urgency } from "../io-turns.ts";
@@ -47,8 +48,9 @@ export class DiskStore extends ManagedStore {
   readonly #gaps = new RangeSet();
   readonly #gapBytes: Reservation;
   #end = 0;
-  #lastChange: Promise<unknown> = Promise.resolve();
-  #lastBounce: Promise<unknown> = Promise.resolve();
+  /** Of the layout. */
+  readonly #changes = new OneByOne();
+  readonly #bounces = new OneByOne();
   readonly #moved = { read: 0, write: 0 };
 
   private constructor(
@@ -99,7 +101,7 @@ export class DiskStore extends ManagedStore {
   }
 
   protected take(bytes: number, what: string, urgency: Urgency): Promise<Backing> {
-    return this.#change(async () => {
+    return this.#changes.run(async () => {
       const room = Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
       const position = this.#gaps.bestFit(room) ?? this.#end;
       const growth = Math.max(0, position + room - this.#end);
@@ -134,7 +136,7 @@ export class DiskStore extends ManagedStore {
       file: { file: this.#reader, offset: position },
       read: move("read"),
       write: move("write"),
-      release: () => this.#change(() => this.#giveBack(position, room, reservation)),
+      release: () => this.#changes.run(() => this.#giveBack(position, room, reservation)),
     };
   }
 
@@ -244,9 +246,7 @@ export class DiskStore extends ManagedStore {
         at = to;
       }
     };
-    const result = this.#lastBounce.then(run);
-    this.#lastBounce = result.catch(() => {});
-    return result;
+    return this.#bounces.run(run);
   }
 
   async #transfer(
@@ -261,15 +261,8 @@ export class DiskStore extends ManagedStore {
     this.#moved[direction] += length;
   }
 
-  /** Changes of the layout run one after another. */
-  #change<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#lastChange.then(task);
-    this.#lastChange = result.catch(() => {});
-    return result;
-  }
-
   protected async close(): Promise<void> {
-    await this.#lastChange;
+    await this.#changes.idle();
     this.#gapBytes.release();
     this.#bounce.dispose();
     await this.#file.close();

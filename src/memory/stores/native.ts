@@ -5,6 +5,7 @@ import type { NativeBuffer } from "../../ggml/buffer.ts";
 import type { Device } from "../../ggml/device.ts";
 import { HeaderArena } from "../../ggml/graph.ts";
 import { library, onThread } from "../../ggml/library.ts";
+import { OneByOne } from "../../one-by-one.ts";
 import { Allocation, type MemorySource } from "../allocate.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Region } from "../store.ts";
@@ -52,7 +53,7 @@ export class GpuStore extends ManagedStore {
   readonly tier = "gpu";
   readonly #device: Device;
   readonly #ledger: Ledger;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #tasks = new OneByOne();
 
   constructor(options: { device: Device; ledger: Ledger }) {
     super();
@@ -62,16 +63,18 @@ export class GpuStore extends ManagedStore {
 
   protected async take(bytes: number, what: string): Promise<Backing> {
     const room = Math.ceil(bytes / DEVICE_UNIT) * DEVICE_UNIT;
-    const allocation = await this.#alone(() => zeroed(this.#ledger, "gpu", this.#device.memory, room, what));
+    const allocation = await this.#tasks.run(() =>
+      zeroed(this.#ledger, "gpu", this.#device.memory, room, what),
+    );
     const { buffer } = allocation;
     return {
       granularity: 1,
       read: (target, at, offset, length, signal) =>
-        this.#alone(() => copy("read", buffer, offset, target, at, length, signal)),
+        this.#tasks.run(() => copy("read", buffer, offset, target, at, length, signal)),
       write: (source, at, offset, length, signal) =>
-        this.#alone(() => copy("write", buffer, offset, source, at, length, signal)),
+        this.#tasks.run(() => copy("write", buffer, offset, source, at, length, signal)),
       release: () =>
-        this.#alone(async () => {
+        this.#tasks.run(async () => {
           await this.#device.idle();
           allocation.dispose();
           this.#device.forgetBuffers();
@@ -80,13 +83,7 @@ export class GpuStore extends ManagedStore {
   }
 
   protected async close(): Promise<void> {
-    await this.#last;
-  }
-
-  #alone<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(task);
-    this.#last = result.catch(() => {});
-    return result;
+    await this.#tasks.idle();
   }
 }
 

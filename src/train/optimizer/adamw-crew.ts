@@ -9,6 +9,7 @@ import { Worker } from "node:worker_threads";
 import { LibraryError } from "../../errors.ts";
 import type { Device } from "../../ggml/device.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
+import { OneByOne } from "../../one-by-one.ts";
 import { ADAMW_WASM } from "./adamw.wasm.ts";
 import {
   COPIED_CHUNK,
@@ -51,7 +52,7 @@ export class AdamwCrew {
   readonly #counter = new SharedArrayBuffer(4);
   readonly #next = new Int32Array(this.#counter);
   #users = 0;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #jobs = new OneByOne();
   #team: Promise<Team> | undefined;
   /** The memory of jobs none of whose streams is in one. */
   #own: SharedSpace | undefined;
@@ -92,9 +93,7 @@ export class AdamwCrew {
    * it are kept and stepped then, others are not, and none is being stepped any more.
    */
   run(job: LoopJob): Promise<void> {
-    const result = this.#last.then(() => this.#run(job));
-    this.#last = result.catch(() => {});
-    return result;
+    return this.#jobs.run(() => this.#run(job));
   }
 
   async #run(job: LoopJob): Promise<void> {

@@ -4,7 +4,7 @@ import { LibraryError } from "../../errors.ts";
 import type { NativeBuffer } from "../../ggml/buffer.ts";
 import type { Region, Store } from "../../memory/store.ts";
 import { RegionFace, SidedRegion } from "../../memory/stores/sided.ts";
-import type { ParameterState } from "./state.ts";
+import type { Kept, ParameterState } from "./state.ts";
 
 /** Name of the second places in the ledger. */
 export const DRAFTS = "updates ahead";
@@ -51,9 +51,9 @@ export interface DraftStores {
 /** What is stepped in place. */
 interface Saved {
   readonly region: Region;
-  /** As the updater sees it. */
-  readonly face: Region;
   readonly before: Region;
+  /** What the updater keeps in `before`. */
+  readonly kept: Kept;
 }
 
 /** Second places for one parameter's state. */
@@ -62,7 +62,7 @@ export class Draft {
   readonly state: ParameterState;
   readonly #sides: readonly SidedRegion[];
   readonly #saved: readonly Saved[];
-  readonly #kept = { places: new Map<Region, NativeBuffer>(), bytes: new Map<Region, number>(), torn: "" };
+  readonly #kept = new Map<Region, Kept>();
   #begun = false;
 
   private constructor(state: ParameterState, sides: readonly SidedRegion[], saved: readonly Saved[]) {
@@ -96,8 +96,9 @@ export class Draft {
           sides.push(region);
         } else {
           const before = await stores.ram.allocate(region.bytes, DRAFTS);
-          saved.push({ region, face: faces[i] as Region, before });
-          draft.#kept.places.set(faces[i] as Region, before.buffer as NativeBuffer);
+          const kept = { place: before.buffer as NativeBuffer, bytes: 0, torn: "" };
+          saved.push({ region, before, kept });
+          draft.#kept.set(faces[i] as Region, kept);
         }
       }
       return draft;
@@ -109,8 +110,7 @@ export class Draft {
 
   /** To be called before {@link state} is stepped. */
   begin(): void {
-    this.#kept.bytes.clear();
-    this.#kept.torn = "";
+    for (const { kept } of this.#saved) Object.assign(kept, { bytes: 0, torn: "" });
     this.#begun = true;
   }
 
@@ -126,14 +126,13 @@ export class Draft {
    */
   async drop(): Promise<void> {
     if (!this.#begun) return;
-    const { bytes: kept, torn } = this.#kept;
-    for (const { region, face, before } of this.#saved) {
+    for (const { region, kept } of this.#saved) {
+      const { place, bytes, torn } = kept;
       if (torn) {
         region.markTorn(torn);
         throw new LibraryError(`${this.state.name} cannot be taken back to what it was: ${torn}`);
       }
-      const bytes = kept.get(face) ?? 0;
-      if (bytes > 0) await region.write(before.buffer as NativeBuffer, 0, 0, bytes);
+      if (bytes > 0) await region.write(place, 0, 0, bytes);
     }
     this.#begun = false;
   }

@@ -170,17 +170,17 @@ export class Traffic {
 
   /** Where the values that slice `index` of a part has before it is stepped are kept, if they are. */
   keeps(part: Part, index: number): Slab | undefined {
-    const buffer = part.inPlace ? this.state.kept?.places.get(part.region) : undefined;
-    return buffer && { buffer, offset: part.format.bytes(index * this.length) };
+    const kept = this.state.kept?.get(part.region);
+    return kept && { buffer: kept.place, offset: part.format.bytes(index * this.length) };
   }
 
   /** To be called when slice `index` is about to be kept and stepped. */
   begin(index: number): void {
     if (this.inPlace) this.changed = true;
-    const { kept } = this.state;
     const end = index * this.length + this.elements(index);
-    for (const part of this.parts) {
-      if (this.keeps(part, index)) kept?.bytes.set(part.region, part.format.bytes(end));
+    for (const { region, format } of this.parts) {
+      const kept = this.state.kept?.get(region);
+      if (kept) kept.bytes = format.bytes(end);
     }
   }
 

@@ -13,12 +13,12 @@ export interface WorkingCopy {
   readonly dtype: FloatDType;
 }
 
-/** Where the values of what is stepped in place are kept, for the step to be taken back. */
+/** Where the values of a region that is stepped in place are kept, for the step to be taken back. */
 export interface Kept {
-  /** Memory as large as the region, by region. */
-  readonly places: ReadonlyMap<Region, NativeBuffer>;
-  /** Bytes kept there, from the beginning; the rest of a region has not been changed. */
-  readonly bytes: Map<Region, number>;
+  /** Memory as large as the region. */
+  readonly place: NativeBuffer;
+  /** Bytes kept there, from the beginning; the rest of the region has not been changed. */
+  bytes: number;
   /** Why what is kept is not whole; empty where it is. */
   torn: string;
 }
@@ -34,7 +34,7 @@ export interface ParameterState {
   /** Absent where the master copy itself computes. */
   readonly working?: WorkingCopy | undefined;
   /** Absent where a step is for good. */
-  readonly kept?: Kept | undefined;
+  readonly kept?: ReadonlyMap<Region, Kept> | undefined;
 }
 
 export const MASTER = f32("master weights");

@@ -5,6 +5,7 @@ import type { Device } from "../../ggml/device.ts";
 import { Allocation, type MemorySource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { sharedMemory } from "../../memory/shared-memory.ts";
+import { OneByOne } from "../../one-by-one.ts";
 import { AdamwCrew } from "./adamw-crew.ts";
 import { GraphStepper } from "./graph-stepper.ts";
 import { LoopStepper } from "./loop-stepper.ts";
@@ -49,7 +50,7 @@ export class StateUpdater {
   readonly #o: UpdaterOptions;
   readonly #stepper: Stepper;
   #slots: Allocation | undefined;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #steps = new OneByOne();
   #disposed = false;
 
   /** Throws BudgetError where the scratch memory does not fit, ConfigError for a slice that is not a size. */
@@ -89,7 +90,7 @@ export class StateUpdater {
   /** Waits for the steps asked for, then frees the memory. May be called twice. */
   async dispose(): Promise<void> {
     this.#disposed = true;
-    await this.#last;
+    await this.#steps.idle();
     await this.#stepper.dispose();
     this.#slots?.dispose();
   }
@@ -99,12 +100,10 @@ export class StateUpdater {
   }
 
   #next<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(() => {
+    return this.#steps.run(async () => {
       if (this.#disposed) throw new DisposedError("the optimizer's updater");
       return task();
     });
-    this.#last = result.catch(() => {});
-    return result;
   }
 
   async #step(
@@ -151,7 +150,7 @@ export class StateUpdater {
       const computed = run.track(step());
       if (i + 1 < run.count) step = stepper.prepare(run, i + 1, gradient, params);
       await computed.catch((error: unknown) => {
-        if (run.state.kept) run.state.kept.torn = message(error);
+        for (const kept of run.state.kept?.values() ?? []) kept.torn = message(error);
         throw error;
       });
       run.write(i);
