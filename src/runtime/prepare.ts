@@ -212,7 +212,7 @@ interface Planned {
   readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
 }
 
-/** The way that moves the fewest bytes, of those that fit. Throws the BudgetError of the one that needs least. */
+/** The way that costs least, of those that fit. Throws the BudgetError of the one that needs least. */
 function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
   let best: { plan: Plan; way: Way; cost: number } | undefined;
   let refusal: BudgetError | undefined;

@@ -20,7 +20,7 @@ export interface Way {
   readonly bytes: Readonly<Record<"gpu" | "cpu", number>>;
   /** Scratch memory of the largest graph on the computing device. Bytes. */
   readonly scratch: number;
-  /** What a step costs under a plan, in bytes moved to and from disk: the cheapest way that fits is taken. */
+  /** What a step costs under a plan, as bytes moved to and from disk: the cheapest way that fits is taken. */
   cost(plan: Plan): number;
 }
 

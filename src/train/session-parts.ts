@@ -20,7 +20,7 @@ import { BatchInputs, batchInputBytes } from "./batch-inputs.ts";
 import { Gradients } from "./gradient-store.ts";
 import { hasDraft } from "./homes.ts";
 import { initialLowRank, writeValues } from "./low-rank-init.ts";
-import { inputSizes, LANES, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
+import { inputSizes, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
 import { StateUpdater } from "./optimizer/updater.ts";
 import type { TrainerSettings } from "./options.ts";
 import { type Parameters, trainedParameters } from "./parameters.ts";
@@ -150,7 +150,7 @@ export async function take(
   const inputs = new BatchInputs(device, ledger, batchInputBytes(shape, sizes));
   cleanup.add(() => inputs.dispose());
   const updaters: StateUpdater[] = [];
-  for (let lane = 0; lane < LANES; lane++) {
+  for (let i = 0; i < way.updatesAtOnce; i++) {
     const updater = new StateUpdater({
       ...{ cpu, ledger, rule: settings.rule, sliceElements: way.sliceElements },
     });
