@@ -101,25 +101,6 @@ describe("a trainer that cannot be made leaves the model as it was", () => {
     }
   });
 
-  test("updates under way at a time: four where RAM has room for their slots, two in the smallest budget", async () => {
-    const trainer: TrainerOptions = { ...BASE, offload: onDisk, offload_folder: temporaryFolder() };
-    const slots = async (cpu: number) => {
-      await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { ...CPU, max_memory: { cpu } });
-      await using _made = await Trainer.create(model, trainer);
-      return model.memory().entries.filter(({ what }) => what === "optimizer slots");
-    };
-    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, {
-      ...CPU,
-      max_memory: { cpu: 2 ** 20 },
-    });
-    const { smallest } = (await rejection(Trainer.create(model, trainer))) as BudgetError;
-    const bytes = (entries: Awaited<ReturnType<typeof slots>>) =>
-      entries.reduce((sum, e) => sum + e.bytes, 0);
-    const few = await slots(smallest as number);
-    expect(bytes(few)).toBeGreaterThan(0);
-    expect(bytes(await slots(2 ** 30))).toBe(2 * bytes(few));
-  });
-
   test.each<[string, OffloadOptions]>([
     ["parts where there is room", {}],
     ["all in RAM", inRam],
@@ -159,4 +140,22 @@ describe("a trainer that cannot be made leaves the model as it was", () => {
       expect(model.memory().peak.cpu).toBeLessThanOrEqual(cpu);
     });
   });
+});
+
+test("updates under way at a time: four where RAM has room for their slots, two in the smallest budget", async () => {
+  const trainer: TrainerOptions = { ...BASE, offload: onDisk, offload_folder: temporaryFolder() };
+  const slots = async (cpu: number) => {
+    await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, { ...CPU, max_memory: { cpu } });
+    await using _made = await Trainer.create(model, trainer);
+    return model.memory().entries.filter(({ what }) => what === "optimizer slots");
+  };
+  await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, {
+    ...CPU,
+    max_memory: { cpu: 2 ** 20 },
+  });
+  const { smallest } = (await rejection(Trainer.create(model, trainer))) as BudgetError;
+  const bytes = (entries: Awaited<ReturnType<typeof slots>>) => entries.reduce((sum, e) => sum + e.bytes, 0);
+  const few = await slots(smallest as number);
+  expect(bytes(few)).toBeGreaterThan(0);
+  expect(bytes(await slots(2 ** 30))).toBe(2 * bytes(few));
 });

@@ -23,7 +23,7 @@ import type { Parameter, Parameters } from "./parameters.ts";
 import { buildBackward, buildForward, buildHead, type WantedOfUnit } from "./stage-graphs.ts";
 
 /** Updates under way at the same time, while some wait for the disk another computes: preferred, and with less memory. */
-const UPDATES_AT_ONCE = [4, 2] as const;
+const UPDATES_UNDER_WAY = [4, 2] as const;
 /** With fewer of them a step from disk takes longer: measured, 1.03 to 1.2 times as long (bench/training.mjs). */
 const FEWER_UPDATES_COST = 1.1;
 /** Memory of a disk store for blocks that are only used in part. */
@@ -48,7 +48,7 @@ export interface TrainingWay extends Way {
   readonly ahead: Ahead;
   /** RAM for gradients whose home is disk. Bytes. */
   readonly gradientPool: number;
-  readonly updatesAtOnce: number;
+  readonly updatesUnderWay: number;
   readonly sliceElements: number;
   readonly shape: BatchShape;
   /** Bytes of all that training keeps, by what it is, on each tier. */
@@ -80,8 +80,8 @@ export function trainingWays(
           gradients === "disk" ? [true, false].map((room) => gradientPoolBytes(parameters, room)) : [0];
         for (const gradientPool of pools) {
           for (const ahead of aheadOf(settings, homes)) {
-            for (const updatesAtOnce of UPDATES_AT_ONCE) {
-              const way = { homes, ahead, gradientPool, updatesAtOnce, shape, scratch };
+            for (const updatesUnderWay of UPDATES_UNDER_WAY) {
+              const way = { homes, ahead, gradientPool, updatesUnderWay, shape, scratch };
               ways.push(makeWay(known, parameters, settings, way));
             }
           }
@@ -107,9 +107,9 @@ function makeWay(
   known: KnownModel,
   parameters: Parameters,
   settings: TrainerSettings,
-  o: Pick<TrainingWay, "homes" | "ahead" | "gradientPool" | "updatesAtOnce" | "shape" | "scratch">,
+  o: Pick<TrainingWay, "homes" | "ahead" | "gradientPool" | "updatesUnderWay" | "shape" | "scratch">,
 ): TrainingWay {
-  const { homes, ahead, gradientPool, updatesAtOnce, shape, scratch } = o;
+  const { homes, ahead, gradientPool, updatesUnderWay, shape, scratch } = o;
   const { spec, device, budgets } = known;
   const { kind } = device;
   const { rule } = settings;
@@ -173,7 +173,7 @@ function makeWay(
       ),
     ),
   );
-  add("cpu", "optimizer slots", updatesAtOnce * slots);
+  add("cpu", "optimizer slots", updatesUnderWay * slots);
   add("cpu", "gradient norms", NORM_BYTES);
   add("cpu", "staging", 2 * BOUNCE_BYTES); // of the states' file and of the weights'
   add("cpu", "checkpoint staging", CHECKPOINT_BYTES);
@@ -218,7 +218,7 @@ function makeWay(
     homes,
     ahead,
     gradientPool,
-    updatesAtOnce,
+    updatesUnderWay,
     shape,
     sliceElements,
     parts,
@@ -227,7 +227,7 @@ function makeWay(
     traffic,
     cost: (plan) => {
       const { read, written } = traffic(plan, 1);
-      return (read + written) * (updatesAtOnce < UPDATES_AT_ONCE[0] ? FEWER_UPDATES_COST : 1);
+      return (read + written) * (updatesUnderWay < UPDATES_UNDER_WAY[0] ? FEWER_UPDATES_COST : 1);
     },
   };
 }

@@ -150,7 +150,7 @@ export async function take(
   const inputs = new BatchInputs(device, ledger, batchInputBytes(shape, sizes));
   cleanup.add(() => inputs.dispose());
   const updaters: StateUpdater[] = [];
-  for (let i = 0; i < way.updatesAtOnce; i++) {
+  for (let i = 0; i < way.updatesUnderWay; i++) {
     const updater = new StateUpdater({
       ...{ cpu, ledger, rule: settings.rule, sliceElements: way.sliceElements },
     });
