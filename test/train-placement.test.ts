@@ -109,6 +109,13 @@ describe.each(["float32", "bfloat16"] as const)("%s", (precision) => {
   });
 });
 
+test("inputs of stages that end in the middle of a block of the disk", async () => {
+  // 67 * 32 floats: 8576 bytes
+  const steps = [67, 66, 3, 67, 66, 67].map((tokens) => labelled([ids(tokens, 1)]));
+  const where = placements("model.layers").slice(0, 2);
+  await expectSameEverywhere(await checkpoint(LLAMA), steps, { max_length: 67 }, where);
+});
+
 test("stages updated while backward goes on", async () => {
   const options: TrainerOptions = { max_grad_norm: 0, non_finite: "error" };
   const where = placements("transformer.h").slice(0, 4);

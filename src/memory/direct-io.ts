@@ -9,6 +9,11 @@ import { ATTEMPTS, type Hints, ioFailure, MAX_TRANSFER, systemCode, TRANSIENT } 
 /** Direct reads want memory addresses, file offsets and lengths in multiples of this. Bytes. */
 export const ALIGNMENT = 4096;
 
+/** `bytes`, filled up to a multiple of {@link ALIGNMENT}. */
+export function wholeBlocks(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+}
+
 /** What the system's error codes mean for somebody who wants their weights. */
 const HINTS: Hints = {
   ENOENT: "there is no such file",
@@ -127,7 +132,7 @@ export class DirectFile {
         this.path,
       );
     }
-    if (fileOffset + length > Math.ceil(this.size / ALIGNMENT) * ALIGNMENT) {
+    if (fileOffset + length > wholeBlocks(this.size)) {
       throw new IoError(`${range} are past its end: it has ${this.size} bytes`, this.path);
     }
     if (this.#direct && numbers.some((n) => n % ALIGNMENT !== 0)) {
@@ -196,7 +201,7 @@ export class DirectFile {
     try {
       await beforeRead?.(request);
       if (this.#closing) throw new DisposedError(this.path);
-      const asked = direct ? Math.ceil(request.length / ALIGNMENT) * ALIGNMENT : request.length;
+      const asked = direct ? wholeBlocks(request.length) : request.length;
       const { bytesRead } = await handle.read(into, 0, Math.min(asked, into.byteLength), fileOffset);
       if (direct) this.#proven = true;
       return Math.min(bytesRead, request.length);

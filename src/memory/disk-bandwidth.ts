@@ -4,7 +4,7 @@ import { randomFillSync, randomUUID } from "node:crypto";
 import { type FileHandle, open, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { ConfigError, IoError, SpillwayError, throwIfAborted } from "../errors.ts";
-import { ALIGNMENT, type BeforeRead, DirectFile } from "./direct-io.ts";
+import { type BeforeRead, DirectFile, wholeBlocks } from "./direct-io.ts";
 import { ReadQueue } from "./read-queue.ts";
 import { formatBytes } from "./sizes.ts";
 
@@ -112,7 +112,7 @@ async function readThrough(
   options: BandwidthOptions,
 ): Promise<void> {
   const { bytes, seconds } = bounds(options);
-  const end = Math.ceil(Math.min(source.size, bytes) / ALIGNMENT) * ALIGNMENT;
+  const end = wholeBlocks(Math.min(source.size, bytes));
   const deadline = performance.now() + seconds * 1000;
   let next = 0;
   let failed = false;
@@ -138,9 +138,7 @@ async function readThrough(
 /** Writes for as long as a measurement may take, and to the disk itself: reads must not meet pages still in memory. */
 async function writeRandom(file: string, options: BandwidthOptions): Promise<void> {
   const { bytes, seconds } = bounds(options);
-  const block = randomFillSync(
-    Buffer.allocUnsafe(Math.min(WRITE.block, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT)),
-  );
+  const block = randomFillSync(Buffer.allocUnsafe(Math.min(WRITE.block, wholeBlocks(bytes))));
   let handle: FileHandle | undefined;
   let written = 0;
   try {

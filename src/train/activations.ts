@@ -4,6 +4,7 @@ import { BudgetError } from "../errors.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { Allocation } from "../memory/allocate.ts";
+import { wholeBlocks } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Region, Store } from "../memory/store.ts";
 import { borrowedRegion } from "../memory/stores/native.ts";
@@ -24,18 +25,19 @@ export interface ActivationOptions {
   readonly store: Store | undefined;
 }
 
-/** Bytes taken on the computing device and in RAM beside the store. */
+/** Bytes taken on the computing device and in RAM beside the store. Each input begins where direct I/O takes it. */
 export function activationBytes(
   count: number,
   bytes: number,
   kind: "cpu" | "gpu",
   stored: boolean,
 ): { device: number; staging: number; store: number } {
-  if (!stored) return { device: count * bytes, staging: 0, store: 0 };
+  const room = wholeBlocks(bytes);
+  if (!stored) return { device: count * room, staging: 0, store: 0 };
   return {
-    device: Math.min(SLOTS, count) * bytes,
-    staging: kind === "gpu" ? Math.min(SLOTS, count) * bytes : 0,
-    store: Math.max(0, count - SLOTS) * bytes,
+    device: Math.min(SLOTS, count) * room,
+    staging: kind === "gpu" ? Math.min(SLOTS, count) * room : 0,
+    store: Math.max(0, count - SLOTS) * room,
   };
 }
 
@@ -69,9 +71,10 @@ export class Activations {
     this.#bytes = bytes;
     this.#device = device.kind;
     const slots = store ? Math.min(SLOTS, count) : count;
+    const room = wholeBlocks(bytes);
     for (let i = 0; i < slots; i++) {
-      const buffer = memory.buffer.part(i * bytes, bytes);
-      const host = staging ? staging.buffer.part(i * bytes, bytes) : buffer;
+      const buffer = memory.buffer.part(i * room, room);
+      const host = staging ? staging.buffer.part(i * room, room) : buffer;
       const region = device.kind === "gpu" ? borrowedRegion("gpu", buffer, "activations") : undefined;
       this.#slots.push({ buffer, host, region, holds: -1, moving: Promise.resolve() });
     }
@@ -90,7 +93,7 @@ export class Activations {
       if (store) {
         // The last ones are still in their slots when backward wants them.
         for (let i = 0; i < count - SLOTS; i++)
-          activations.#regions[i] = await store.allocate(bytes, "stage inputs");
+          activations.#regions[i] = await store.allocate(wholeBlocks(bytes), "stage inputs");
       }
       return activations;
     } catch (error) {
@@ -109,12 +112,8 @@ export class Activations {
         { tier: this.#device, needed: bytes, budget: this.#bytes, smallest: bytes },
       );
     }
-    this.#used = bytes;
+    this.#used = wholeBlocks(bytes); // nobody reads what is moved behind an input
     for (const slot of this.#slots) slot.holds = -1;
-  }
-
-  get capacity(): number {
-    return this.#bytes;
   }
 
   /** Memory to compute activation `index` into, once nothing of an earlier one is still on its way from there. */

@@ -5,13 +5,13 @@ import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
 import { Allocation } from "../memory/allocate.ts";
-import { ALIGNMENT } from "../memory/direct-io.ts";
+import { wholeBlocks } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import { RingArena, type Span } from "../memory/ring.ts";
 import type { Region, Store } from "../memory/store.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 
-const pages = (elements: number) => Math.ceil((elements * 4) / ALIGNMENT) * ALIGNMENT;
+const pages = (elements: number) => wholeBlocks(elements * 4);
 
 /** Gradients in RAM for a while. Give them back with {@link Gradients.close} or {@link Gradients.release}. */
 export interface OpenGradients {

@@ -3,6 +3,7 @@
 import { bytesOf } from "../ggml/dtypes.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import type { Graph } from "../ggml/ops.ts";
+import { wholeBlocks } from "../memory/direct-io.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { Unit } from "../plan/units.ts";
@@ -124,7 +125,7 @@ function makeWay(
   const stored = homes.activations !== kind;
   const kept = activationBytes(count, hidden, kind, stored);
   add(kind, "batch inputs", batchInputBytes(shape, inputSizes(known, parameters)));
-  add(kind, "gradients of stage inputs", 2 * hidden);
+  add(kind, "gradients of stage inputs", 2 * wholeBlocks(hidden));
   add(kind, "stage inputs", kept.device);
   add("cpu", "stage inputs on their way", kept.staging);
   add(homes.activations, "stage inputs", kept.store);

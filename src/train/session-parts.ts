@@ -5,6 +5,7 @@ import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import type { LowRank } from "../ggml/ops.ts";
 import { Allocation } from "../memory/allocate.ts";
+import { wholeBlocks } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import { sharedMemory } from "../memory/shared-memory.ts";
 import { formatBytes } from "../memory/sizes.ts";
@@ -143,7 +144,7 @@ export async function take(
     cleanup.add(() => taken.dispose());
     return taken;
   };
-  const dy = allocate(device.kind, 2 * hidden, "gradients of stage inputs").buffer;
+  const dy = allocate(device.kind, 2 * wholeBlocks(hidden), "gradients of stage inputs").buffer;
   const largest = Math.max(...parameters.all.map((p) => p.elements)) * 4;
   const staging = device.kind === "gpu" ? allocate("cpu", largest, "gradients on their way") : undefined;
   const sizes = inputSizes(prepared, parameters);
@@ -184,7 +185,7 @@ export async function take(
     ...{ device, cpu, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations },
     ...{ gradients, staging, runner, wanted, streamed, stalls },
     dropout: settings.lora?.lora_dropout ?? 0,
-    dy: [dy.part(0, hidden), dy.part(hidden, hidden)],
+    dy: [dy.part(0, hidden), dy.part(wholeBlocks(hidden), hidden)],
     ready: (unit) => stalls.during("optimizer", updates.done(passes.trained(unit))),
   });
   cleanup.add(() => passes.dispose());

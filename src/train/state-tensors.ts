@@ -3,7 +3,7 @@
 import type { Device } from "../ggml/device.ts";
 import { bytesOf } from "../ggml/dtypes.ts";
 import { Allocation } from "../memory/allocate.ts";
-import { ALIGNMENT } from "../memory/direct-io.ts";
+import { wholeBlocks } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import { Converter } from "../runtime/convert.ts";
 import type { StateTensor } from "./checkpoints/index.ts";
@@ -46,7 +46,7 @@ export async function* masterBlocks(
   { cpu, ledger, signal }: { cpu: Device; ledger: Ledger; signal?: AbortSignal | undefined },
 ): AsyncGenerator<{ bytes: Uint8Array; memory: Allocation; at: number; first: number }> {
   const block = Math.min(p.elements, BLOCK_ELEMENTS);
-  const wide = Math.ceil((block * 4) / ALIGNMENT) * ALIGNMENT;
+  const wide = wholeBlocks(block * 4);
   const memory = Allocation.take(ledger, "cpu", cpu.memory, 2 * wide, "staging");
   const converter = new Converter(cpu);
   try {

@@ -6,7 +6,7 @@ import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { bytesOf, type DType, type FloatDType } from "../ggml/dtypes.ts";
 import { Allocation } from "../memory/allocate.ts";
-import { ALIGNMENT } from "../memory/direct-io.ts";
+import { wholeBlocks } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Region, Store } from "../memory/store.ts";
@@ -46,7 +46,7 @@ export async function fillRegion(
   const block = Math.min(elements, BLOCK_ELEMENTS);
   const wide = pieceBound(bytesOf(entry.dtype as DType, block));
   const converter = new Converter(cpu);
-  const bytes = wide + Math.ceil(bytesOf(dtype, block) / ALIGNMENT) * ALIGNMENT;
+  const bytes = wide + wholeBlocks(bytesOf(dtype, block));
   const memory = Allocation.take(ledger, "cpu", cpu.memory, bytes, "staging");
   try {
     for (let first = 0; first < elements; first += block) {

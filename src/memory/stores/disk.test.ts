@@ -280,6 +280,30 @@ describe("a disk that is too small", () => {
   });
 });
 
+test("memory may begin in the middle of a block", async () => {
+  await using store = await open();
+  const region = await store.allocate(16 * KIB, "stage inputs");
+  using memory = hostBytes(48 * KIB);
+  const values = counting(16 * KIB);
+  for (const start of [100, 4096 + 128]) {
+    const part = memory.part(start, 16 * KIB);
+    part.bytes().set(values);
+    await region.write(part, 0, 0, 16 * KIB);
+    const back = memory.part(20 * KIB + start, 16 * KIB);
+    // the whole of it, a range offset as the file is, and one that is not
+    for (const [at, offset] of [
+      [0, 0],
+      [4096 - (start % 4096), 4096],
+      [7, 300],
+    ] as const) {
+      const length = 8 * KIB;
+      back.bytes().fill(0);
+      await region.read(back, at, offset, length);
+      expect(back.bytes(at, length)).toEqual(values.subarray(offset, offset + length));
+    }
+  }
+});
+
 test("only the blocks at the ends of a range take a detour when memory and file are offset alike", async () => {
   await using store = await open({ direct: true });
   if (!store.direct) return;

@@ -4,7 +4,7 @@ import { IoError } from "../../errors.ts";
 import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
 import { OneByOne } from "../../one-by-one.ts";
 import { Allocation } from "../allocate.ts";
-import { ALIGNMENT, type DirectFile } from "../direct-io.ts";
+import { ALIGNMENT, type DirectFile, wholeBlocks } from "../direct-io.ts";
 import type { Urgency } from "../io-turns.ts";
 import type { Ledger, Reservation } from "../ledger.ts";
 import { formatBytes } from "../sizes.ts";
@@ -102,7 +102,7 @@ export class DiskStore extends ManagedStore {
 
   protected take(bytes: number, what: string, urgency: Urgency): Promise<Backing> {
     return this.#changes.run(async () => {
-      const room = Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+      const room = wholeBlocks(bytes);
       const position = this.#gaps.bestFit(room) ?? this.#end;
       const growth = Math.max(0, position + room - this.#end);
       this.#gaps.remove(position, position + room);
@@ -188,11 +188,13 @@ export class DiskStore extends ManagedStore {
 
   async #move(m: Move): Promise<void> {
     const end = m.position + m.length;
-    const aligned = [m.at, m.position, m.length].every((n) => n % ALIGNMENT === 0);
+    // Of the address: memory may be a part of something larger that begins anywhere.
+    const address = Number(m.memory.address(m.at) % BigInt(ALIGNMENT));
+    const aligned = [address, m.position, m.length].every((n) => n % ALIGNMENT === 0);
     if (!this.#file.direct || aligned) return this.#straight(m);
     // Where memory and file are offset alike, only the blocks at the ends take the detour.
-    const alike = (m.at - m.position) % ALIGNMENT === 0;
-    const first = alike ? Math.min(Math.ceil(m.position / ALIGNMENT) * ALIGNMENT, end) : end;
+    const alike = (address - m.position) % ALIGNMENT === 0;
+    const first = alike ? Math.min(wholeBlocks(m.position), end) : end;
     const last = alike ? Math.max(Math.floor(end / ALIGNMENT) * ALIGNMENT, first) : end;
     const part = (from: number, to: number): Move => ({
       ...m,
@@ -223,7 +225,7 @@ export class DiskStore extends ManagedStore {
       for (let at = m.position; at < end; ) {
         const start = Math.floor(at / ALIGNMENT) * ALIGNMENT;
         const to = Math.min(end, start + BOUNCE);
-        const wide = Math.ceil((to - start) / ALIGNMENT) * ALIGNMENT;
+        const wide = wholeBlocks(to - start);
         const blocks = (direction: "read" | "write", from: number, length: number) =>
           this.#queue.submit(
             length,

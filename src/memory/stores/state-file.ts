@@ -5,7 +5,7 @@ import { type FileHandle, mkdir, open, rm, statfs } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../../errors.ts";
-import { ALIGNMENT, DirectFile } from "../direct-io.ts";
+import { ALIGNMENT, DirectFile, wholeBlocks } from "../direct-io.ts";
 import { ATTEMPTS, causingCode, ioFailure, MAX_TRANSFER, TRANSIENT, WRITE_HINTS } from "../system-errors.ts";
 
 /** One read or write about to be asked of the system. */
@@ -148,7 +148,7 @@ export class StateFile {
     const transfer: SystemTransfer = { direction, position, length: part.byteLength };
     try {
       await this.#before?.(transfer);
-      const whole = this.#direct ? Math.ceil(transfer.length / ALIGNMENT) * ALIGNMENT : transfer.length;
+      const whole = this.#direct ? wholeBlocks(transfer.length) : transfer.length;
       const asked = Math.min(whole, part.byteLength);
       const moved =
         direction === "read"

@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import { requireSpace } from "../../checkpoint/staged-file.ts";
 import { ConfigError, IoError, SpillwayError, throwIfAborted } from "../../errors.ts";
 import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
-import { ALIGNMENT } from "../../memory/direct-io.ts";
+import { wholeBlocks } from "../../memory/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import { causingCode } from "../../memory/system-errors.ts";
@@ -166,7 +166,7 @@ async function writeFile(
   let filled = 0;
   const flush = async () => {
     const position = written;
-    const length = Math.ceil(filled / ALIGNMENT) * ALIGNMENT;
+    const length = wholeBlocks(filled);
     new Uint8Array(staging.current.view(filled, length - filled)).fill(0);
     written += filled;
     filled = 0;

@@ -6,7 +6,7 @@ import { LENGTH_FIELD, MAX_HEADER } from "../../checkpoint/safetensors.ts";
 import { CheckpointError, ConfigError } from "../../errors.ts";
 import type { DType } from "../../ggml/dtypes.ts";
 import { inGroups } from "../../groups.ts";
-import { ALIGNMENT } from "../../memory/direct-io.ts";
+import { ALIGNMENT, wholeBlocks } from "../../memory/direct-io.ts";
 import type { Region } from "../../memory/store.ts";
 import { tensorFileName } from "./record.ts";
 
@@ -77,7 +77,7 @@ function split(tensors: readonly Laid<StateTensor>[], limit: number): StateTenso
 
 /** Brings the data to a multiple of the block size by further spaces at the end of the header, as the format allows. */
 function alignData(layout: Layout<StateTensor>): Layout<StateTensor> {
-  const length = Math.ceil(layout.header.length / ALIGNMENT) * ALIGNMENT;
+  const length = wholeBlocks(layout.header.length);
   if (length - LENGTH_FIELD > MAX_HEADER) return layout;
   const header = new Uint8Array(length).fill(0x20);
   header.set(layout.header);
