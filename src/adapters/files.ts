@@ -14,6 +14,7 @@ import { stageFile } from "../checkpoint/staged-file.ts";
 import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
 import type { FloatDType } from "../ggml/dtypes.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
+import { checkCopies, copyName } from "./base-copies.ts";
 import { type LoraConfig, loraConfigJson, parseLoraConfig } from "./config.ts";
 import { type LoraTarget, loraTargets, PREFIX, savedWeights } from "./targets.ts";
 
@@ -58,14 +59,16 @@ export function adapterTensors(
 }
 
 /**
- * Opens the adapter in the folder `dir` for the model `spec`.
+ * Opens the adapter in the folder `dir` for the model `spec`. Copies of the model's weights that PEFT put in its file are
+ * compared with those of `base`, where that is given.
  * Throws CheckpointError if a file is missing or malformed or the tensors are not those the config calls for,
- * ConfigError and UnsupportedError that name the key for a config that cannot be used, IoError.
+ * ConfigError and UnsupportedError that name the key for a config that cannot be used, UnsupportedError for a copy that is
+ * not the base's, IoError.
  */
 export async function openAdapter(
   dir: string,
   spec: ModelSpec,
-  options: { signal?: AbortSignal } = {},
+  options: { signal?: AbortSignal; base?: Checkpoint } = {},
 ): Promise<Adapter> {
   const configPath = resolve(dir, ADAPTER_CONFIG);
   if ((await statIfPresent(configPath)) === undefined) {
@@ -89,7 +92,9 @@ export async function openAdapter(
     path,
     ADAPTER_CONFIG,
     config.base_model_name_or_path,
+    targets.map((target) => ({ name: copyName(target), shape: target.weight.shape })),
   );
+  if (options.base) await checkCopies({ targets, checkpoint }, options.base, spec, options.signal);
   return { config, targets, saved, checkpoint };
 }
 
@@ -153,10 +158,11 @@ function checkTensors(
   path: string,
   caller: string,
   madeFor: string | null = null,
+  optional: readonly AdapterTensor[] = [],
 ): void {
   const shapes = new Map(given.map(({ name, shape }) => [name, shape]));
   const problems: string[] = [];
-  for (const { name, shape } of expected) {
+  for (const { name, shape } of [...expected, ...optional.filter((tensor) => shapes.has(tensor.name))]) {
     const has = shapes.get(name);
     shapes.delete(name);
     if (has === undefined) problems.push(`${name} [${shape}] is missing`);

@@ -73,7 +73,7 @@ export async function mergeAdapter(
   const config = await readConfigJson(baseDir);
   const spec = modelSpec(config, join(baseDir, CONFIG));
   const base = await openCheckpoint(baseDir, { ignore: spec.ignored, ...(signal && { signal }) });
-  const adapter = await openAdapter(adapterDir, spec, { ...(signal && { signal }) });
+  const adapter = await openAdapter(adapterDir, spec, { base, ...(signal && { signal }) });
   // With an update of its own a shared head is not shared any more.
   const apart = new Set(adapter.targets.map(({ weight }) => weight.name).filter((name) => spec.tied[name]));
   const joined = joinSaved(base, spec, adapter, apart);

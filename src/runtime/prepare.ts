@@ -121,7 +121,9 @@ export async function readSkeleton(
   const own = modelSpec(config, `${dir}/config.json`);
   const base = await openCheckpoint(dir, { ignore: own.ignored, ...(signal && { signal }) });
   const adapter =
-    adapterDir === undefined ? undefined : await openAdapter(adapterDir, own, { ...(signal && { signal }) });
+    adapterDir === undefined
+      ? undefined
+      : await openAdapter(adapterDir, own, { base, ...(signal && { signal }) });
   const { checkpoint, spec } = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
   const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
   return { dir, checkpoint, config, spec, model, adapter };

@@ -60,8 +60,11 @@ export class Session {
           "model that is opened from there",
       );
     const { adapter: adapterDir, signal } = options;
+    const { spec, checkpoint: base } = engine.prepared;
     const adapter =
-      adapterDir === undefined ? undefined : await openAdapter(adapterDir, engine.prepared.spec);
+      adapterDir === undefined
+        ? undefined
+        : await openAdapter(adapterDir, spec, { base, ...(signal && { signal }) });
     const whole = adapter ? withAdapter(settings, adapter) : settings;
     const loading = new Loading(whole, engine.options.offload_folder);
     const before = engine.options;
