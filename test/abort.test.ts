@@ -31,6 +31,22 @@ function expectAborted(error: unknown, reason: unknown): void {
   expect(error).toMatchObject({ name: "AbortError", code: "aborted", cause: reason });
 }
 
+test("a signal hears many reads at once without a warning of a leak", async () => {
+  const warnings: string[] = [];
+  const listen = (warning: Error) => warnings.push(warning.message);
+  process.on("warning", listen);
+  try {
+    const { signal } = new AbortController();
+    const dir = join(FIXTURES, "qwen2");
+    await using model = await AutoModelForCausalLM.from_pretrained(dir, { ...ON_DISK, signal });
+    await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 2, ignore_eos: true, signal });
+    await sleep(0); // warnings come a tick later
+  } finally {
+    process.off("warning", listen);
+  }
+  expect(warnings).toEqual([]);
+});
+
 describe("aborting from_pretrained", () => {
   test("before it begins", async () => {
     await leavesNothing(async () => {

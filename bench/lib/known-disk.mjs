@@ -2,7 +2,15 @@
 // Needs root, loop devices and version 1 of the blkio and memory cgroups.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -117,7 +125,7 @@ export class Disk {
   }
 }
 
-/** The machine's own disk: no cap, only the limit of memory. */
+/** The machine's own disk: no cap unless one is set, and the limit of memory. */
 export class OwnDisk extends Disk {
   /** @param {string} dir */
   constructor(dir) {
@@ -129,6 +137,20 @@ export class OwnDisk extends Disk {
       removeMemoryGroups();
       removeDirs(blkioGroup(dir));
     });
+  }
+
+  /** Caps reads and writes, each for itself. Throws where the directory is not on a disk of its own. @param {number} mibPerSecond */
+  rate(mibPerSecond) {
+    const { dev } = statSync(this.dir);
+    const device = `${(dev >> 8) & 0xfff}:${(dev & 0xff) | ((dev >> 12) & 0xfff00)}`;
+    for (const way of ["read", "write"]) {
+      const file = `${blkioGroup(this.dir)}/blkio.throttle.${way}_bps_device`;
+      try {
+        writeFileSync(file, `${device} ${mibPerSecond * 2 ** 20}`);
+      } catch (error) {
+        throw new Error(`the speed of ${this.dir}, on device ${device}, cannot be capped`, { cause: error });
+      }
+    }
   }
 }
 

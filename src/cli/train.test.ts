@@ -157,6 +157,17 @@ describe("--plan", () => {
     expect(plan.parts.reduce((sum, part) => sum + part.bytes, 0)).toBe(plan.bytes.cpu);
   });
 
+  test("what a run then takes at its peak is what was planned, saving included", async () => {
+    const { argv } = setUp();
+    const homes = ["optimizer", "gradients", "activations"].flatMap((part) => [`--offload-${part}`, "disk"]);
+    const { code, stdout } = await call([...argv, "--max-steps", "2", ...homes, "--json", "--quiet"]);
+    expect(code).toBe(0);
+    const { memory } = JSON.parse(stdout) as { memory: { tier: string; planned: number; peak: number }[] };
+    const { planned, peak } = memory.find(({ tier }) => tier === "cpu") as (typeof memory)[number];
+    expect(peak / planned).toBeGreaterThan(0.95);
+    expect(peak / planned).toBeLessThan(1.05);
+  });
+
   test("what does not fit exits with 3 and the budget that would", async () => {
     const { argv } = setUp();
     const { code, stderr } = await call([...argv, "--max-steps", "1", "--plan", "--quiet", "--cpu", "1MiB"]);

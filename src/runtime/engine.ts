@@ -1,9 +1,9 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
-import { setMaxListeners } from "node:events";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { OneByOne } from "../one-by-one.ts";
+import { forManyListeners } from "../signals.ts";
 import type { SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
 import { KvCache, kvBytes } from "./kv-cache.ts";
@@ -137,8 +137,7 @@ export class Engine {
         throw new ConfigError(`row ${base + length} is beyond the KV cache of ${this.#kv.capacity} tokens`);
       }
     }
-    const linked = signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
-    setMaxListeners(0, linked); // one for every row that is read
+    const linked = forManyListeners(this.#closing.signal, signal); // every row that is read listens
     await this.#parts.executor.run(this.#kv, sequences, want, sink, linked);
   }
 

@@ -1,6 +1,5 @@
 // Brings resident matrices from the checkpoint to their final place, through a bounded staging buffer where the type,
 // the orientation or the device calls for one. Never holds a second copy of more than the staging buffer.
-import { setMaxListeners } from "node:events";
 import type { TensorEntry } from "../checkpoint/types.ts";
 import { throwIfAborted } from "../errors.ts";
 import { type NativeBuffer, PAGE } from "../ggml/buffer.ts";
@@ -14,6 +13,7 @@ import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Matrix, PackedRange, Unit, Vector } from "../plan/units.ts";
+import { forManyListeners } from "../signals.ts";
 import { Converter, type Place } from "./convert.ts";
 import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 import type { StateDict } from "./state-dict.ts";
@@ -131,7 +131,7 @@ export class Loader {
   readonly #arena = new HeaderArena(8);
 
   constructor(ctx: LoaderContext) {
-    this.#ctx = ctx;
+    this.#ctx = { ...ctx, signal: forManyListeners(ctx.signal) }; // vectors are read side by side
     this.#converter = new Converter(ctx.cpu);
   }
 
@@ -162,8 +162,7 @@ export class Loader {
       pieces.push({ begin, length: end - begin });
     }
     const failed = new AbortController();
-    const until = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
-    setMaxListeners(0, until); // every read listens
+    const until = forManyListeners(failed.signal, signal); // every read listens
     const reads = pieces.map(({ begin, length }, i) =>
       this.#fetch(m.source, begin, length, target, i * MOVE_BYTES, until),
     );

@@ -29,14 +29,22 @@ const UPDATES_UNDER_WAY = [4, 2] as const;
 const FEWER_UPDATES_COST = 1.1;
 /** Memory of a disk store for blocks that are only used in part. */
 const BOUNCE_BYTES = 256 * 1024;
-/** What saving, resuming and exporting take for a while: a training that could not be saved is of no use. */
-const CHECKPOINT_BYTES = 2 * PIECE;
-/** Memory of sums of squares. */
-const NORM_BYTES = 64 * 1024;
+/** RAM that is taken for a while again and again: planned for, and free in between. */
+export const PASSING: readonly PlannedPart[] = [
+  { tier: "cpu", what: "gradient norms", bytes: 64 * 1024 },
+  // saving, resuming and exporting: a training that could not be saved is of no use
+  { tier: "cpu", what: "checkpoint staging", bytes: 2 * PIECE },
+];
 const SLICE_ELEMENTS = 2 ** 20;
 const SMALL_SLICE_ELEMENTS = 2 ** 18;
 /** Budgets below this get small slices. Bytes. */
 const SMALL_BUDGET = 2 ** 30;
+
+interface PlannedPart {
+  readonly tier: Tier;
+  readonly what: string;
+  readonly bytes: number;
+}
 
 /** Bytes that one step moves between memory and disk. */
 export interface DiskTraffic {
@@ -53,7 +61,7 @@ export interface TrainingWay extends Way {
   readonly sliceElements: number;
   readonly shape: BatchShape;
   /** Bytes of all that training keeps, by what it is, on each tier. */
-  readonly parts: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
+  readonly parts: readonly PlannedPart[];
   /** Of a step of `micro` micro-batches under a plan. */
   traffic(plan: Plan, micro: number): DiskTraffic;
 }
@@ -115,7 +123,7 @@ function makeWay(
   const { kind } = device;
   const { rule } = settings;
   const { all } = parameters;
-  const parts: { tier: Tier; what: string; bytes: number }[] = [];
+  const parts: PlannedPart[] = [];
   const add = (tier: Tier, what: string, bytes: number) => {
     if (bytes > 0) parts.push({ tier, what, bytes });
   };
@@ -175,9 +183,8 @@ function makeWay(
     ),
   );
   add("cpu", "optimizer slots", updatesUnderWay * slots);
-  add("cpu", "gradient norms", NORM_BYTES);
   add("cpu", "staging", 2 * BOUNCE_BYTES); // of the states' file and of the weights'
-  add("cpu", "checkpoint staging", CHECKPOINT_BYTES);
+  parts.push(...PASSING);
 
   const on = (tier: Tier) =>
     sum(

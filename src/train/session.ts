@@ -12,6 +12,7 @@ import { Cleanup } from "../runtime/cleanup.ts";
 import type { Engine } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
 import type { Gradients } from "./gradient-store.ts";
+import { PASSING } from "./memory-plan.ts";
 import { loraIdentity, type TrainerOptions, type TrainerSettings } from "./options.ts";
 import type { Parameters } from "./parameters.ts";
 import type { Passes } from "./passes.ts";
@@ -178,15 +179,17 @@ export class Session {
     for (const home of plan.homes) weights[home]++;
     const tokens = way.shape.sequences * way.shape.length * micro;
     const { ledger } = engine.parts;
-    const used = (tier: Tier) => ledger.used(tier);
+    const kept = ledger.entries().filter(({ what }) => PASSING.every((part) => part.what !== what));
+    const parts = [...kept, ...PASSING];
+    const on = (tier: Tier) => parts.reduce((sum, part) => sum + (part.tier === tier ? part.bytes : 0), 0);
     return {
       parameters: model.parameters,
       trained: parameters.elements,
       device: device.name,
       homes: { weights, ...way.homes },
       update_ahead: this.#h.updates.drafts,
-      parts: ledger.entries(),
-      bytes: { gpu: used("gpu"), cpu: used("cpu"), disk: used("disk") },
+      parts,
+      bytes: { gpu: on("gpu"), cpu: on("cpu"), disk: on("disk") },
       budgets,
       disk_per_step: way.traffic(plan, micro),
       // forward, the same again in backward, and gradients of inputs and of weights: 2 per parameter and token each

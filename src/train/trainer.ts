@@ -1,10 +1,10 @@
 // Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
 // update-queue.ts; where things live is session.ts.
 
-import { setMaxListeners } from "node:events";
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
+import { forManyListeners } from "../signals.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
 import { microBatch } from "./batch.ts";
 import { openTrainingCheckpoint, restoreTensors, saveCheckpoint } from "./checkpoints/index.ts";
@@ -66,7 +66,7 @@ export class Trainer implements TrainerFace {
    * error where parts are updated as backward goes along (`non_finite` "error" without clipping).
    */
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
-    return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], forManyReads(signal)));
+    return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], forManyListeners(signal)));
   }
 
   async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
@@ -214,7 +214,7 @@ export class Trainer implements TrainerFace {
   ): Promise<{ loss: number; tokens: number }> {
     return this.#exclusive(async () => {
       const { passes, spec } = this.#session;
-      const many = forManyReads(signal);
+      const many = forManyListeners(signal);
       await this.#session.beginEvaluation();
       let loss = 0;
       let tokens = 0;
@@ -340,12 +340,4 @@ export class Trainer implements TrainerFace {
 
 function isList(batch: TrainingBatch | readonly TrainingBatch[]): batch is readonly TrainingBatch[] {
   return Array.isArray(batch);
-}
-
-/** A signal that fires with another and takes a listener for every read in flight. */
-function forManyReads(signal: AbortSignal | undefined): AbortSignal | undefined {
-  if (!signal) return undefined;
-  const own = AbortSignal.any([signal]);
-  setMaxListeners(0, own);
-  return own;
 }
