@@ -2,7 +2,7 @@
 // checkpoint, batches, settings of AdamW and number of threads, on the CPU, everything in RAM.
 //   node bench/training-torch.mjs [--python PATH] [--tokens 64,256,1024] [--repeats 3] [--steps 3] [--layers N] [--threads N]
 //     [--shape llama-88m] [--checkpoint DIR]
-// Runs alternate, each in a fresh process that first makes two unmeasured steps.
+// Runs alternate, each in a fresh process that first makes four unmeasured steps.
 import { spawnSync } from "node:child_process";
 import os from "node:os";
 import { parseArgs } from "node:util";

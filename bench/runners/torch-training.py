@@ -24,7 +24,7 @@ def options():
     parser.add_argument("--model", required=True)
     parser.add_argument("--batches", required=True, help="file of [batch][sequence][token]")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--warmup-steps", type=int, default=2)
+    parser.add_argument("--warmup-steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--precision", choices=["float32", "autocast", "bfloat16"], default="float32")
     parser.add_argument("--max-grad-norm", type=float, default=1.0)
