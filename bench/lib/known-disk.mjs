@@ -139,7 +139,7 @@ export class OwnDisk extends Disk {
     });
   }
 
-  /** Caps reads and writes, each for itself. Throws where the directory is not on a disk of its own. @param {number} mibPerSecond */
+  /** Caps reads and writes, each for itself. Throws where the device of the directory takes no cap. @param {number} mibPerSecond */
   rate(mibPerSecond) {
     const { dev } = statSync(this.dir);
     const device = `${(dev >> 8) & 0xfff}:${(dev & 0xff) | ((dev >> 12) & 0xfff00)}`;
