@@ -1,6 +1,6 @@
 // Opening and reading regular files: handles are always closed, and the system's errors become ours.
 // Buffered reads of headers and small tensors; weights go through the direct I/O of memory/.
-import type { Stats } from "node:fs";
+import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { CheckpointError, IoError, SpillwayError } from "../errors.ts";
 
@@ -50,17 +50,26 @@ export async function withFile<T>(
   use: (handle: FileHandle, stats: Stats) => Promise<T>,
 ): Promise<T> {
   try {
-    // A named pipe would block the open for ever, so the kind of file is looked at first.
-    if (!(await stat(path)).isFile()) throw new CheckpointError("is not a regular file", { file: path });
-    const handle = await open(path, "r");
+    // A named pipe would block the open for ever, and opening a device may do something, so the kind of file is looked at
+    // first; and again in what was opened, for it may have been put in the file's place meanwhile.
+    requireFile(await stat(path), path);
+    const handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     try {
-      return await use(handle, await handle.stat());
+      const stats = await handle.stat();
+      requireFile(stats, path);
+      return await use(handle, stats);
     } finally {
       await handle.close();
     }
   } catch (error) {
     throw readFailure(error, path);
   }
+}
+
+function requireFile(stats: Stats, path: string): void {
+  if (stats.isFile()) return;
+  const what = stats.isDirectory() ? "a directory" : stats.isFIFO() ? "a named pipe" : "a device or socket";
+  throw new CheckpointError(`is not a regular file but ${what}`, { file: path });
 }
 
 /** One read(2) cannot take more than 2 GiB - 4 KiB on Linux. */

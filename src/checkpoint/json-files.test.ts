@@ -1,8 +1,10 @@
+import { execFileSync } from "node:child_process";
 import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CheckpointError } from "../errors.ts";
 import { readConfigJson, readJsonIfPresent } from "./index.ts";
+import { LARGE_FILE_LIMIT } from "./json-files.ts";
 import { fixture, rejection, temporaryFolder } from "./testing.ts";
 
 describe("readConfigJson", () => {
@@ -47,6 +49,23 @@ describe("readJsonIfPresent", () => {
     expect(error).toBeInstanceOf(CheckpointError);
     expect((error as CheckpointError).file).toBe(join(dir, "generation_config.json"));
     expect((error as CheckpointError).message).toContain(message);
+  });
+
+  test("refuses what nests too deeply, and more than a small file may have, unless it is a large one", async () => {
+    const dir = temporaryFolder();
+    const path = join(dir, "config.json");
+    writeFileSync(path, `{"hidden_size": ${"[".repeat(20_000)}${"]".repeat(20_000)}}`);
+    await expect(readJsonIfPresent(dir, "config.json")).rejects.toThrow("nests deeper than 128 levels");
+    writeFileSync(path, `{"a": "${"a".repeat(17 * 2 ** 20)}"}`);
+    await expect(readJsonIfPresent(dir, "config.json")).rejects.toThrow("more than the 16777216");
+    expect(await readJsonIfPresent(dir, "config.json", LARGE_FILE_LIMIT)).toHaveProperty("a");
+  });
+
+  test("does not wait for a named pipe to be written", async ({ skip }) => {
+    if (process.platform === "win32") skip("no named pipes in folders");
+    const dir = temporaryFolder();
+    execFileSync("mkfifo", [join(dir, "config.json")]);
+    await expect(readJsonIfPresent(dir, "config.json")).rejects.toThrow("but a named pipe");
   });
 
   test("refuses a file too big to be JSON beside weights before reading it", async () => {

@@ -1,17 +1,24 @@
-// Loads the JSON files beside the weights: config.json, generation_config.json, tokenizer_config.json.
-// What the values mean is decided by their readers (models/, generate/), not here.
+// Loads the JSON and text files beside the weights, of a bounded size and from regular files only.
+// What the values mean is decided by their readers (models/, generate/, adapters/), not here.
 import { join } from "node:path";
+import { isJsonObject, type JsonObject, parseJson } from "../base/json.ts";
 import { CheckpointError } from "../errors.ts";
 import { readExactly, statIfPresent, withFile } from "./files.ts";
 
-/** The largest published tokenizer.json is about 35 MB. */
-const MAX_JSON_FILE = 256 * 2 ** 20;
+/** Of config.json and its like: the largest published one, with a long quantization list, is below 2 MiB. */
+export const SMALL_FILE_LIMIT = 16 * 2 ** 20;
 
-/** Reads a whole UTF-8 text file of at most `limit` bytes. Throws CheckpointError or IoError naming it. */
-export async function readText(path: string, limit: number = MAX_JSON_FILE): Promise<string> {
+/** Of tokenizer.json (35 MB at most among the published ones) and of an index of shards. */
+export const LARGE_FILE_LIMIT = 256 * 2 ** 20;
+
+/**
+ * Reads a whole UTF-8 text file of at most `limit` bytes.
+ * Throws CheckpointError (missing, no regular file, too large, not UTF-8) or IoError, naming it.
+ */
+export async function readText(path: string, limit: number = SMALL_FILE_LIMIT): Promise<string> {
   const bytes = await withFile(path, async (handle, { size }) => {
     if (size > limit) {
-      throw new CheckpointError(`is ${size} bytes, more than the ${limit} read from such a file`, {
+      throw new CheckpointError(`is ${size} bytes, more than the ${limit} that such a file may have`, {
         file: path,
       });
     }
@@ -27,21 +34,25 @@ export async function readText(path: string, limit: number = MAX_JSON_FILE): Pro
 }
 
 /** Reads a JSON file whose top level is an object. Throws CheckpointError naming the file. */
-export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
-  const text = await readText(path);
+export async function readJsonObject(path: string, limit: number = SMALL_FILE_LIMIT): Promise<JsonObject> {
+  const text = await readText(path, limit);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (error) {
     const detail = error instanceof Error ? error.message : String(error);
-    throw new CheckpointError(`is not valid JSON (${detail})`, { file: path }, { cause: error });
+    throw new CheckpointError(
+      `is not valid JSON (${detail}); copy the file again, it may be cut off`,
+      { file: path },
+      { cause: error },
+    );
   }
-  if (!isObject(value)) throw new CheckpointError("is not a JSON object", { file: path });
+  if (!isJsonObject(value)) throw new CheckpointError("is not a JSON object", { file: path });
   return value;
 }
 
 /** `config.json` of the checkpoint folder `dir`. Throws CheckpointError if it is missing or malformed. */
-export async function readConfigJson(dir: string): Promise<Record<string, unknown>> {
+export async function readConfigJson(dir: string): Promise<JsonObject> {
   const config = await readJsonIfPresent(dir, "config.json");
   if (config === undefined) {
     throw new CheckpointError(
@@ -56,11 +67,8 @@ export async function readConfigJson(dir: string): Promise<Record<string, unknow
 export async function readJsonIfPresent(
   dir: string,
   name: string,
-): Promise<Record<string, unknown> | undefined> {
+  limit: number = SMALL_FILE_LIMIT,
+): Promise<JsonObject | undefined> {
   const path = join(dir, name);
-  return (await statIfPresent(path)) === undefined ? undefined : readJsonObject(path);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return (await statIfPresent(path)) === undefined ? undefined : readJsonObject(path, limit);
 }

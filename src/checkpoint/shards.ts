@@ -4,7 +4,7 @@ import { isAbsolute, join, normalize, sep } from "node:path";
 import { CheckpointError, throwIfAborted } from "../errors.ts";
 import { mapBounded } from "./concurrency.ts";
 import { statIfPresent } from "./files.ts";
-import { readText } from "./json-files.ts";
+import { LARGE_FILE_LIMIT, readText } from "./json-files.ts";
 import { jsonMembers } from "./json-members.ts";
 import { type ReadHeaderOptions, readSafetensors, type SafetensorsFile } from "./safetensors.ts";
 
@@ -22,7 +22,7 @@ export async function readShards(
   options: ReadHeaderOptions = {},
 ): Promise<SafetensorsFile[]> {
   throwIfAborted(options.signal);
-  const weightMap = parseIndex(await readText(indexPath), indexPath);
+  const weightMap = parseIndex(await readText(indexPath, LARGE_FILE_LIMIT), indexPath);
   const names = [...new Set(weightMap.values())].sort();
   const present = await mapBounded(names, SHARDS_AT_ONCE, async (name) => {
     throwIfAborted(options.signal);

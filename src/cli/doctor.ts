@@ -6,7 +6,7 @@ import { tableLines } from "../report/table.ts";
 import { examine, type Findings } from "./examination.ts";
 import { ToldInJson } from "./exit-codes.ts";
 import { shortPath } from "./installation.ts";
-import { type Io, styled, writeJson, writeOut } from "./io.ts";
+import { type Io, styled, writeJson, writeLines } from "./io.ts";
 
 /** Vulkan devices that are programs: slow, and good for trying the GPU path out. */
 const SOFTWARE = /llvmpipe|lavapipe|swiftshader/i;
@@ -31,7 +31,7 @@ export function addDoctor(program: Command, io: Io): void {
       const findings = await examine(flags.disk ? folder : undefined, io.signal);
       const needed = findings.missing.find((m) => m.needed);
       if (flags.json) await writeJson(io, { ok: !needed, ...findings });
-      else await writeOut(io, `${lines(io, findings).join("\n")}\n`);
+      else await writeLines(io, lines(io, findings));
       if (needed) {
         const error = new LibraryError(`this machine cannot run models yet: ${needed.what}; ${needed.do}`);
         throw new ToldInJson(error.message, { cause: error });

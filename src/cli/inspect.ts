@@ -7,7 +7,7 @@ import { checkDirectory } from "./check-model.ts";
 import { ToldInJson } from "./exit-codes.ts";
 import { checkpointSummary, type PlanSummary, planSummary } from "./inspect-summary.ts";
 import { checkpointLines, planLines } from "./inspect-text.ts";
-import { type Io, note, styled, writeJson, writeOut } from "./io.ts";
+import { type Io, note, styled, writeJson, writeLines } from "./io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 
 interface InspectFlags extends ModelFlags {
@@ -45,7 +45,7 @@ async function inspect(io: Io, dir: string, flags: InspectFlags): Promise<void> 
     await writeJson(io, { ...checkpoint, plan: plan ?? null, plan_error });
   } else {
     const lines = [...checkpointLines(checkpoint), ...(plan ? ["", ...planLines(plan)] : [])];
-    await writeOut(io, `${lines.join("\n")}\n`);
+    await writeLines(io, lines);
   }
   // Without the library there is just no plan; anything else is what would happen to `run` too.
   if (refused instanceof LibraryError)

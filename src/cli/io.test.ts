@@ -1,7 +1,16 @@
 import { describe, expect, test, vi } from "vitest";
 import { AbortError, BudgetError, ConfigError, IoError } from "../errors.ts";
 import { failureOf, ToldInJson } from "./exit-codes.ts";
-import { forTerminal, Interruption, processIo, ReaderLeft, styled, writeJson } from "./io.ts";
+import {
+  forTerminal,
+  Interruption,
+  note,
+  processIo,
+  ReaderLeft,
+  styled,
+  writeJson,
+  writeLines,
+} from "./io.ts";
 import { Captured, testIo } from "./testing.ts";
 
 describe("what a model writes to a terminal", () => {
@@ -21,6 +30,18 @@ describe("output", () => {
     const stdout = new Captured();
     await writeJson(testIo(stdout, new Captured()), { budget: Number.POSITIVE_INFINITY });
     expect(JSON.parse(stdout.text)).toEqual({ budget: null });
+  });
+
+  test("of names holds no control characters but our own styles, as lines and as JSON", async () => {
+    const [stdout, stderr] = [new Captured(), new Captured()];
+    const io = testIo(stdout, stderr);
+    const name = "a\x1b]52;c;eA==\x07\u202eb\x9b";
+    note(io, `\x1b[31merror:\x1b[39m ${name}`);
+    await writeLines(io, ["checkpoint", name]);
+    await writeJson(io, { name });
+    expect(stderr.text).toBe("\x1b[31merror:\x1b[39m a\\u001b]52;c;eA==\\u0007\\u202eb\\u009b\n");
+    for (const character of ["\x1b", "\x07", "\u202e", "\x9b"]) expect(stdout.text).not.toContain(character);
+    expect(JSON.parse(stdout.text.slice(stdout.text.indexOf("{")))).toEqual({ name });
   });
 
   test("is not coloured where nobody can see it", () => {

@@ -1,6 +1,7 @@
 // What a command may touch of the outside: three streams and an interrupt. The process's own here; tests give theirs.
 import type { Readable, Writable } from "node:stream";
 import { styleText } from "node:util";
+import { printable } from "../base/shown.ts";
 import { IoError } from "../errors.ts";
 
 export interface Io {
@@ -61,14 +62,26 @@ export function writeOut(io: Io, text: string): Promise<void> {
   });
 }
 
-/** One JSON document. Infinity (no limit) and NaN become null. */
+/** One JSON document. Infinity (no limit) and NaN become null; what a terminal would obey is escaped as JSON allows. */
 export function writeJson(io: Io, value: unknown): Promise<void> {
-  return writeOut(io, `${JSON.stringify(value, null, 2)}\n`);
+  return writeOut(io, `${printable(JSON.stringify(value, null, 2), Number.POSITIVE_INFINITY)}\n`);
+}
+
+/** Lines for people on stdout: tables and reports, with names of files and models in them. */
+export function writeLines(io: Io, lines: readonly string[]): Promise<void> {
+  return writeOut(io, `${lines.map(safeLine).join("\n")}\n`);
 }
 
 /** A line for people: progress, reports, errors. Lost where nobody reads stderr. */
 export function note(io: Io, line = ""): void {
-  io.stderr.write(`${line}\n`);
+  io.stderr.write(`${safeLine(line)}\n`);
+}
+
+/** The styles that {@link styled} writes stay; every other control character is shown instead of obeyed. */
+export function safeLine(line: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: a style is one
+  const parts = line.split(/(\x1b\[[0-9;]*m)/);
+  return parts.map((part, i) => (i % 2 === 1 ? part : printable(part, Number.POSITIVE_INFINITY))).join("");
 }
 
 /** Text in a style, where the stream is a terminal that shows it and neither NO_COLOR nor the like is set. */

@@ -4,7 +4,7 @@ import { formatBytes, formatDuration } from "../memory/sizes.ts";
 import { tableLines } from "../report/table.ts";
 import { checkDirectory } from "./check-model.ts";
 import { shortPath } from "./installation.ts";
-import { type Io, writeJson, writeOut } from "./io.ts";
+import { type Io, writeJson, writeLines } from "./io.ts";
 import { ProgressLine } from "./progress-line.ts";
 
 interface MergeFlags {
@@ -61,7 +61,7 @@ async function merge(io: Io, base: string, adapter: string, out: string, flags: 
       ...(result.untied.length > 0 ? [["no longer tied", result.untied.join(", ")]] : []),
       ["took", formatDuration(seconds)],
     ];
-    await writeOut(io, `${tableLines(rows, ["left", "left"]).join("\n")}\n`);
+    await writeLines(io, tableLines(rows, ["left", "left"]));
   } finally {
     line?.end();
   }

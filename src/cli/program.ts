@@ -7,7 +7,7 @@ import { addDoctor } from "./doctor.ts";
 import { EXIT, type Failure, failureOf, ToldInJson } from "./exit-codes.ts";
 import { addInspect } from "./inspect.ts";
 import { version } from "./installation.ts";
-import { type Io, note, styled, writeJson, writeOut } from "./io.ts";
+import { type Io, note, safeLine, styled, writeJson, writeOut } from "./io.ts";
 import { addMerge } from "./merge.ts";
 import { addRun } from "./run.ts";
 import { addTrain } from "./train.ts";
@@ -38,7 +38,7 @@ export async function main(argv: readonly string[], io: Io): Promise<number> {
     .exitOverride()
     .configureOutput({
       writeOut: (text) => out.push(text),
-      writeErr: (text) => io.stderr.write(text),
+      writeErr: (text) => io.stderr.write(safeLine(text)),
       outputError: (text, write) => write(text.replace(/^error:/, styled(io.stderr, "red", "error:"))),
     })
     .showHelpAfterError("(add --help for the options there are)")

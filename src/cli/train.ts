@@ -10,7 +10,7 @@ import { outputPaths } from "../train/fit-options.ts";
 import type { TrainerFace, TrainingPlanSummary } from "../train/trainer-face.ts";
 import { ToldInJson } from "./exit-codes.ts";
 import { shortPath } from "./installation.ts";
-import { type Io, note, writeJson, writeOut } from "./io.ts";
+import { type Io, note, writeJson, writeLines } from "./io.ts";
 import { ProgressLine } from "./progress-line.ts";
 import { readTrainConfig } from "./train-config.ts";
 import { addTrainOptions, flagsGiven, type TrainConfig } from "./train-options.ts";
@@ -113,7 +113,7 @@ async function train(
     // Only now, with the model gone: what measuring takes must not come on top of the budget.
     const told = planReport(plan, setup, await measured(io, setup, config, plan, threads));
     if (flags.json) await writeJson(io, told);
-    else await writeOut(io, `${planLines(told).join("\n")}\n`);
+    else await writeLines(io, planLines(told));
   } finally {
     loading?.end();
     await removeIfEmpty(setup.offload_folder, setup.output);

@@ -1,47 +1,24 @@
-// Reads the small JSON and text files that lie beside a model's weights. Checks only that they are what they claim to be.
-import { readFile } from "node:fs/promises";
-import { CheckpointError, IoError } from "../errors.ts";
+// The small JSON and text files that lie beside a model's weights and may be missing. How they are read, and within which
+// limits, is checkpoint/json-files.ts.
+import { basename, dirname } from "node:path";
+import type { JsonObject } from "../base/json.ts";
+import { statIfPresent } from "../checkpoint/files.ts";
+import { readJsonIfPresent, readText } from "../checkpoint/json-files.ts";
 
-export type JsonObject = Record<string, unknown>;
-
-export function isJsonObject(value: unknown): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
+export { isJsonObject, type JsonObject } from "../base/json.ts";
 
 /**
  * The text of a file, undefined if there is none.
- * @throws IoError if it is there but cannot be read
+ * @throws CheckpointError if it is too large or not text; IoError if it is there but cannot be read
  */
-export async function readTextFile(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
-    throw new IoError(`cannot be read (${error instanceof Error ? error.message : error})`, path, {
-      cause: error,
-    });
-  }
+export async function readTextFile(path: string, limit?: number): Promise<string | undefined> {
+  return (await statIfPresent(path)) === undefined ? undefined : readText(path, limit);
 }
 
 /**
  * The object in a JSON file, undefined if there is no such file.
- * @throws CheckpointError if it is not JSON or not an object; IoError if it cannot be read
+ * @throws CheckpointError if it is too large, not JSON or not an object; IoError if it cannot be read
  */
-export async function readJsonFile(path: string): Promise<JsonObject | undefined> {
-  const text = await readTextFile(path);
-  if (text === undefined) return undefined;
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new CheckpointError(
-      `is not JSON (${reason}); copy the file again, it may be cut off`,
-      { file: path },
-      { cause: error },
-    );
-  }
-  if (!isJsonObject(value)) throw new CheckpointError("must hold a JSON object", { file: path });
-  return value;
+export function readJsonFile(path: string, limit?: number): Promise<JsonObject | undefined> {
+  return readJsonIfPresent(dirname(path), basename(path), limit);
 }

@@ -1,6 +1,7 @@
 // Finds and reads the files that make up a tokenizer. Says what is in them; what they mean is tokenizer.ts's business.
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { LARGE_FILE_LIMIT } from "../checkpoint/json-files.ts";
 import { CheckpointError } from "../errors.ts";
 import { isJsonObject, type JsonObject, readJsonFile, readTextFile } from "./json-file.ts";
 
@@ -37,7 +38,7 @@ const OTHER_FORMATS = [
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   const path = resolve(dir, "tokenizer.json");
-  const tokenizer = await readJsonFile(path);
+  const tokenizer = await readJsonFile(path, LARGE_FILE_LIMIT);
   if (tokenizer === undefined) throw new CheckpointError(await whyMissing(dir), { file: path });
 
   const config = (await readJsonFile(join(dir, "tokenizer_config.json"))) ?? {};

@@ -2,7 +2,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
-import { CheckpointError, ConfigError, IoError, UnsupportedError } from "../errors.ts";
+import { CheckpointError, ConfigError, UnsupportedError } from "../errors.ts";
 import { AutoTokenizer } from "./tokenizer.ts";
 
 const fixtures = join(import.meta.dirname, "../../test/fixtures");
@@ -144,9 +144,9 @@ describe("files that cannot be used", () => {
   });
 
   test.each([
-    ["cut off", '{"version": "1.0", "model": {"ty', "is not JSON"],
-    ["empty", "", "is not JSON"],
-    ["not an object", "[]", "must hold a JSON object"],
+    ["cut off", '{"version": "1.0", "model": {"ty', "is not valid JSON"],
+    ["empty", "", "is not valid JSON"],
+    ["not an object", "[]", "is not a JSON object"],
     [
       "without its parts",
       "{}",
@@ -165,21 +165,21 @@ describe("files that cannot be used", () => {
     await expect(loading).rejects.toThrow(message);
   });
 
-  test("a file that is there but cannot be read is an IoError", async () => {
+  test("a folder in a file's place is named", async () => {
     const dir = await directory({}, byteLevelDir);
     await cp(byteLevelDir, join(dir, "tokenizer_config.json"), {
       recursive: true,
       filter: (path) => path === byteLevelDir,
     });
     const loading = AutoTokenizer.from_pretrained(dir);
-    await expect(loading).rejects.toThrow(IoError);
-    await expect(loading).rejects.toThrow("tokenizer_config.json");
+    await expect(loading).rejects.toThrow(CheckpointError);
+    await expect(loading).rejects.toThrow("tokenizer_config.json: is not a regular file but a directory");
   });
 
   test("a damaged tokenizer_config.json or config.json is named too", async () => {
     const damaged = await directory({ "tokenizer_config.json": "{" }, byteLevelDir);
     await expect(AutoTokenizer.from_pretrained(damaged)).rejects.toThrow(
-      /tokenizer_config\.json: is not JSON/,
+      /tokenizer_config\.json: is not valid JSON/,
     );
     const wrong = await directory({ "config.json": { eos_token_id: "two" } }, byteLevelDir);
     await expect(AutoTokenizer.from_pretrained(wrong)).rejects.toThrow(

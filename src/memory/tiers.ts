@@ -1,5 +1,2 @@
-// The three places a byte can live.
-
-/** Device memory, host RAM, disk. In the order of their speed. */
-export const TIERS = ["gpu", "cpu", "disk"] as const;
-export type Tier = (typeof TIERS)[number];
+// The tiers, under the path that most of the code imports them by.
+export * from "../base/tiers.ts";
