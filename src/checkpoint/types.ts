@@ -34,4 +34,6 @@ export interface Checkpoint {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   /** `__metadata__` of the safetensors header(s), merged. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** What opening it found and did not use: see base/notes.ts. */
+  readonly notes?: readonly string[];
 }

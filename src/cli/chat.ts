@@ -8,7 +8,7 @@ import { RunRecorder } from "../report/run-report.ts";
 import { reportLines } from "../report/text-report.ts";
 import { checkModel } from "./check-model.ts";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "./generation-options.ts";
-import { forTerminal, Interruption, type Io, note, styled, writeJson, writeOut } from "./io.ts";
+import { forTerminal, Interruption, type Io, note, styled, warn, writeJson, writeOut } from "./io.ts";
 import { LineReader } from "./line-reader.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 import { ProgressLine } from "./progress-line.ts";
@@ -48,12 +48,14 @@ async function chat(io: Io, dir: string, flags: ChatFlags): Promise<void> {
       signal: io.signal,
       ...(progress && { progress_callback: progress.update }),
     });
+    const { warnings } = model;
+    warn(io, warnings);
     try {
       recorder.loaded();
       const conversation = new Conversation(io, model, flags, generation, recorder);
       await conversation.run();
       const report = recorder.finish(model);
-      if (flags.json) await writeJson(io, { messages: conversation.messages, report });
+      if (flags.json) await writeJson(io, { messages: conversation.messages, warnings, report });
       else if (!flags.quiet) for (const line of ["", ...reportLines(report)]) note(io, line);
     } finally {
       await model.dispose();

@@ -19,6 +19,8 @@ export interface CheckpointSummary {
   readonly largest_unit: { readonly name: string; readonly bytes: number };
   /** Weights that are another one under a second name: alias -> name. */
   readonly tied: Readonly<Record<string, string>>;
+  /** What the files hold that is not used, or is used otherwise than one might think. */
+  readonly warnings: readonly string[];
 }
 
 /** Where everything would be. All sizes in bytes. */
@@ -41,7 +43,7 @@ export interface PlanSummary {
   readonly device_map: Readonly<Record<string, Tier>>;
 }
 
-export function checkpointSummary({ checkpoint, spec, model }: Skeleton): CheckpointSummary {
+export function checkpointSummary({ checkpoint, spec, model, notes }: Skeleton): CheckpointSummary {
   const stored: Record<string, number> = {};
   for (const { dtype, bytes } of checkpoint.tensors.values()) stored[dtype] = (stored[dtype] ?? 0) + bytes;
   const by_kind: Record<string, number> = {};
@@ -64,6 +66,7 @@ export function checkpointSummary({ checkpoint, spec, model }: Skeleton): Checkp
     units: { count: model.units.length, by_kind },
     largest_unit: { name: largest.name, bytes: largest.bytes },
     tied: spec.tied,
+    warnings: notes,
   };
 }
 

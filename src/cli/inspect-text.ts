@@ -21,6 +21,7 @@ export function checkpointLines(c: CheckpointSummary): string[] {
     ["largest unit", `${c.largest_unit.name}, ${formatBytes(c.largest_unit.bytes)}`],
     ["tied weights", ties.length > 0 ? ties.join(", ") : "none"],
     ["positions", `${c.max_positions} tokens`],
+    ...c.warnings.map((line, i) => [i === 0 ? "warnings" : "", line]),
   ];
   return tableLines(rows, ["left", "left"]);
 }

@@ -35,6 +35,7 @@ describe("inspect", () => {
       units: { count: 8, by_kind: { embed: 1, attention: 3, mlp: 3, head: 1 } },
       largest_unit: { name: "model.embed_tokens", bytes: 512 * 64 * 4 },
       tied: {},
+      warnings: [],
     });
     expect(plan?.tiers.map((t) => t.tier)).toEqual(["cpu"]);
     expect(plan_error).toBeNull();

@@ -84,6 +84,11 @@ export function safeLine(line: string): string {
   return parts.map((part, i) => (i % 2 === 1 ? part : printable(part, Number.POSITIVE_INFINITY))).join("");
 }
 
+/** A model's warnings (base/notes.ts), a line each on stderr. */
+export function warn(io: Io, warnings: readonly string[]): void {
+  for (const line of warnings) note(io, `${styled(io.stderr, "yellow", "warning:")} ${line}`);
+}
+
 /** Text in a style, where the stream is a terminal that shows it and neither NO_COLOR nor the like is set. */
 export function styled(stream: Writable, style: Parameters<typeof styleText>[0], text: string): string {
   return styleText(style, text, { stream });

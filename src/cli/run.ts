@@ -9,7 +9,7 @@ import { reportLines } from "../report/text-report.ts";
 import { checkModel } from "./check-model.ts";
 import { UsageError } from "./exit-codes.ts";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "./generation-options.ts";
-import { forTerminal, type Io, note, writeJson, writeOut } from "./io.ts";
+import { forTerminal, type Io, note, warn, writeJson, writeOut } from "./io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 import { ProgressLine } from "./progress-line.ts";
 
@@ -20,7 +20,7 @@ interface RunFlags extends ModelFlags, GenerationFlags {
   readonly quiet?: boolean;
 }
 
-/** What `run --json` prints, with a `report` beside it. */
+/** What `run --json` prints, with `warnings` and a `report` beside it. */
 interface RunResult {
   readonly text: string;
   readonly finish_reason: FinishReason;
@@ -62,6 +62,8 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
       signal: io.signal,
       ...(progress && { progress_callback: progress.update }),
     });
+    const { warnings } = model;
+    warn(io, warnings);
     let result: RunResult;
     let report: RunReport;
     try {
@@ -74,7 +76,7 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
     }
     // Only now, with the model gone: what measuring takes must not come on top of the budget.
     if (!flags.quiet) report = await measured(io, dir, report);
-    if (flags.json) return await writeJson(io, { ...result, report });
+    if (flags.json) return await writeJson(io, { ...result, warnings, report });
     if (!flags.quiet) for (const line of ["", ...reportLines(report)]) note(io, line);
   } finally {
     progress?.end();

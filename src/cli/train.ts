@@ -10,7 +10,7 @@ import { outputPaths } from "../train/fit-options.ts";
 import type { TrainerFace, TrainingPlanSummary } from "../train/trainer-face.ts";
 import { ToldInJson } from "./exit-codes.ts";
 import { shortPath } from "./installation.ts";
-import { type Io, note, writeJson, writeLines } from "./io.ts";
+import { type Io, note, warn, writeJson, writeLines } from "./io.ts";
 import { ProgressLine } from "./progress-line.ts";
 import { readTrainConfig } from "./train-config.ts";
 import { addTrainOptions, flagsGiven, type TrainConfig } from "./train-options.ts";
@@ -37,6 +37,7 @@ interface TrainResult extends Nullable<FitResult> {
   readonly exported: string | null;
   readonly log: string;
   readonly memory: readonly TrainingMemoryRow[];
+  readonly warnings: readonly string[];
 }
 
 const EXAMPLES = `
@@ -91,6 +92,7 @@ async function train(
       ...setup.engine,
       signal: io.signal,
     });
+    warn(io, model.warnings);
     const threads = model.engine.prepared.cpu.threads;
     let plan: TrainingPlanSummary | undefined;
     try {
@@ -159,7 +161,7 @@ async function run(
     best_eval: result.best_eval ?? null,
     checkpoint: result.checkpoint ?? null,
     resumed_from: result.resumed_from ?? null,
-    ...{ output: setup.output, exported, log, memory },
+    ...{ output: setup.output, exported, log, memory, warnings: model.warnings },
   };
   await tellReport(io, setup, plan, told, flags);
   if (flags.json) await writeJson(io, told);

@@ -1,5 +1,6 @@
 // The model as people use it: from_pretrained, forward, generate, stream, memory, dispose.
 import type { LoraConfig } from "../adapters/index.ts";
+import { joinNotes } from "../base/notes.ts";
 import { ConfigError } from "../errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -97,6 +98,14 @@ export class CausalLM {
   /** The parsed config.json. */
   get config(): Readonly<Record<string, unknown>> {
     return this.#engine.prepared.config;
+  }
+
+  /**
+   * What the model's files hold that is not used, or is used otherwise than one might think: a line each, for people.
+   * Nothing is printed; the command line says them once.
+   */
+  get warnings(): readonly string[] {
+    return joinNotes(this.#engine.prepared.notes, this.#generation.notes);
   }
 
   /** Settings of the adapter it was opened with. */

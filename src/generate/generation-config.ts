@@ -11,6 +11,8 @@ export interface GenerationConfig {
   readonly eos_token_ids: readonly number[];
   readonly pad_token_id: number | undefined;
   readonly defaults: GenerationDefaults;
+  /** What the files say that is not used: see base/notes.ts. */
+  readonly notes?: readonly string[];
 }
 
 /**

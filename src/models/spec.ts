@@ -63,6 +63,8 @@ export interface ModelSpec {
   readonly tied: Readonly<Record<string, string>>;
   /** Tensors a checkpoint may hold that are not parameters. */
   readonly ignored: readonly RegExp[];
+  /** What config.json says that is not used: see base/notes.ts. */
+  readonly notes?: readonly string[];
 }
 
 /** A family of models: one per `model_type`. */

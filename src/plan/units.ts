@@ -63,6 +63,8 @@ export interface ModelUnits {
   readonly parameters: number;
   /** Bytes in place by type, shared ones once; vectors counted as f32. */
   readonly bytesByDType: Readonly<Partial<Record<DType, number>>>;
+  /** What the checkpoint holds that the model does not use: see base/notes.ts. */
+  readonly notes?: readonly string[];
 }
 
 export interface UnitOptions {

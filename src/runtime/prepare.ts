@@ -1,5 +1,6 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
 import { type Adapter, joinSaved, openAdapter } from "../adapters/index.ts";
+import { joinNotes } from "../base/notes.ts";
 import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
 import type { Checkpoint } from "../checkpoint/types.ts";
 import { BudgetError, ConfigError } from "../errors.ts";
@@ -88,6 +89,8 @@ export interface Skeleton {
   readonly model: ModelUnits;
   /** The adapter that is added; parameters it keeps whole are in `checkpoint` already. */
   readonly adapter: Adapter | undefined;
+  /** What the files hold that is not used, each thing once: see base/notes.ts. */
+  readonly notes: readonly string[];
 }
 
 export interface Prepared extends Skeleton {
@@ -126,7 +129,8 @@ export async function readSkeleton(
       : await openAdapter(adapterDir, own, { base, ...(signal && { signal }) });
   const { checkpoint, spec } = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
   const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
-  return { dir, checkpoint, config, spec, model, adapter };
+  const notes = joinNotes(spec.notes, checkpoint.notes, model.notes);
+  return { dir, checkpoint, config, spec, model, adapter, notes };
 }
 
 /** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
