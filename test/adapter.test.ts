@@ -176,7 +176,7 @@ describe("what cannot be is refused, and nothing stays behind", () => {
 
   test("no adapter at all", async () => {
     expect(String(await open(join(LLAMA, "nothing")))).toMatch(
-      /adapter_config\.json: does not exist: name the folder/,
+      /nothing: does not exist; name the folder that PEFT/,
     );
   });
 

@@ -10,6 +10,7 @@ import {
   type TensorSource,
   writeSafetensors,
 } from "../checkpoint/index.ts";
+import { requireAdapterFolder } from "../checkpoint/model-path.ts";
 import { stageFile } from "../checkpoint/staged-file.ts";
 import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
 import type { FloatDType } from "../ggml/dtypes.ts";
@@ -70,12 +71,8 @@ export async function openAdapter(
   spec: ModelSpec,
   options: { signal?: AbortSignal; base?: Checkpoint } = {},
 ): Promise<Adapter> {
+  await requireAdapterFolder(dir);
   const configPath = resolve(dir, ADAPTER_CONFIG);
-  if ((await statIfPresent(configPath)) === undefined) {
-    throw new CheckpointError("does not exist: name the folder that PEFT's save_pretrained wrote", {
-      file: configPath,
-    });
-  }
   const config = parseLoraConfig(await readJsonObject(configPath), configPath);
   const targets = loraTargets(config, spec, configPath);
   const saved = savedWeights(config, spec, configPath);

@@ -56,7 +56,7 @@ describe("--adapter", () => {
   });
 
   test.each<[string, string, string, RegExp, number]>([
-    ["is not there", TINY, "nowhere", /nowhere\/adapter_config\.json: does not exist: name the folder/, 1],
+    ["is not there", TINY, "nowhere", /nowhere: does not exist; name the folder that PEFT/, 1],
     ["is for another model", OTHER, ADAPTER, /tensors do not fit adapter_config\.json and the model/, 1],
   ])("one that %s", async (_what, model, adapter, message, exitCode) => {
     const { code, stderr } = await call(["run", model, "hi", ...PLAIN, "--quiet", "--adapter", adapter]);
@@ -112,7 +112,7 @@ describe("merge", () => {
       /nowhere: does not exist; give the directory/,
       1,
     ],
-    ["an adapter that is not there", [TINY, "nowhere", "out"], /adapter_config\.json: does not exist/, 1],
+    ["an adapter that is not there", [TINY, "nowhere", "out"], /nowhere: does not exist; name the folder/, 1],
     ["a type there is not", [TINY, ADAPTER, "out", "--dtype", "int3"], /int3/, 2],
     ["a word too few", [TINY, ADAPTER], /missing required argument 'out'/, 2],
   ])("%s", async (_what, argv, message, exitCode) => {

@@ -1,12 +1,12 @@
 // Mistakes about MODEL that can be found before anything is loaded: a wrong path, no tokenizer, no chat template.
-import { stat } from "node:fs/promises";
-import { CheckpointError, UnsupportedError } from "../errors.ts";
+import { requireModelFolder } from "../checkpoint/model-path.ts";
+import { UnsupportedError } from "../errors.ts";
 import { ChatTemplates } from "../generate/chat-template.ts";
 import { readTokenizerFiles } from "../generate/tokenizer-files.ts";
 
 /** Throws CheckpointError or UnsupportedError that says what to do instead. Reads the tokenizer's files, no weights. */
 export async function checkModel(dir: string, { chat }: { chat: boolean }): Promise<void> {
-  await checkDirectory(dir);
+  await requireModelFolder(dir);
   const { chatTemplates, specialTokens } = await readTokenizerFiles(dir);
   if (!chat) return;
   const instead = 'use `spillway run MODEL "text"` to continue plain text';
@@ -20,18 +20,4 @@ export async function checkModel(dir: string, { chat }: { chat: boolean }): Prom
     if (!(error instanceof UnsupportedError)) return;
     throw new UnsupportedError(`${dir}: ${error.message}; ${instead}`, { cause: error });
   }
-}
-
-/** Throws CheckpointError if `dir` is not a directory. */
-export async function checkDirectory(dir: string): Promise<void> {
-  const found = await stat(dir).catch(() => undefined);
-  if (found?.isDirectory()) return;
-  const wanted = "give the directory that holds config.json and the weights";
-  const onHub = /^[\w.-]+\/[\w.-]+$/.test(dir) && !dir.startsWith(".");
-  throw new CheckpointError(
-    found
-      ? `is not a directory; ${wanted}`
-      : `does not exist; ${wanted}${onHub ? `. To fetch it from the Hub: hf download ${dir} --local-dir DIR` : ""}`,
-    { file: dir },
-  );
 }

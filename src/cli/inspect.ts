@@ -1,9 +1,10 @@
 // spillway inspect: what a checkpoint is, and what would be where, from its headers alone. Reads no weights.
+
 import { type Command, InvalidArgumentError } from "commander";
+import { requireModelFolder } from "../checkpoint/model-path.ts";
 import { AbortError, ConfigError, LibraryError, SpillwayError } from "../errors.ts";
 import { parseSize } from "../memory/sizes.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
-import { checkDirectory } from "./check-model.ts";
 import { ToldInJson } from "./exit-codes.ts";
 import { checkpointSummary, type PlanSummary, planSummary } from "./inspect-summary.ts";
 import { checkpointLines, planLines } from "./inspect-text.ts";
@@ -26,7 +27,7 @@ export function addInspect(program: Command, io: Io): void {
 
 async function inspect(io: Io, dir: string, flags: InspectFlags): Promise<void> {
   const options = { ...(await engineOptions(flags)), signal: io.signal };
-  await checkDirectory(dir);
+  await requireModelFolder(dir);
   const { readSkeleton } = await import("../runtime/prepare.ts");
   const skeleton = await readSkeleton(dir, options.dtype, io.signal);
   const checkpoint = checkpointSummary(skeleton);

@@ -1,8 +1,8 @@
 // spillway merge: writes a checkpoint that has an adapter added to its weights, so that it runs without one.
 import type { Command } from "commander";
+import { requireModelFolder } from "../checkpoint/model-path.ts";
 import { formatBytes, formatDuration } from "../memory/sizes.ts";
 import { tableLines } from "../report/table.ts";
-import { checkDirectory } from "./check-model.ts";
 import { shortPath } from "./installation.ts";
 import { type Io, writeJson, writeLines } from "./io.ts";
 import { ProgressLine } from "./progress-line.ts";
@@ -36,7 +36,7 @@ export function addMerge(program: Command, io: Io): void {
 }
 
 async function merge(io: Io, base: string, adapter: string, out: string, flags: MergeFlags): Promise<void> {
-  await checkDirectory(base);
+  await requireModelFolder(base);
   const { mergeAdapter } = await import("../adapters/merge.ts");
   const line = flags.quiet ? undefined : new ProgressLine(io, undefined, { doing: "writing", done: "wrote" });
   const began = performance.now();

@@ -1,6 +1,7 @@
 // The model as people use it: from_pretrained, forward, generate, stream, memory, dispose.
 import type { LoraConfig } from "../adapters/index.ts";
 import { joinNotes } from "../base/notes.ts";
+import { requireModelFolder } from "../checkpoint/model-path.ts";
 import { ConfigError } from "../errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -70,6 +71,7 @@ export const AutoModelForCausalLM = {
    * budget that works), LibraryError, IoError, AbortError; after a throw nothing stays allocated.
    */
   async from_pretrained(dir: string, options: EngineOptions = {}): Promise<CausalLM> {
+    await requireModelFolder(dir);
     const generation = await readGenerationConfig(dir);
     return new CausalLM(dir, await Engine.open(dir, options), generation);
   },
