@@ -46,10 +46,10 @@ async function chat(io: Io, dir: string, flags: ChatFlags): Promise<void> {
     const model = await AutoModelForCausalLM.from_pretrained(dir, {
       ...options,
       signal: io.signal,
+      warning_callback: (warning) => warn(io, [warning]),
       ...(progress && { progress_callback: progress.update }),
     });
     const { warnings } = model;
-    warn(io, warnings);
     try {
       recorder.loaded();
       const conversation = new Conversation(io, model, flags, generation, recorder);

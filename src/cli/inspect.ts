@@ -32,9 +32,10 @@ async function inspect(io: Io, dir: string, flags: InspectFlags): Promise<void> 
   const skeleton = await readSkeleton(dir, options.dtype, io.signal);
   const checkpoint = checkpointSummary(skeleton);
   let plan: PlanSummary | undefined;
+  let { warnings } = checkpoint;
   let refused: SpillwayError | undefined;
   try {
-    plan = await planned(io, dir, options, flags);
+    ({ plan, warnings } = await planned(io, dir, options, flags));
   } catch (error) {
     // The checkpoint is worth showing where its plan is not to be had; a wrong option is not.
     if (!(error instanceof SpillwayError) || error instanceof ConfigError || error instanceof AbortError)
@@ -43,9 +44,12 @@ async function inspect(io: Io, dir: string, flags: InspectFlags): Promise<void> 
   }
   if (flags.json) {
     const plan_error = refused ? { code: refused.code, message: refused.message } : null;
-    await writeJson(io, { ...checkpoint, plan: plan ?? null, plan_error });
+    await writeJson(io, { ...checkpoint, warnings, plan: plan ?? null, plan_error });
   } else {
-    const lines = [...checkpointLines(checkpoint), ...(plan ? ["", ...planLines(plan)] : [])];
+    const lines = [
+      ...checkpointLines({ ...checkpoint, warnings }),
+      ...(plan ? ["", ...planLines(plan)] : []),
+    ];
     await writeLines(io, lines);
   }
   // Without the library there is just no plan; anything else is what would happen to `run` too.
@@ -59,7 +63,7 @@ async function planned(
   dir: string,
   options: EngineOptions,
   flags: InspectFlags,
-): Promise<PlanSummary> {
+): Promise<{ plan: PlanSummary; warnings: readonly string[] }> {
   const { prepare } = await import("../runtime/prepare.ts");
   const prepared = await prepare(dir, options);
   try {
@@ -72,7 +76,7 @@ async function planned(
       );
       bandwidth = measured.bytesPerSecond;
     }
-    return planSummary(prepared, bandwidth);
+    return { plan: planSummary(prepared, bandwidth), warnings: prepared.notes };
   } finally {
     if (prepared.device !== prepared.cpu) await prepared.device.dispose();
     await prepared.cpu.dispose();

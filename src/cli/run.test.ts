@@ -125,6 +125,28 @@ describe("budgets", () => {
     expect((await call([...RUN, "--quiet", "--cpu", suggestion])).code).toBe(0);
   });
 
+  test("one for a tier that is not used is said before anything is loaded, in the document too", async () => {
+    const { stderr } = await call([...RUN, "--gpu", "6GiB", "--disk", "1GiB"]);
+    expect(stderr).toMatch(
+      /^warning: the gpu budget of 6\.0 GiB is not used: .*\nwarning: the disk budget of 1\.0 GiB/,
+    );
+    expect(stderr.indexOf("warning: the disk")).toBeLessThan(stderr.indexOf("loading"));
+    const { warnings } = JSON.parse((await call([...RUN, "--json", "--gpu", "6GiB"])).stdout) as {
+      warnings: string[];
+    };
+    expect(warnings).toEqual([expect.stringContaining("everything is computed on the CPU")]);
+    expect((await call([...RUN, "--quiet", "--gpu", "0"])).stderr).toBe("");
+  });
+
+  test("a shorter context is advised where it is enough, and only there", async () => {
+    const long = await call([...RUN, "--cpu", "800KiB", "--context-length", "256"]);
+    expect(long.code).toBe(3);
+    const advised = /, or --context-length (\d+)/.exec(long.stderr)?.[1] as string;
+    expect((await call([...RUN, "--quiet", "--cpu", "800KiB", "--context-length", advised])).code).toBe(0);
+    const hopeless = await call([...RUN, "--cpu", "100KiB", "--context-length", "256"]);
+    expect(hopeless.stderr).not.toContain("context");
+  });
+
   test("a device map in a file works as on the command line", async () => {
     const map = { "": "cpu", "model.layers.1": "disk" };
     const { report } = await result("--device-map", JSON.stringify(map));

@@ -60,10 +60,10 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
     const model = await AutoModelForCausalLM.from_pretrained(dir, {
       ...options,
       signal: io.signal,
+      warning_callback: (warning) => warn(io, [warning]),
       ...(progress && { progress_callback: progress.update }),
     });
     const { warnings } = model;
-    warn(io, warnings);
     let result: RunResult;
     let report: RunReport;
     try {

@@ -91,8 +91,8 @@ async function train(
     const model = await AutoModelForCausalLM.from_pretrained(setup.model, {
       ...setup.engine,
       signal: io.signal,
+      warning_callback: (warning) => warn(io, [warning]),
     });
-    warn(io, model.warnings);
     const threads = model.engine.prepared.cpu.threads;
     let plan: TrainingPlanSummary | undefined;
     try {

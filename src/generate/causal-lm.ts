@@ -73,6 +73,7 @@ export const AutoModelForCausalLM = {
   async from_pretrained(dir: string, options: EngineOptions = {}): Promise<CausalLM> {
     await requireModelFolder(dir);
     const generation = await readGenerationConfig(dir);
+    for (const note of generation.notes ?? []) options.warning_callback?.(note);
     return new CausalLM(dir, await Engine.open(dir, options), generation);
   },
 };

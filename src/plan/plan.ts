@@ -195,8 +195,7 @@ function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: n
   const mib = Math.ceil(smallest / 2 ** 20);
   throw new BudgetError(
     `does not fit: ${tier} needs at least ${formatBytes(needed)}, the budget is ${formatBytes(budget)}; ` +
-      `the smallest budget that works is --${tier} ${mib}MiB (max_memory: { ${tier}: "${mib}MiB" }), ` +
-      "or shorten --context-length, whose KV cache is part of it",
+      `the smallest budget that works is --${tier} ${mib}MiB (max_memory: { ${tier}: "${mib}MiB" })`,
     { tier, needed, budget, smallest: mib * 2 ** 20 },
   );
 }

@@ -55,7 +55,7 @@ export class Engine {
     return this.exclusive(async () => {
       const { prepared, options } = this.#open;
       await releaseModel(this.#open);
-      const { signal: _, progress_callback: __, ...before } = options;
+      const { signal: _, progress_callback: __, warning_callback: ___, ...before } = options;
       try {
         this.#open = await openModel(prepared.dir, { ...before, ...change });
       } catch (error) {

@@ -56,6 +56,7 @@ export async function openModel(dir: string, options: EngineOptions): Promise<Op
     const { device, cpu } = prepared;
     cleanup.add(() => cpu.dispose());
     if (device !== cpu) cleanup.add(() => device.dispose());
+    for (const warning of prepared.notes) options.warning_callback?.(warning);
     return { ...(await load(prepared, options, cleanup)), options, cleanup };
   } catch (error) {
     await cleanup.run();

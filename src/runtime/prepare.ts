@@ -4,10 +4,11 @@ import { joinNotes } from "../base/notes.ts";
 import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
 import type { Checkpoint } from "../checkpoint/types.ts";
 import { BudgetError, ConfigError } from "../errors.ts";
-import { Device, findDevice } from "../ggml/device.ts";
+import { Device, findDevice, listDevices } from "../ggml/device.ts";
 import { parseDType } from "../ggml/dtypes.ts";
 import type { BeforeRead } from "../memory/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../memory/limits.ts";
+import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { modelSpec } from "../models/families.ts";
 import type { ModelSpec } from "../models/spec.ts";
@@ -57,6 +58,8 @@ export interface EngineOptions {
   /** CPU threads. Default: the cores this process may use. */
   readonly threads?: number;
   readonly progress_callback?: (progress: LoadProgress) => void;
+  /** Called with each of the model's warnings before anything is loaded; `model.warnings` holds them afterwards. */
+  readonly warning_callback?: (warning: string) => void;
   readonly signal?: AbortSignal;
   /** Set when the model is loaded to be trained. */
   readonly training?: TrainingHooks;
@@ -67,6 +70,8 @@ export interface EngineOptions {
 /** The longest default context. Tokens. */
 const DEFAULT_CONTEXT = 4096;
 const SMALLEST_DEFAULT_CONTEXT = 256;
+/** A shorter context than this is no help to anybody. */
+const SHORTEST_ADVISED = 32;
 /** The default context is halved until its cache is at most this part of the budget. */
 const KV_SHARE = 1 / 8;
 /** Device memory left to the driver and to whatever else runs there. */
@@ -182,12 +187,46 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     );
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
-    return { ...skeleton, cpu, device, budgets, plan: expected, packing, kv_dtype, context, flash, way };
+    const notes = joinNotes(skeleton.notes, unusedBudgets(options, device));
+    return {
+      ...skeleton,
+      notes,
+      cpu,
+      device,
+      budgets,
+      plan: expected,
+      packing,
+      kv_dtype,
+      context,
+      flash,
+      way,
+    };
   } catch (error) {
     if (device !== cpu) await device.dispose();
     await cpu.dispose();
     throw error;
   }
+}
+
+/** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
+function unusedBudgets(options: EngineOptions, device: Device): string[] {
+  const given = parseMaxMemory(options.max_memory);
+  const notes: string[] = [];
+  if (given.gpu && device.kind === "cpu") {
+    const why = listDevices().some((info) => info.kind === "gpu")
+      ? `device is ${device.name}`
+      : "no GPU was found (spillway doctor says what is missing)";
+    notes.push(
+      `the gpu budget of ${formatBytes(given.gpu)} is not used: ${why}, everything is computed on the CPU`,
+    );
+  }
+  if (given.disk && options.offload_folder === undefined) {
+    notes.push(
+      `the disk budget of ${formatBytes(given.disk)} is not used: it is for copies in an offload folder, and none was ` +
+        "named (offload_folder, --offload-folder); weights that do not fit are read from the checkpoint itself",
+    );
+  }
+  return notes;
 }
 
 function withPacked(plan: Plan, units: readonly Unit[], bytesOf: PackedBytes): Plan {
@@ -252,7 +291,7 @@ function chooseContext(
         `context_length is ${asked}, the model has positions for ${spec.max_positions} tokens`,
       );
     }
-    return { context: asked, ...planFor(asked) };
+    return { context: asked, ...withAdvice(asked, planFor) };
   }
   let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
   const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
@@ -262,9 +301,36 @@ function chooseContext(
     try {
       return { context, ...planFor(context) };
     } catch (error) {
-      if (!(error instanceof BudgetError) || context <= SMALLEST_DEFAULT_CONTEXT) throw error;
+      if (!(error instanceof BudgetError)) throw error;
+      if (context <= SMALLEST_DEFAULT_CONTEXT) return { context, ...withAdvice(context, planFor) };
       context = Math.max(SMALLEST_DEFAULT_CONTEXT, Math.ceil(context / 2));
     }
+  }
+}
+
+/** The plan for `context`; where it does not fit, the error names a shorter one that would, if there is one. */
+function withAdvice(context: number, planFor: (context: number) => Planned): Planned {
+  try {
+    return planFor(context);
+  } catch (error) {
+    if (!(error instanceof BudgetError)) throw error;
+    for (
+      let shorter = Math.ceil(context / 2);
+      shorter >= SHORTEST_ADVISED;
+      shorter = Math.ceil(shorter / 2)
+    ) {
+      try {
+        planFor(shorter);
+      } catch (again) {
+        if (again instanceof BudgetError) continue;
+        throw again;
+      }
+      const { tier, needed, budget, smallest } = error;
+      throw new BudgetError(`${error.message}, or --context-length ${shorter} (context_length: ${shorter})`, {
+        ...{ tier, needed, budget, smallest },
+      });
+    }
+    throw error;
   }
 }
 
