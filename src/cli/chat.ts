@@ -5,7 +5,7 @@ import { AbortError, BudgetError, ConfigError, IoError, throwIfAborted } from ".
 import type { CausalLM, GenerationOptions } from "../generate/causal-lm.ts";
 import type { ChatMessage } from "../generate/chat-template.ts";
 import { RunRecorder } from "../report/run-report.ts";
-import { reportLines } from "../report/text-report.ts";
+import { reportLines, summaryLine } from "../report/text-report.ts";
 import { checkModel } from "./check-model.ts";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "./generation-options.ts";
 import { forTerminal, Interruption, type Io, note, styled, warn, writeJson, writeOut } from "./io.ts";
@@ -16,6 +16,7 @@ import { ProgressLine } from "./progress-line.ts";
 interface ChatFlags extends ModelFlags, GenerationFlags {
   readonly system?: string;
   readonly quiet?: boolean;
+  readonly report?: boolean;
 }
 
 const HELP = `  /system TEXT   sets the system message and starts over
@@ -28,9 +29,13 @@ export function addChat(program: Command, io: Io): void {
   const command = program
     .command("chat")
     .description("have a conversation")
-    .addHelpText("after", `\nIn the conversation:\n${HELP}\n\nCtrl-C stops an answer.\n`);
+    .addHelpText(
+      "after",
+      `\nIn the conversation:\n${HELP}\n\nCtrl-C stops an answer, or clears what is being typed. What is pasted is one message.\n`,
+    );
   addGenerationOptions(addModelOptions(command))
     .option("--system <text>", "system message")
+    .option("--report", "end with memory by tier, speed and what streamed, in full")
     .option("--quiet", "no progress, no banner, no report")
     .action((model: string, flags: ChatFlags) => chat(io, model, flags));
 }
@@ -56,7 +61,8 @@ async function chat(io: Io, dir: string, flags: ChatFlags): Promise<void> {
       await conversation.run();
       const report = recorder.finish(model);
       if (flags.json) await writeJson(io, { messages: conversation.messages, warnings, report });
-      else if (!flags.quiet) for (const line of ["", ...reportLines(report)]) note(io, line);
+      else if (flags.report) for (const line of ["", ...reportLines(report)]) note(io, line);
+      else if (!flags.quiet && conversation.messages.length > 0) note(io, summaryLine(report));
     } finally {
       await model.dispose();
     }
@@ -76,9 +82,9 @@ class Conversation {
   readonly #lines: LineReader;
   /** The answer being given. */
   #answer: AbortController | undefined;
-  /** Ctrl-C was the last thing that happened: another one leaves. */
-  #armed = false;
   #left = false;
+  /** It was Ctrl-C, twice in a row, by which the user left. */
+  #interrupted = false;
 
   constructor(
     io: Io,
@@ -92,7 +98,7 @@ class Conversation {
     this.#model = model;
     this.#flags = flags;
     this.#recorder = recorder;
-    this.#lines = new LineReader(io, "> ", () => this.#interrupt());
+    this.#lines = new LineReader(io, "> ", (how) => this.#interrupt(how));
     this.#reset(flags.system);
   }
 
@@ -105,7 +111,6 @@ class Conversation {
         const line = await this.#lines.next();
         throwIfAborted(this.#io.signal);
         if (line === undefined) break;
-        this.#armed = false;
         if (line.trim() === "") continue;
         if (line.startsWith("/")) await this.#command(line);
         else await this.#turn(line);
@@ -113,20 +118,18 @@ class Conversation {
     } finally {
       this.#lines.close();
     }
-    if (this.#armed && this.#left) throw new AbortError(new Interruption("SIGINT"));
+    if (this.#interrupted) throw new AbortError(new Interruption("SIGINT"));
   }
 
-  #interrupt(): void {
-    const answering = this.#answer && !this.#answer.signal.aborted;
-    if (this.#armed && !answering) {
+  #interrupt({ cleared, again }: { cleared: boolean; again: boolean }): void {
+    if (this.#answer && !this.#answer.signal.aborted) {
+      this.#answer.abort();
+    } else if (again && !cleared) {
       this.#left = true;
+      this.#interrupted = true;
       this.#lines.close();
-      return;
-    }
-    this.#armed = true;
-    if (answering) this.#answer?.abort();
-    else {
-      note(this.#io, "\n(Ctrl-C again leaves)");
+    } else if (this.#answer === undefined) {
+      note(this.#io, cleared ? "" : "\n(Ctrl-C again leaves)");
       this.#lines.refresh();
     }
   }

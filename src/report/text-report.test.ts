@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type RunReport, withBandwidth } from "./run-report.ts";
-import { comparisonLines, reportLines } from "./text-report.ts";
+import { comparisonLines, reportLines, summaryLine } from "./text-report.ts";
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
@@ -106,5 +106,15 @@ describe("several runs", () => {
     expect(lines.join("\n")).not.toContain("gpu");
     expect(lines.join("\n")).not.toContain("disk budget");
     expect(lines.join("\n")).not.toContain("measured alone");
+  });
+});
+
+describe("one run in a line", () => {
+  test("says speed and memory, and leaves out what was not measured", () => {
+    expect(summaryLine(RESIDENT)).toBe("9 tokens read at 18.0 tokens/s, 1.3 GiB of cpu at peak");
+    const streamed = { ...STREAMED, decode: { tokens: 20, seconds: 10, tokens_per_second: 2 } };
+    expect(summaryLine(streamed)).toMatch(
+      /^9 tokens read at 18\.0 tokens\/s, 20 made at 2\.0 tokens\/s, .* of cpu at peak, .* streamed per token$/,
+    );
   });
 });

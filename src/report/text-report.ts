@@ -76,6 +76,18 @@ export function reportLines(report: RunReport): string[] {
   ];
 }
 
+/** One run in a line: how fast it answered, and what that took on each tier. */
+export function summaryLine(report: RunReport): string {
+  const { prefill, decode, streaming } = report;
+  const read = withRate(prefill, `${prefill.tokens} tokens read at `);
+  const made = withRate(decode, `${decode.tokens} made at `);
+  const memory = report.tiers
+    .filter((tier) => tier.peak > 0)
+    .map((tier) => `${formatBytes(tier.peak)} of ${tier.tier} at peak`);
+  const streamed = optional(streaming?.per_token, (bytes) => `${formatBytes(bytes)} streamed per token`);
+  return [read, made, ...memory, streamed].filter((part) => part !== NONE).join(", ");
+}
+
 /** Several runs, a column each. */
 export function comparisonLines(runs: readonly { title: string; report: RunReport }[]): string[] {
   const reports = runs.map((run) => run.report);
