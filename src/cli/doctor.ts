@@ -45,6 +45,7 @@ function lines(io: Io, f: Findings): string[] {
   if (library) {
     rows.push(["tensor library", `ggml ${library.version} (${library.commit})`]);
     for (const { dir, source } of library.folders) rows.push(["", `${source}: ${shortPath(dir)}`]);
+    for (const reason of library.refused) rows.push(["", reason]);
     rows.push(["CPU backend", shortPath(library.cpu_backend)]);
   } else rows.push(["tensor library", styled(io.stdout, "red", "missing")]);
   for (const [i, d] of f.devices.entries()) {

@@ -17,6 +17,8 @@ export interface LibraryFinding {
   readonly folders: readonly { readonly dir: string; readonly source: string }[];
   /** File of the CPU backend in use. */
   readonly cpu_backend: string;
+  /** Folders and backends that were found and are not used, each with the reason. */
+  readonly refused: readonly string[];
 }
 
 export interface DeviceFinding {
@@ -99,15 +101,17 @@ async function findLibrary(): Promise<LibraryOutcome> {
   try {
     const { library } = await import("../ggml/library.ts");
     const { listDevices } = await import("../ggml/device.ts");
-    const { version, commit, folders, cpuBackend } = library();
+    const { version, commit, folders, cpuBackend, refused } = library();
+    const devices = listDevices(); // which loads the backends of GPUs
     return {
       library: {
         version,
         commit,
         folders: folders.map(({ dir, source }) => ({ dir, source })),
         cpu_backend: cpuBackend,
+        refused: [...refused],
       },
-      devices: listDevices().map(({ name, kind, description, memoryFree, memoryTotal }) => ({
+      devices: devices.map(({ name, kind, description, memoryFree, memoryTotal }) => ({
         name,
         kind,
         description,

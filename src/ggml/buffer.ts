@@ -1,7 +1,8 @@
 // Memory of one device, or pinned host memory a device copies from. Holds bytes; knows nothing of tensors' meaning.
-import koffi from "koffi";
+
 import { DisposedError, LibraryError } from "../errors.ts";
 import { library } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
 import { preferHugePages } from "./system.ts";
 
 let live = 0;
@@ -102,7 +103,7 @@ export class NativeBuffer {
     if (offset < 0 || length < 0 || offset + length > this.size) {
       throw new LibraryError(`view of ${length} bytes at ${offset} is outside a buffer of ${this.size}`);
     }
-    return koffi.view(this.address(offset), length);
+    return ffi().view(this.address(offset), length);
   }
 
   /**

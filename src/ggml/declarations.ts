@@ -1,6 +1,6 @@
 // The one table of C functions that are called, each with its result and arguments. No logic.
 // Source: ggml.h, ggml-backend.h, ggml-alloc.h and ggml-cpu.h of ggml 0.25.
-import koffi from "koffi";
+import { ffi } from "./loading/ffi.ts";
 
 // One letter per C type: p pointer, s const char*, i int, l int64_t, z size_t, f float, b bool, v void, u enum/uint32.
 interface Letters {
@@ -26,37 +26,54 @@ const KOFFI_TYPES: Record<keyof Letters, string> = {
   u: "uint32_t",
 };
 
-/** `struct ggml_init_params`, passed by value. */
-export const InitParams = koffi.struct("ggml_init_params", {
-  mem_size: "size_t",
-  mem_buffer: "void *",
-  no_alloc: "bool",
-});
+/** The structures that are passed, made once: koffi never frees a type. */
+function makeStructures() {
+  const koffi = ffi();
+  return {
+    /** `struct ggml_init_params`, passed by value. */
+    initParams: koffi.struct("ggml_init_params", {
+      mem_size: "size_t",
+      mem_buffer: "void *",
+      no_alloc: "bool",
+    }),
+    /** `struct ggml_threadpool_params`; 512 is GGML_MAX_N_THREADS. */
+    threadpoolParams: koffi.struct("ggml_threadpool_params", {
+      cpumask: koffi.array("bool", 512),
+      n_threads: "int",
+      prio: "int",
+      poll: "uint32_t",
+      strict_cpu: "bool",
+      paused: "bool",
+    }),
+    /** `struct ggml_backend_dev_props`. */
+    deviceProps: koffi.struct("ggml_backend_dev_props", {
+      name: "const char *",
+      description: "const char *",
+      memory_free: "size_t",
+      memory_total: "size_t",
+      type: "int",
+      device_id: "const char *",
+      async: "bool",
+      host_buffer: "bool",
+      buffer_from_host_ptr: "bool",
+      events: "bool",
+      mmap_support: "bool",
+    }),
+    // Functions that only an address is known of.
+    newThreadpool: koffi.proto("void *(void *)"),
+    freeThreadpool: koffi.proto("void (void *)"),
+    setThreadpool: koffi.proto("void (void *, void *)"),
+    setThreads: koffi.proto("void (void *, int)"),
+  };
+}
 
-/** `struct ggml_threadpool_params`; 512 is GGML_MAX_N_THREADS. */
-export const ThreadpoolParams = koffi.struct("ggml_threadpool_params", {
-  cpumask: koffi.array("bool", 512),
-  n_threads: "int",
-  prio: "int",
-  poll: "uint32_t",
-  strict_cpu: "bool",
-  paused: "bool",
-});
+let made: ReturnType<typeof makeStructures> | undefined;
 
-/** `struct ggml_backend_dev_props`. */
-export const DeviceProps = koffi.struct("ggml_backend_dev_props", {
-  name: "const char *",
-  description: "const char *",
-  memory_free: "size_t",
-  memory_total: "size_t",
-  type: "int",
-  device_id: "const char *",
-  async: "bool",
-  host_buffer: "bool",
-  buffer_from_host_ptr: "bool",
-  events: "bool",
-  mmap_support: "bool",
-});
+/** Structures and prototypes of C. */
+export function structures(): ReturnType<typeof makeStructures> {
+  made ??= makeStructures();
+  return made;
+}
 
 /** name: "result:arguments" in the letters above. */
 const BASE = {
@@ -228,6 +245,6 @@ export function bind(base: Library, registry: Library): Native {
   };
   add(base, BASE);
   add(registry, REGISTRY);
-  native.ggml_init = base.func("ggml_init", "void *", [InitParams]);
+  native.ggml_init = base.func("ggml_init", "void *", [structures().initParams]);
   return native as unknown as Native;
 }

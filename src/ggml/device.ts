@@ -1,10 +1,11 @@
 // Where arithmetic runs: the CPU with its threads, or one GPU with a stream for compute and one for copies.
-import koffi from "koffi";
 import { ConfigError, DisposedError, LibraryError } from "../errors.ts";
 import { OneByOne } from "../one-by-one.ts";
 import { BufferType } from "./buffer.ts";
-import { DeviceProps, ThreadpoolParams } from "./declarations.ts";
+import { structures } from "./declarations.ts";
 import { library, onThread } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
+import { needThreads } from "./loading/threads.ts";
 
 export interface DeviceInfo {
   /** "cpu", "cuda:0", "vulkan:1", "metal:0" */
@@ -29,9 +30,10 @@ interface Props {
 }
 
 function props(handle: bigint): Props {
-  const raw = Buffer.alloc(koffi.sizeof(DeviceProps));
+  const { deviceProps } = structures();
+  const raw = Buffer.alloc(ffi().sizeof(deviceProps));
   library().native.ggml_backend_dev_get_props(handle, raw);
-  return koffi.decode(raw, DeviceProps) as Props;
+  return ffi().decode(raw, deviceProps) as Props;
 }
 
 /** enum ggml_backend_dev_type; accelerators that only help the CPU are not listed. */
@@ -117,7 +119,12 @@ export class Device {
     this.asyncCopies = info.kind === "gpu" && p.async && p.events;
     this.#compute = native.ggml_backend_dev_init(info.handle, null) ?? undefined;
     if (!this.#compute) throw new LibraryError(`${info.name}: the device could not be opened`);
-    if (info.kind === "cpu") this.#threadpool = attachThreadpool(info.handle, this.#compute, threads);
+    try {
+      if (info.kind === "cpu") this.#threadpool = attachThreadpool(info.handle, this.#compute, threads);
+    } catch (error) {
+      native.ggml_backend_free(this.#compute);
+      throw error;
+    }
   }
 
   /** Opens a device; `threads` counts for the CPU alone. */
@@ -239,8 +246,10 @@ function attachThreadpool(device: bigint, backend: bigint, threads: number) {
     if (!address) throw new LibraryError(`the CPU backend lacks ${name}`);
     return address;
   };
-  const params = Buffer.alloc(koffi.sizeof(ThreadpoolParams));
-  koffi.encode(params, ThreadpoolParams, {
+  const koffi = ffi();
+  const types = structures();
+  const params = Buffer.alloc(koffi.sizeof(types.threadpoolParams));
+  koffi.encode(params, types.threadpoolParams, {
     cpumask: new Array(512).fill(false),
     n_threads: threads,
     prio: 0,
@@ -248,14 +257,12 @@ function attachThreadpool(device: bigint, backend: bigint, threads: number) {
     strict_cpu: false,
     paused: false,
   });
-  const newType = koffi.proto("void *(void *)");
-  const freeType = koffi.proto("void (void *)");
-  const setType = koffi.proto("void (void *, void *)");
-  const countType = koffi.proto("void (void *, int)");
-  const handle = koffi.call(find("ggml_threadpool_new"), newType, params) as bigint | null;
+  // The library aborts the process where the system refuses a thread.
+  needThreads(threads - 1, `computing with ${threads} threads`);
+  const handle = koffi.call(find("ggml_threadpool_new"), types.newThreadpool, params) as bigint | null;
   if (!handle) throw new LibraryError(`a pool of ${threads} threads could not be made`);
-  koffi.call(find("ggml_backend_set_n_threads"), countType, backend, threads);
-  koffi.call(find("ggml_backend_cpu_set_threadpool"), setType, backend, handle);
+  koffi.call(find("ggml_backend_set_n_threads"), types.setThreads, backend, threads);
+  koffi.call(find("ggml_backend_cpu_set_threadpool"), types.setThreadpool, backend, handle);
   const free = find("ggml_threadpool_free");
-  return { handle, free: () => void koffi.call(free, freeType, handle) };
+  return { handle, free: () => void koffi.call(free, types.freeThreadpool, handle) };
 }

@@ -115,7 +115,7 @@ describe("where it is looked for", () => {
   });
 
   test("else the packages of this platform, of which one is installed here", () => {
-    const folders = discover({});
+    const { folders } = discover({});
     expect(folders.length).toBeGreaterThan(0);
     for (const { source, cpu } of folders) {
       expect(packagesFor()).toContain(source);

@@ -1,7 +1,13 @@
-// Where the tensor library's files are: SPILLWAY_GGML_DIR, or the optional npm packages. Finds, does not load.
-import { existsSync, readdirSync } from "node:fs";
+// Where the tensor library's files are: SPILLWAY_GGML_DIR, or the npm packages that this package's own place resolves; never
+// the working directory. Finds and checks who may write them; does not load.
+import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
+import { OWN_PLACE } from "../base/own-place.ts";
+import { whyUntrusted } from "./loading/trust.ts";
+
+/** The variable that names a folder of libraries, and their source then. */
+export const OVERRIDE = "SPILLWAY_GGML_DIR";
 
 /** The exact version of the packages and of the library in them. */
 export const PACKAGE_VERSION = "3.22.1";
@@ -76,36 +82,82 @@ export function installCommand(): string {
     : `build ggml ${GGML_VERSION} with GGML_BACKEND_DL=ON and point SPILLWAY_GGML_DIR at its libraries`;
 }
 
-/** Every folder that holds the library. An environment override is alone: nothing else is then looked at. */
-export function discover(env: NodeJS.ProcessEnv = process.env): LibraryFolder[] {
+/** What was found: folders that can be used, and those left out with the reason. */
+export interface Discovery {
+  readonly folders: readonly LibraryFolder[];
+  readonly refused: readonly { readonly dir: string; readonly source: string; readonly reason: string }[];
+}
+
+/**
+ * Every folder that holds the library and that only this installation's owners may write. An environment override is alone:
+ * nothing else is then looked at.
+ */
+export function discover(env: NodeJS.ProcessEnv = process.env, place: string = OWN_PLACE): Discovery {
   const override = env.SPILLWAY_GGML_DIR;
-  if (override) {
-    const folder = inspectFolder(override, "SPILLWAY_GGML_DIR");
-    return folder ? [folder] : [];
-  }
-  const found: LibraryFolder[] = [];
-  for (const name of packagesFor()) {
-    for (const root of packageRoots(name)) {
-      const bins = join(root, "bins");
-      if (!existsSync(bins)) continue;
-      for (const entry of readdirSync(bins)) {
-        const folder = inspectFolder(join(bins, entry), name);
-        if (folder) found.push(folder);
-      }
-      break;
+  const candidates = override ? [{ dir: override, source: OVERRIDE }] : packageFolders(place);
+  const folders: LibraryFolder[] = [];
+  const refused: { dir: string; source: string; reason: string }[] = [];
+  for (const { dir, source } of candidates) {
+    if (!isAbsolute(dir)) {
+      const reason = `${dir} is relative, so that it means another folder in every working directory: name an absolute one`;
+      refused.push({ dir, source, reason });
+      continue;
     }
+    // Links are resolved once, here: what is looked at is what is loaded.
+    const folder = inspectFolder(realFolder(dir), source);
+    if (!folder) continue;
+    const reason =
+      whyUntrusted(dir) ??
+      librariesOf(folder.dir)
+        .map((file) => whyUntrusted(file))
+        .find(Boolean);
+    if (reason) refused.push({ dir, source, reason });
+    else folders.push(folder);
+  }
+  return { folders, refused };
+}
+
+/** Every file of a folder that a library could load with it, links resolved. */
+function librariesOf(dir: string): string[] {
+  return readdirSync(dir)
+    .filter((name) => /\.(so|dll|dylib)(\.|$)/i.test(name))
+    .map((name) => join(dir, name));
+}
+
+function realFolder(dir: string): string {
+  try {
+    return realpathSync(dir);
+  } catch {
+    return dir; // it is not there, as will be found
+  }
+}
+
+/** Folders of libraries in the packages of this platform that are installed. */
+function packageFolders(place: string): { dir: string; source: string }[] {
+  const found: { dir: string; source: string }[] = [];
+  for (const source of packagesFor()) {
+    const root = packageRoot(source, place);
+    const bins = root && join(root, "bins");
+    if (!bins || !existsSync(bins)) continue;
+    for (const entry of readdirSync(bins)) found.push({ dir: join(bins, entry), source });
   }
   return found;
 }
 
-/** Folders that may be the package: node_modules of this file's ancestors, then of the working directory. */
-function packageRoots(name: string): string[] {
-  const roots: string[] = [];
-  for (const from of [import.meta.url, join(process.cwd(), "index.js")]) {
-    for (const path of createRequire(from).resolve.paths(name) ?? []) {
-      const root = join(path, name);
-      if (existsSync(join(root, "package.json"))) roots.push(dirname(join(root, "package.json")));
-    }
+/** The folder of a package as it is resolved from a file: node_modules above it, and where Plug'n'Play has it. */
+function packageRoot(name: string, place: string): string | undefined {
+  const { resolve } = createRequire(place);
+  for (const path of resolve.paths(name) ?? []) {
+    const root = join(path, name);
+    // NODE_PATH may hold relative folders.
+    if (isAbsolute(path) && existsSync(join(root, "package.json"))) return root;
   }
-  return roots;
+  if (!process.versions.pnp) return undefined;
+  try {
+    let dir = dirname(resolve(name));
+    while (!existsSync(join(dir, "package.json")) && dirname(dir) !== dir) dir = dirname(dir);
+    return dir;
+  } catch {
+    return undefined;
+  }
 }

@@ -1,9 +1,10 @@
 // Fields of native tensor headers that may change between two runs of one graph: where data lies and how many rows there
 // are. Everything else of a header is as ggml made it.
-import koffi from "koffi";
+
 import type { Device } from "./device.ts";
 import { HeaderArena } from "./graph.ts";
 import { library } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Bytes from the start of `struct ggml_tensor` (ggml.h of ggml 0.25, 64-bit platforms). */
@@ -27,8 +28,8 @@ function layoutIsKnown(device: Device): boolean {
   const buffer = device.memory.allocate(4096);
   try {
     const tensor = arena.bind(buffer, 64, "f32", [3, 5, 7]);
-    const ne = [0, 1, 2, 3].map((i) => Number(koffi.decode(tensor.handle, NE1 - 8 + i * 8, "int64_t")));
-    return ne.join() === "3,5,7,1" && koffi.decode(tensor.handle, DATA, "void *") === dataOf(tensor);
+    const ne = [0, 1, 2, 3].map((i) => Number(ffi().decode(tensor.handle, NE1 - 8 + i * 8, "int64_t")));
+    return ne.join() === "3,5,7,1" && ffi().decode(tensor.handle, DATA, "void *") === dataOf(tensor);
   } finally {
     buffer.dispose();
     arena.dispose();
@@ -42,10 +43,10 @@ export function dataOf(tensor: Tensor): bigint {
 
 /** Changes dimension 1 of a view, strides as they were. The caller knows that the rows are there. */
 export function setRows(view: Tensor, rows: number): void {
-  koffi.encode(view.handle, NE1, "int64_t", rows);
+  ffi().encode(view.handle, NE1, "int64_t", rows);
 }
 
 /** Changes where a tensor lies. The caller knows that all of it fits there. */
 export function setData(tensor: Tensor, address: bigint): void {
-  koffi.encode(tensor.handle, DATA, "void *", address);
+  ffi().encode(tensor.handle, DATA, "void *", address);
 }

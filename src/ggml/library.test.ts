@@ -8,7 +8,7 @@ import { LibraryError } from "../errors.ts";
 import { discover, GGML_VERSION, inspectFolder, installCommand, type LibraryFolder } from "./discover.ts";
 import { library, libraryFound } from "./library.ts";
 
-const installed = discover({}).find((folder) => folder.cpu.length > 0);
+const installed = discover({}).folders.find((folder) => folder.cpu.length > 0);
 
 afterEach(() => {
   delete process.env.SPILLWAY_GGML_DIR;

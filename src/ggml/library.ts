@@ -1,21 +1,30 @@
 // Loads the tensor library once per process: base, registry, the best CPU backend; GPU backends only when asked for,
 // because a GPU driver costs start-up time and memory that a CPU run should not pay.
-import koffi, { type LibraryHandle } from "koffi";
+import { availableParallelism } from "node:os";
+import type { LibraryHandle } from "koffi";
 import { LibraryError } from "../errors.ts";
 import { bind, type Native } from "./declarations.ts";
-import { discover, GGML_VERSION, installCommand, type LibraryFolder } from "./discover.ts";
+import { type Discovery, discover, GGML_VERSION, installCommand, type LibraryFolder } from "./discover.ts";
 import { DTYPE_NAMES, DTYPES } from "./dtypes.ts";
+import { ffi } from "./loading/ffi.ts";
+import { loadNeeds } from "./loading/needed.ts";
+import { tryThreads, whyFewer } from "./loading/threads.ts";
 
 export interface Library {
   readonly native: Native;
   readonly version: string;
   readonly commit: string;
   readonly folders: readonly LibraryFolder[];
+  /** Folders and GPU backends that were found and not loaded, each with the reason and what to do. */
+  readonly refused: readonly string[];
   /** The CPU backend that scored best, a file path. */
   readonly cpuBackend: string;
   /** Loads the GPU backends found beside the library; a second call does nothing. */
   loadGpuBackends(): void;
 }
+
+/** What the driver of a GPU starts beside a thread for every core. */
+const DRIVER_THREADS = 8;
 
 let loaded: Library | undefined;
 
@@ -27,22 +36,17 @@ export function library(): Library {
 
 /** Whether an installed library can be found, without loading it. */
 export function libraryFound(): boolean {
-  return loaded !== undefined || discover().length > 0;
+  return loaded !== undefined || discover().folders.length > 0;
 }
 
-function load(folders: readonly LibraryFolder[]): Library {
+function load({ folders, refused }: Discovery): Library {
   const main = folders.find((f) => f.cpu.length > 0);
-  if (!main) {
-    const override = process.env.SPILLWAY_GGML_DIR;
-    throw new LibraryError(
-      override
-        ? `SPILLWAY_GGML_DIR=${override} holds no ggml libraries (libggml-base, libggml and libggml-cpu are needed)`
-        : `the tensor library is not installed for ${process.platform}-${process.arch}; try: ${installCommand()}`,
-    );
-  }
+  if (!main) throw new LibraryError(whyMissing(refused));
+  const koffi = ffi();
   let native: Native;
   let registry: LibraryHandle;
   try {
+    for (const file of [main.base, main.registry]) needs(file);
     const base = koffi.load(main.base, { global: true });
     registry = koffi.load(main.registry, { global: true });
     native = bind(base, registry);
@@ -65,19 +69,32 @@ function load(folders: readonly LibraryFolder[]): Library {
     throw new LibraryError(`${cpuBackend}: the CPU backend could not be loaded`);
   }
   let gpuLoaded = false;
+  const notLoaded = refused.map(({ source, reason }) => `${source} is not used: ${reason}`);
   return {
     native,
     version,
     commit: native.ggml_commit(),
     folders,
+    refused: notLoaded,
     cpuBackend,
     loadGpuBackends() {
       if (gpuLoaded) return;
       gpuLoaded = true;
+      // Drivers start threads of their own, and end the process where they get none.
+      const threads = availableParallelism() + DRIVER_THREADS;
+      if (folders.some(({ gpu }) => Object.keys(gpu).length > 0) && tryThreads(threads) < threads) {
+        notLoaded.push(`GPUs are not used: their drivers may need ${threads} more threads (${whyFewer()})`);
+        return;
+      }
       const seen = new Set<string>();
       for (const folder of folders) {
         for (const [backend, path] of Object.entries(folder.gpu)) {
           if (seen.has(backend)) continue;
+          const problem = loadNeeds(path);
+          if (problem) {
+            notLoaded.push(`the ${backend} backend of ${folder.source} is not used: ${problem}`);
+            continue;
+          }
           seen.add(backend);
           // A backend whose driver is absent fails to load; the devices that do exist are what counts.
           native.ggml_backend_load(path);
@@ -85,6 +102,22 @@ function load(folders: readonly LibraryFolder[]): Library {
       }
     },
   };
+}
+
+/** Why there is no library, with what to do. */
+function whyMissing(refused: Discovery["refused"]): string {
+  if (refused.length > 0) {
+    return `the tensor library must not be loaded: ${refused.map(({ source, reason }) => `${source}: ${reason}`).join("; ")}`;
+  }
+  const override = process.env.SPILLWAY_GGML_DIR;
+  return override
+    ? `SPILLWAY_GGML_DIR=${override} holds no ggml libraries (libggml-base, libggml and libggml-cpu are needed)`
+    : `the tensor library is not installed for ${process.platform}-${process.arch}; try: ${installCommand()}`;
+}
+
+function needs(file: string): void {
+  const problem = loadNeeds(file);
+  if (problem) throw new Error(`${file}: ${problem}`);
 }
 
 /** Patch releases share the ABI; a different minor version may not. */
@@ -111,7 +144,8 @@ function bestCpuBackend(paths: readonly string[]): string {
   for (const path of paths) {
     let score = 0;
     try {
-      const candidate = koffi.load(path);
+      needs(path);
+      const candidate = ffi().load(path);
       try {
         score = (candidate.func("ggml_backend_score", "int", []) as () => number)();
       } catch {

@@ -1,7 +1,8 @@
 // Calls of the C library that make loading and giving back memory cheaper, where the platform has them. Everything works
 // without.
-import koffi from "koffi";
+
 import { onThread } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
 
 const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
@@ -22,7 +23,7 @@ let system: System | undefined;
 
 function load(): System {
   try {
-    const process_ = koffi.load(process.platform === "win32" ? "msvcrt.dll" : null);
+    const process_ = ffi().load(process.platform === "win32" ? "msvcrt.dll" : null);
     const memmove = process_.func("memmove", "void *", ["void *", "void *", "size_t"]) as unknown as Memmove;
     const madvise =
       process.platform === "linux"

@@ -5,7 +5,7 @@ import {
   parseCgroupPaths,
   parseCpuMax,
   parseReclaimable,
-} from "./cgroups.ts";
+} from "../base/cgroups.ts";
 import { defaultCpuBudget, type Machine, memoryLimits, parseMemAvailable, threadCount } from "./limits.ts";
 
 const MiB = 2 ** 20;

@@ -9,7 +9,7 @@ import {
   type MemoryLimit,
   parseCgroupPaths,
   type ReadText,
-} from "./cgroups.ts";
+} from "../base/cgroups.ts";
 
 /** Host memory as it is now. Bytes. */
 export interface MemoryLimits {

@@ -3,10 +3,11 @@
 //
 // It comes from WebAssembly memories of up to 4 GiB each, which grow as they are needed; the system is asked for pages when
 // they are first written, and gets them back when a buffer is disposed.
-import koffi from "koffi";
+
 import { type BufferType, NativeBuffer, PAGE } from "../ggml/buffer.ts";
 import { cpuMemory } from "../ggml/device.ts";
 import { library } from "../ggml/library.ts";
+import { ffi } from "../ggml/loading/ffi.ts";
 import { canGiveBack, giveBack, preferHugePages } from "../ggml/system.ts";
 import type { LimitedSource } from "./allocate.ts";
 import { FreeList } from "./free-list.ts";
@@ -42,7 +43,7 @@ export class SharedSpace {
     const initial = Math.ceil((RESERVED + bytes) / WASM_PAGE);
     this.memory = new WebAssembly.Memory({ initial, maximum: MOST_WASM_PAGES, shared: true });
     const all = new Uint8Array(this.memory.buffer);
-    this.base = koffi.address(all);
+    this.base = ffi().address(all);
     this.#length = all.length;
     if (all.length > RESERVED) this.#free.give(RESERVED, all.length);
   }

@@ -1,10 +1,11 @@
 // Host memory in which packed weights are unpacked where they arrive, and from which the library computes or uploads.
 // It belongs to a WebAssembly module, the only code of ours that unpacks fast enough; the ledger counts it as any other.
-import koffi from "koffi";
+
 import { CheckpointError, throwIfAborted } from "../errors.ts";
 import { NativeBuffer } from "../ggml/buffer.ts";
 import { cpuMemory } from "../ggml/device.ts";
 import { library } from "../ggml/library.ts";
+import { ffi } from "../ggml/loading/ffi.ts";
 import { preferHugePages } from "../ggml/system.ts";
 import type { MemorySource } from "./allocate.ts";
 import { PackedMemory } from "./packing/index.ts";
@@ -17,7 +18,7 @@ class UnpackingBuffer extends NativeBuffer {
   readonly memory: PackedMemory;
 
   constructor(memory: PackedMemory, size: number) {
-    const address = koffi.address(memory.bytes);
+    const address = ffi().address(memory.bytes);
     preferHugePages(address, memory.bytes.length);
     const handle = library().native.ggml_backend_cpu_buffer_from_ptr(address, memory.bytes.length);
     super(cpuMemory(), handle, address, size);

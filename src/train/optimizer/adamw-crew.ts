@@ -4,10 +4,11 @@
 // Not on the event loop's thread, which has reads and writes to start: as many threads as the device computes with keep the
 // cores busy, and one more would only take turns with them. A thread costs about 8 MiB of resident memory, and 2 more where
 // it has to copy.
-import { createRequire } from "node:module";
 import { Worker } from "node:worker_threads";
 import { LibraryError } from "../../errors.ts";
 import type { Device } from "../../ggml/device.ts";
+import { ffiFile } from "../../ggml/loading/ffi.ts";
+import { needThreads } from "../../ggml/loading/threads.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
 import { OneByOne } from "../../one-by-one.ts";
 import { ADAMW_WASM } from "./adamw.wasm.ts";
@@ -141,10 +142,16 @@ export class AdamwCrew {
   }
 
   async #open(): Promise<Team> {
+    try {
+      needThreads(this.#threads, `an optimizer of ${this.#threads} threads`);
+    } catch (error) {
+      this.#team = undefined;
+      throw error;
+    }
     compiled ??= new WebAssembly.Module(Buffer.from(ADAMW_WASM, "base64"));
     const members: Member[] = [];
     try {
-      const koffi = createRequire(import.meta.url).resolve("koffi");
+      const koffi = ffiFile();
       for (let i = 0; i < this.#threads; i++) {
         const scratch = SCRATCH_START + i * WORKER_SCRATCH;
         members.push(new Member(this.#source, { compiled, scratch, counter: this.#counter, koffi }));

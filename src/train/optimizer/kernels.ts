@@ -1,9 +1,10 @@
 // What an optimizer step is made of: ggml's own optimizer kernels and the graph's operations, written to memory the
 // caller names. Allocates nothing, and runs in the order it is written: an operation may overwrite what earlier ones read.
-import koffi from "koffi";
+
 import { GraphError } from "../../errors.ts";
 import { bytesOf, type DType } from "../../ggml/dtypes.ts";
 import { library } from "../../ggml/library.ts";
+import { ffi } from "../../ggml/loading/ffi.ts";
 import { Graph } from "../../ggml/ops.ts";
 import { type Place, sameShape, type Tensor } from "../../ggml/tensor.ts";
 
@@ -108,7 +109,7 @@ function parameterMark(): (tensor: bigint) => void {
   if (!mark) {
     const main = library().folders.find((folder) => folder.cpu.length > 0);
     if (!main) throw new GraphError("the library the CPU backend came from is not known");
-    mark = koffi.load(main.base).func("ggml_set_param", "void", ["void *"]) as (tensor: bigint) => void;
+    mark = ffi().load(main.base).func("ggml_set_param", "void", ["void *"]) as (tensor: bigint) => void;
   }
   return mark;
 }

@@ -1,5 +1,5 @@
-// What a Linux control group allows this process: memory and processor time, version 1 and version 2.
-// Parses the kernel's files (cgroups(7), cgroup-v1/memory.rst, cgroup-v2.rst); limits.ts decides what follows from them.
+// What a Linux control group allows this process: memory, processor time and tasks, version 1 and version 2.
+// Parses the kernel's files (cgroups(7), cgroup-v1/memory.rst, cgroup-v2.rst); its readers decide what follows from them.
 import { posix } from "node:path";
 
 /** The groups a process is in: paths below the mount point of each hierarchy. */
@@ -9,12 +9,21 @@ export interface CgroupPaths {
   /** Of the version 1 controllers, where they are mounted. */
   readonly memory?: string;
   readonly cpu?: string;
+  readonly pids?: string;
 }
 
 /** One memory limit with what already counts against it. Bytes. */
 export interface MemoryLimit {
   readonly limit: number;
   /** What is used and cannot be reclaimed: page cache is left out, because the kernel drops it first. */
+  readonly used: number;
+  /** The file the limit was read from. */
+  readonly source: string;
+}
+
+/** One limit on processes and threads, with those that count against it. */
+export interface TaskLimit {
+  readonly limit: number;
   readonly used: number;
   /** The file the limit was read from. */
   readonly source: string;
@@ -43,19 +52,19 @@ const MEMORY_HIERARCHIES = [
 
 /** Reads `/proc/self/cgroup`: "0::/user.slice" is version 2, "4:memory:/docker/ab" and "1:cpu,cpuacct:/" version 1. */
 export function parseCgroupPaths(text: string): CgroupPaths {
-  const paths: { v2?: string; memory?: string; cpu?: string } = {};
+  const paths: { v2?: string; memory?: string; cpu?: string; pids?: string } = {};
   for (const line of text.split("\n")) {
     const [, id, controllers = "", path = ""] = /^(\d+):([^:]*):(\/.*)$/.exec(line) ?? [];
     if (id === undefined) continue;
     if (id === "0" && controllers === "") paths.v2 = path;
     for (const controller of controllers.split(",")) {
-      if (controller === "memory" || controller === "cpu") paths[controller] = path;
+      if (controller === "memory" || controller === "cpu" || controller === "pids") paths[controller] = path;
     }
   }
   return paths;
 }
 
-/** A limit or a usage in bytes; undefined for "max", for version 1's "no limit" and for anything malformed. */
+/** A limit or a usage, in bytes or tasks; undefined for "max", for version 1's "no limit" and for anything malformed. */
 export function parseCgroupBytes(text: string): number | undefined {
   const digits = /^\d+$/.exec(text.trim())?.[0];
   const bytes = digits === undefined ? Number.NaN : Number(digits);
@@ -128,6 +137,21 @@ export function cgroupCpuQuota(paths: CgroupPaths, read: ReadText): number | und
   }
   const known = shares.filter((share) => share !== undefined);
   return known.length === 0 ? undefined : Math.min(...known);
+}
+
+/** Every limit on tasks from the process's own group up to the root of its hierarchy: all of them bind. */
+export function cgroupTaskLimits(paths: CgroupPaths, read: ReadText): TaskLimit[] {
+  const folders = [
+    ...foldersUp(ROOT, paths.v2),
+    ...foldersUp(`${ROOT}/unified`, paths.v2),
+    ...foldersUp(`${ROOT}/pids`, paths.pids),
+  ];
+  return folders.flatMap((folder) => {
+    const source = `${folder}/pids.max`;
+    const limit = parseCgroupBytes(read(source) ?? "");
+    if (limit === undefined) return [];
+    return [{ limit, used: parseCgroupBytes(read(`${folder}/pids.current`) ?? "") ?? 0, source }];
+  });
 }
 
 /** `mount/a/b`, `mount/a`, `mount`; nothing where the process is not in that hierarchy. */
