@@ -1,5 +1,5 @@
 // The loop over the model: prompts in, one new token per sequence and step out. Knows ids, not text.
-import { ConfigError } from "../errors.ts";
+import { BudgetError, ConfigError } from "../errors.ts";
 import { inGroups } from "../groups.ts";
 import type { Engine } from "../runtime/engine.ts";
 import type { PartialSamplingOptions } from "./sampling.ts";
@@ -43,13 +43,25 @@ export async function decode(
   if (!Number.isInteger(r.max_new_tokens) || r.max_new_tokens < 0) {
     throw new ConfigError(`max_new_tokens is ${r.max_new_tokens}, expected a whole number from 0`);
   }
-  const rows = makeRows(engine, r);
+  const limits = checkPrompts(engine, r);
+  const scratch = new SamplingScratch();
   const ids: number[][] = [];
   const finish: FinishReason[] = [];
-  for (const group of inGroups(rows, engine.largestCapacity, ({ limit }) => limit)) {
-    await decodeTogether(engine, r, group);
-    ids.push(...group.map((row) => row.ids));
-    finish.push(...group.map((row) => row.finish ?? ending(row, r)));
+  const groups = inGroups([...limits.keys()], engine.largestCapacity, (i) => limits[i] as number);
+  for (let group = groups.shift(); group; group = groups.shift()) {
+    const rows = group.map((index) => makeRow(r, index, limits[index] as number, scratch));
+    try {
+      await decodeTogether(engine, r, rows);
+    } catch (error) {
+      // Graphs over many sequences may need more than those of one, which is what was planned for.
+      const begun = rows.some(({ past }) => past > 0);
+      if (!(error instanceof BudgetError) || begun || group.length === 1) throw error;
+      const half = Math.ceil(group.length / 2);
+      groups.unshift(group.slice(0, half), group.slice(half));
+      continue;
+    }
+    ids.push(...rows.map((row) => row.ids));
+    finish.push(...rows.map((row) => row.finish ?? ending(row, r)));
   }
   return { ids, finish };
 }
@@ -86,11 +98,11 @@ function ending(row: Row, r: DecodeRequest): FinishReason {
   return row.ids.length >= asked ? "length" : "context";
 }
 
-function makeRows(engine: Engine, r: DecodeRequest): Row[] {
+/** Tokens that each sequence may come to. Throws ConfigError for prompts that cannot be used. */
+function checkPrompts(engine: Engine, r: DecodeRequest): number[] {
   if (r.prompts.length === 0) throw new ConfigError("input_ids: no sequence was given");
   const { max_positions } = engine.prepared.spec;
-  const scratch = new SamplingScratch();
-  return r.prompts.map((prompt, index): Row => {
+  return r.prompts.map((prompt, index) => {
     if (prompt.length === 0)
       throw new ConfigError(`input_ids: sequence ${index} is empty; it needs at least one token`);
     if (prompt.length > max_positions) {
@@ -98,19 +110,16 @@ function makeRows(engine: Engine, r: DecodeRequest): Row[] {
         `input_ids: sequence ${index} has ${prompt.length} tokens, the model has positions for ${max_positions}`,
       );
     }
-    const limit = Math.min(prompt.length + r.max_new_tokens, max_positions);
-    // Sequences of one call draw independently, and the same way whatever their neighbours are.
-    const sampling = r.sampling.seed == null ? r.sampling : { ...r.sampling, seed: r.sampling.seed + index };
-    return {
-      index,
-      ids: [...prompt],
-      base: 0,
-      limit,
-      sampler: new Sampler(sampling, scratch),
-      past: 0,
-      finish: undefined,
-    };
+    return Math.min(prompt.length + r.max_new_tokens, max_positions);
   });
+}
+
+function makeRow(r: DecodeRequest, index: number, limit: number, scratch: SamplingScratch): Row {
+  // Sequences of one call draw independently, and the same way whatever their neighbours are.
+  const sampling = r.sampling.seed == null ? r.sampling : { ...r.sampling, seed: r.sampling.seed + index };
+  const ids = [...(r.prompts[index] as readonly number[])];
+  const sampler = new Sampler(sampling, scratch);
+  return { index, ids, base: 0, limit, sampler, past: 0, finish: undefined };
 }
 
 /** The next token of each row, chosen as its logits come: those of one sequence are there at a time. */

@@ -6,8 +6,7 @@ import { formatBudget, formatBytes } from "../memory/sizes.ts";
 const WHAT = "logits";
 /** Rows of choosing a token: its logits, and what a sampler makes of them (SamplingScratch is 28 bytes a token). */
 const SAMPLING_ROWS = 8;
-/** What is planned for calls that want the logits of every token: a part of the budget, up to what is computed at a time. */
-const SHARE = 1 / 64;
+/** What is planned for the logits of every token of a call: as much as is computed at a time. More has to be free. */
 const MOST = 16 * 2 ** 20;
 
 /** What choosing tokens takes, whatever the number of sequences. Bytes. */
@@ -15,11 +14,10 @@ export function samplingBytes(vocab: number): number {
   return SAMPLING_ROWS * vocab * 4;
 }
 
-/** What a plan sets aside in RAM: for choosing tokens, and for the logits of a few. Bytes. */
-export function logitsBytes(vocab: number, context: number, budget: number | undefined): number {
+/** What a plan sets aside in RAM: for choosing tokens, and for the logits of up to `context` tokens. Bytes. */
+export function logitsBytes(vocab: number, context: number): number {
   const row = vocab * 4;
-  const rows = Math.floor(Math.min(MOST, (budget ?? 0) * SHARE) / row);
-  return samplingBytes(vocab) + Math.min(rows, context) * row;
+  return samplingBytes(vocab) + Math.min(context, Math.max(1, Math.floor(MOST / row))) * row;
 }
 
 /** Enters the logits of `tokens` tokens. Throws BudgetError that says how many would fit. */

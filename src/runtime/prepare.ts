@@ -25,7 +25,7 @@ import { adapterBytes, adapterStaging } from "./adapter.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging } from "./loader.ts";
-import { logitsBytes } from "./logits-memory.ts";
+import { logitsBytes, samplingBytes } from "./logits-memory.ts";
 import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "./measure.ts";
 import { needPacking } from "./packed-copy.ts";
 import { vectorBytes } from "./residents.ts";
@@ -171,11 +171,10 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
       const planOf = (units: readonly Unit[], packed: PackedBytes | undefined, way?: Way) => {
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
-        const own = fixedBytes(spec, model.units, device, {
-          ...{ context, kv_dtype, scratch: most, adapter },
-          budget: budgets.cpu,
-        });
-        const fixed = way ? { ...own, training: way.bytes } : own;
+        const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
+        // What trains gives texts meanwhile, but not the logits of their tokens.
+        const logits = samplingBytes(spec.vocab_size);
+        const fixed = way ? { ...own, logits, training: way.bytes } : own;
         return makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
@@ -342,13 +341,7 @@ function fixedBytes(
   spec: ModelSpec,
   units: readonly Unit[],
   device: Device,
-  o: {
-    context: number;
-    kv_dtype: KvDType;
-    scratch: number;
-    adapter: Adapter | undefined;
-    budget: number | undefined;
-  },
+  o: { context: number; kv_dtype: KvDType; scratch: number; adapter: Adapter | undefined },
 ): FixedBytes {
   return {
     kv: kvBytes(spec, o.kv_dtype, o.context),
@@ -357,7 +350,7 @@ function fixedBytes(
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
     rows: rowStagingBytes(gatheredTables(units)),
-    logits: logitsBytes(spec.vocab_size, o.context, o.budget),
+    logits: logitsBytes(spec.vocab_size, o.context),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };
 }
