@@ -162,31 +162,60 @@ describe("a KV cache that has to grow", () => {
   });
 });
 
-test("a batch whose graphs need more memory than was planned is refused; the model goes on", async () => {
+describe("a batch whose graphs need more memory than was planned", () => {
   const shape = { max_position_embeddings: 8192, num_attention_heads: 16, num_key_value_heads: 4 };
-  const dir = await checkpoint({ family: "llama", shape });
-  const options = { ...CPU, context_length: 2000 };
-  const { full } = await budgetRange(dir, options);
   const batch = Array.from({ length: 100 }, (_, i) => [i, i + 1, i + 2, i + 3, i + 4]);
   const small = { input_ids: [[1, 2, 3]], max_new_tokens: 3, ignore_eos: true };
-  await leavesNothing(async () => {
-    await using model = await AutoModelForCausalLM.from_pretrained(dir, {
-      ...options,
-      max_memory: { cpu: full },
-    });
-    const expected = await model.generate(small);
-    const error = await rejection(model.generate({ input_ids: batch, max_new_tokens: 1 }));
-    expect(error).toBeInstanceOf(BudgetError);
-    expect(await model.generate(small)).toEqual(expected);
-    expect(model.memory().peak.cpu).toBeLessThanOrEqual(full);
+  const together = { input_ids: batch, max_new_tokens: 3, ignore_eos: true };
 
-    const cpu = full + 2 ** 20;
-    await using roomier = await AutoModelForCausalLM.from_pretrained(dir, {
-      ...options,
-      max_memory: { cpu },
+  /** Opens it, and takes what is left of the budget but `left` bytes. */
+  async function opened(left: number) {
+    const dir = await checkpoint({ family: "llama", shape });
+    const options = { ...CPU, context_length: 2000 };
+    const { full } = await budgetRange(dir, options);
+    const max_memory = { cpu: full + 2 ** 21 };
+    const model = await AutoModelForCausalLM.from_pretrained(dir, { ...options, max_memory });
+    const { ledger } = model.engine.parts;
+    const others = ledger.reserve("cpu", ledger.free("cpu") - left, "others");
+    return { model, others, budget: max_memory.cpu };
+  }
+
+  test("is refused by forward; the model goes on", async () => {
+    await leavesNothing(async () => {
+      const { model, others, budget } = await opened(500 * 512 * 4); // the logits alone
+      const expected = await model.generate(small);
+      const error = await rejection(model.forward({ input_ids: batch }));
+      expect(error).toBeInstanceOf(BudgetError);
+      expect(await model.generate(small)).toEqual(expected);
+      others.release();
+      expect((await model.forward({ input_ids: batch })).logits.dims).toEqual([100, 5, 512]);
+      expect(model.memory().peak.cpu).toBeLessThanOrEqual(budget);
+      await model.dispose();
     });
-    expect(await roomier.generate({ input_ids: batch, max_new_tokens: 1 })).toHaveLength(100);
-    expect(roomier.memory().peak.cpu).toBeLessThanOrEqual(cpu);
+  });
+
+  test("is generated in groups that fit, each sequence as by itself", async () => {
+    await leavesNothing(async () => {
+      const { model, others, budget } = await opened(0);
+      const alone: number[][] = [];
+      for (const ids of batch) alone.push(...(await model.generate({ ...together, input_ids: [ids] })));
+      expect(await model.generate(together)).toEqual(alone);
+      others.release();
+      expect(await model.generate(together)).toEqual(alone);
+      expect(model.memory().peak.cpu).toBeLessThanOrEqual(budget);
+      await model.dispose();
+    });
+  });
+
+  test("drawn at random, groups change nothing either", async () => {
+    await leavesNothing(async () => {
+      const { model, others } = await opened(0);
+      const drawn = { ...together, do_sample: true, temperature: 1.5, seed: 9 };
+      const inGroups = await model.generate(drawn);
+      others.release();
+      expect(await model.generate(drawn)).toEqual(inGroups);
+      await model.dispose();
+    });
   });
 });
 

@@ -136,7 +136,7 @@ class Step {
     const inputs: Record<string, Given> = {
       ids: { dims: [batch.ids.length], values: batch.ids },
       positions_: { dims: [batch.ids.length], values: batch.positions },
-      mask: { dims: [length, length, 1, masks], values: batch.mask },
+      mask: { dims: [length, length, 1, masks], values: maskOf(batch) },
       ...(x && { x: this.#hidden(x) }),
     };
     for (const [key, { name, shape }] of Object.entries(stage.weights)) {
@@ -220,3 +220,10 @@ describe("on a GPU: the same, as far as it multiplies in f32", () => {
     return expectReference((inputs, build) => gpu!.evaluate(inputs, build), name, within);
   });
 });
+
+/** All rows of a batch's attention mask. */
+function maskOf({ length, masks, mask }: MicroBatch): Uint16Array {
+  const rows = new Uint16Array(length * length * masks);
+  mask(rows, 0);
+  return rows;
+}

@@ -2,6 +2,7 @@
 import { type FileHandle, open, rename, rm, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { IoError } from "../errors.ts";
+import { DirectWriter } from "../memory/direct-writer.ts";
 import { systemCode } from "./files.ts";
 
 /** A complete file that does not have its name yet. Either commit it or discard it. */
@@ -24,13 +25,13 @@ export interface Sink {
   /** Appends `chunk`. The chunk may be reused once the promise settles. */
   append(chunk: Uint8Array): Promise<void>;
   /** Appends `bytes` zeros as a hole, which takes no room on file systems that have them. */
-  skip(bytes: number): void;
+  skip(bytes: number): Promise<void>;
   /** Bytes so far. */
   readonly position: number;
 }
 
 /**
- * Writes `target`.tmp-<pid> with `write` and flushes it. On any failure the temporary file is removed and the error
+ * Writes `target`.tmp-<pid> with `write`, past the page cache where that is possible, and flushes it. On any failure the temporary file is removed and the error
  * thrown: what `write` threw, or an IoError which for a full device says how many bytes were needed (`bytes`).
  */
 export async function stageFile(target: string, bytes: number, write: WriteBody): Promise<StagedFile> {
@@ -46,8 +47,12 @@ export async function stageFile(target: string, bytes: number, write: WriteBody)
     const handle = await refused(open(temporary, "w"), target, bytes);
     try {
       const sink = new FileSink(handle, target, bytes);
-      await write(sink);
-      await sink.finish();
+      try {
+        await write(sink);
+        await sink.finish();
+      } finally {
+        await sink.dispose();
+      }
     } finally {
       await handle.close();
     }
@@ -93,42 +98,36 @@ export async function requireSpace(folder: string, bytes: number): Promise<void>
 }
 
 class FileSink implements Sink {
-  position = 0;
-  readonly #handle: FileHandle;
+  readonly #writer: DirectWriter;
   readonly #target: string;
   readonly #bytes: number;
 
   constructor(handle: FileHandle, target: string, bytes: number) {
-    this.#handle = handle;
+    this.#writer = new DirectWriter(handle);
     this.#target = target;
     this.#bytes = bytes;
   }
 
-  async append(chunk: Uint8Array): Promise<void> {
-    let done = 0;
-    while (done < chunk.length) {
-      const length = Math.min(chunk.length - done, MAX_WRITE);
-      const write = this.#handle.write(chunk, done, length, this.position);
-      const { bytesWritten } = await refused(write, this.#target, this.#bytes);
-      done += bytesWritten;
-      this.position += bytesWritten;
-    }
+  get position(): number {
+    return this.#writer.position;
   }
 
-  skip(bytes: number): void {
-    this.position += bytes;
+  append(chunk: Uint8Array): Promise<void> {
+    return refused(this.#writer.append(chunk), this.#target, this.#bytes);
   }
 
-  /** A hole at the end only exists once the length is set. */
-  async finish(): Promise<void> {
-    const { size } = await this.#handle.stat();
-    if (size < this.position) await refused(this.#handle.truncate(this.position), this.#target, this.#bytes);
-    await refused(this.#handle.sync(), this.#target, this.#bytes);
+  skip(bytes: number): Promise<void> {
+    return refused(this.#writer.skip(bytes), this.#target, this.#bytes);
+  }
+
+  finish(): Promise<void> {
+    return refused(this.#writer.finish(), this.#target, this.#bytes);
+  }
+
+  dispose(): Promise<void> {
+    return this.#writer.dispose();
   }
 }
-
-/** One write(2) cannot take more than 2 GiB - 4 KiB on Linux. */
-const MAX_WRITE = 2 ** 30;
 
 /** Awaits a system call of the writing side; its refusal becomes an IoError naming the target. */
 async function refused<T>(call: Promise<T>, target: string, bytes: number): Promise<T> {

@@ -110,7 +110,7 @@ async function writeBody(
     const bad = (problem: string) => new CheckpointError(problem, { file: path, tensor: tensor.name });
     const begin = sink.position;
     if (tensor.data === "zeros") {
-      sink.skip(bytes);
+      await sink.skip(bytes);
       meter.add(bytes);
       continue;
     }

@@ -96,7 +96,11 @@ export function planSummary(prepared: Prepared, bandwidth: number | undefined): 
       );
     }
     if (tier === "cpu") {
-      own.push({ what: "row staging", bytes: fixed.rows }, { what: "staging ring", bytes: staging });
+      own.push(
+        { what: "row staging", bytes: fixed.rows },
+        { what: "logits", bytes: fixed.logits ?? 0 },
+        { what: "staging ring", bytes: staging },
+      );
       // Loading is over before the ring is taken, so the plan counts the larger of the two.
       const rest = plan.bytes.cpu - own.reduce((sum, e) => sum + e.bytes, 0);
       own.push({ what: "loading, alignment", bytes: Math.max(0, rest) });

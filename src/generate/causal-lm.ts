@@ -163,8 +163,10 @@ export class CausalLM {
   }
 
   /**
-   * Logits of every token: input_ids [batch, tokens] -> f32 [batch, tokens, vocab].
-   * Throws ConfigError for rows of different lengths and for ids outside the vocabulary.
+   * Logits of every token: input_ids [batch, tokens] -> f32 [batch, tokens, vocab]. While they are computed they count
+   * against the budget of RAM, like all that Spillway holds; once returned they are the caller's.
+   * Throws ConfigError for rows of different lengths and for ids outside the vocabulary, BudgetError, before anything is
+   * computed, where the logits or the keys and values of so many tokens do not fit.
    */
   async forward(inputs: {
     readonly input_ids: readonly (readonly number[])[];
@@ -184,9 +186,8 @@ export class CausalLM {
     const vocab = engine.prepared.spec.vocab_size;
     return engine.exclusive(async () => {
       await engine.ensureCapacity(input_ids.length * tokens);
-      const data = new Float32Array(input_ids.length * tokens * vocab);
       const sequences = input_ids.map((row, i) => ({ base: i * tokens, past: 0, tokens: row }));
-      await engine.step(sequences, "all", (token, logits) => data.set(logits, token * vocab), signal);
+      const data = await engine.allLogits(sequences, signal);
       return { logits: { dims: [input_ids.length, tokens, vocab] as const, data } };
     });
   }
@@ -275,18 +276,14 @@ export class CausalLM {
         counter.seconds += (now - since) / 1000;
         since = now;
       };
-      let prefilled = false;
+      const begun = new Set<number>();
       return decode(this.#engine, {
         ...request,
-        onPrefill: () =>
-          lap(
-            this.#prefill,
-            prompts.reduce((sum, p) => sum + p.length, 0),
-          ),
+        onPrefill: (tokens) => lap(this.#prefill, tokens),
         onToken: (sequence, id) => {
           // The first token comes with the prompt's pass; each later one has a pass of its own.
-          if (prefilled) lap(this.#decode, 1);
-          if (sequence === prompts.length - 1) prefilled = true;
+          if (begun.has(sequence)) lap(this.#decode, 1);
+          begun.add(sequence);
           return onToken(sequence, id);
         },
       });

@@ -1,8 +1,9 @@
 // The loop over the model: prompts in, one new token per sequence and step out. Knows ids, not text.
-import { ConfigError } from "../errors.ts";
+import { BudgetError, ConfigError } from "../errors.ts";
+import { inGroups } from "../groups.ts";
 import type { Engine } from "../runtime/engine.ts";
 import type { PartialSamplingOptions } from "./sampling.ts";
-import { Sampler } from "./sampling.ts";
+import { Sampler, SamplingScratch } from "./sampling.ts";
 
 /** Why a sequence ended. */
 export type FinishReason = "eos" | "length" | "stop" | "context";
@@ -16,21 +17,25 @@ export interface DecodeRequest {
   readonly signal?: AbortSignal | undefined;
   /** Called with each new token; returns true to end that sequence. */
   readonly onToken: (sequence: number, id: number) => boolean | undefined;
-  /** Called when the prompts have been read, before the first token is chosen. */
-  readonly onPrefill?: () => void;
+  /** Called when prompts of so many tokens have been read: all of them, or those of one group. */
+  readonly onPrefill?: (tokens: number) => void;
 }
 
 interface Row {
   readonly index: number;
   readonly ids: number[];
-  readonly base: number;
+  /** Its first row of the cache. */
+  base: number;
   readonly limit: number;
   readonly sampler: Sampler;
   past: number;
   finish: FinishReason | undefined;
 }
 
-/** Runs all prompts to their ends, together. Must be called within {@link Engine.exclusive}. Returns whole sequences. */
+/**
+ * Runs all prompts to their ends: together, or in groups one after another where the budget has no room for the cache of all
+ * of them at once. Must be called within {@link Engine.exclusive}. Returns whole sequences.
+ */
 export async function decode(
   engine: Engine,
   r: DecodeRequest,
@@ -38,18 +43,46 @@ export async function decode(
   if (!Number.isInteger(r.max_new_tokens) || r.max_new_tokens < 0) {
     throw new ConfigError(`max_new_tokens is ${r.max_new_tokens}, expected a whole number from 0`);
   }
-  const rows = makeRows(engine, r);
-  await engine.ensureCapacity(rows.reduce((sum, row) => sum + row.limit, 0));
+  const limits = checkPrompts(engine, r);
+  const scratch = new SamplingScratch();
+  const ids: number[][] = [];
+  const finish: FinishReason[] = [];
+  const groups = inGroups([...limits.keys()], engine.largestCapacity, (i) => limits[i] as number);
+  for (let group = groups.shift(); group; group = groups.shift()) {
+    const rows = group.map((index) => makeRow(r, index, limits[index] as number, scratch));
+    try {
+      await decodeTogether(engine, r, rows);
+    } catch (error) {
+      // Graphs over many sequences may need more than those of one, which is what was planned for.
+      const begun = rows.some(({ past }) => past > 0);
+      if (!(error instanceof BudgetError) || begun || group.length === 1) throw error;
+      const half = Math.ceil(group.length / 2);
+      groups.unshift(group.slice(0, half), group.slice(half));
+      continue;
+    }
+    ids.push(...rows.map((row) => row.ids));
+    finish.push(...rows.map((row) => row.finish ?? ending(row, r)));
+  }
+  return { ids, finish };
+}
+
+async function decodeTogether(engine: Engine, r: DecodeRequest, rows: readonly Row[]): Promise<void> {
+  let base = 0;
+  for (const row of rows) {
+    row.base = base;
+    base += row.limit;
+  }
+  await engine.ensureCapacity(base);
   let live = rows.filter((row) => row.ids.length < row.limit);
   let first = true;
   while (live.length > 0) {
     const inputs = live.map((row) => ({ base: row.base, past: row.past, tokens: row.ids.slice(row.past) }));
-    const logits = await lastLogits(engine, inputs, r.signal);
-    if (first) r.onPrefill?.();
+    const chosen = await chooseTokens(engine, inputs, live, r.signal);
+    if (first) r.onPrefill?.(inputs.reduce((sum, { tokens }) => sum + tokens.length, 0));
     first = false;
     for (const [i, row] of live.entries()) {
       row.past = row.ids.length;
-      const id = row.sampler.sample(logits[i] as Float32Array, row.ids);
+      const id = chosen[i] as number;
       row.ids.push(id);
       const stop = r.onToken(row.index, id) === true;
       if (r.eos.includes(id)) row.finish = "eos";
@@ -58,7 +91,6 @@ export async function decode(
     }
     live = live.filter((row) => row.finish === undefined);
   }
-  return { ids: rows.map((row) => row.ids), finish: rows.map((row) => row.finish ?? ending(row, r)) };
 }
 
 function ending(row: Row, r: DecodeRequest): FinishReason {
@@ -66,12 +98,11 @@ function ending(row: Row, r: DecodeRequest): FinishReason {
   return row.ids.length >= asked ? "length" : "context";
 }
 
-/** Each sequence gets the cache rows it may need, one after another. */
-function makeRows(engine: Engine, r: DecodeRequest): Row[] {
+/** Tokens that each sequence may come to. Throws ConfigError for prompts that cannot be used. */
+function checkPrompts(engine: Engine, r: DecodeRequest): number[] {
   if (r.prompts.length === 0) throw new ConfigError("input_ids: no sequence was given");
   const { max_positions } = engine.prepared.spec;
-  let base = 0;
-  return r.prompts.map((prompt, index): Row => {
+  return r.prompts.map((prompt, index) => {
     if (prompt.length === 0)
       throw new ConfigError(`input_ids: sequence ${index} is empty; it needs at least one token`);
     if (prompt.length > max_positions) {
@@ -79,30 +110,31 @@ function makeRows(engine: Engine, r: DecodeRequest): Row[] {
         `input_ids: sequence ${index} has ${prompt.length} tokens, the model has positions for ${max_positions}`,
       );
     }
-    const limit = Math.min(prompt.length + r.max_new_tokens, max_positions);
-    // Sequences of one call draw independently, and the same way whatever their neighbours are.
-    const sampling = r.sampling.seed == null ? r.sampling : { ...r.sampling, seed: r.sampling.seed + index };
-    const row = {
-      index,
-      ids: [...prompt],
-      base,
-      limit,
-      sampler: new Sampler(sampling),
-      past: 0,
-      finish: undefined,
-    };
-    base += limit;
-    return row;
+    return Math.min(prompt.length + r.max_new_tokens, max_positions);
   });
 }
 
-/** Logits of the last token of each sequence, in their order. */
-async function lastLogits(
+function makeRow(r: DecodeRequest, index: number, limit: number, scratch: SamplingScratch): Row {
+  // Sequences of one call draw independently, and the same way whatever their neighbours are.
+  const sampling = r.sampling.seed == null ? r.sampling : { ...r.sampling, seed: r.sampling.seed + index };
+  const ids = [...(r.prompts[index] as readonly number[])];
+  const sampler = new Sampler(sampling, scratch);
+  return { index, ids, base: 0, limit, sampler, past: 0, finish: undefined };
+}
+
+/** The next token of each row, chosen as its logits come: those of one sequence are there at a time. */
+async function chooseTokens(
   engine: Engine,
   inputs: readonly { base: number; past: number; tokens: number[] }[],
+  rows: readonly Row[],
   signal: AbortSignal | undefined,
-): Promise<Float32Array[]> {
-  const found: { token: number; logits: Float32Array }[] = [];
-  await engine.step(inputs, "last", (token, logits) => found.push({ token, logits }), signal);
-  return found.sort((a, b) => a.token - b.token).map((f) => f.logits);
+): Promise<number[]> {
+  const chosen: number[] = [];
+  // Last tokens come in the order of the call, one for each sequence.
+  const choose = (_token: number, logits: Float32Array) => {
+    const { sampler, ids } = rows[chosen.length] as Row;
+    chosen.push(sampler.sample(logits, ids));
+  };
+  await engine.step(inputs, "last", choose, signal);
+  return chosen;
 }

@@ -127,25 +127,36 @@ function badOption(where: string, name: string, value: unknown, range: string): 
   return new ConfigError(`${where}${name} must be ${range}, got ${inspect(value, { depth: 0 })}`);
 }
 
-/**
- * Chooses tokens for one sequence. Repetition penalty, then temperature, top_k, top_p, min_p, then one draw.
- * Its scratch arrays are as long as the vocabulary and reused from token to token.
- */
+/** Arrays as long as the vocabulary that choosing a token takes; nothing in them lasts beyond that. For many samplers. */
+export class SamplingScratch {
+  /** Penalised logits [vocab] */
+  scores = new Float32Array(0);
+  /** The tokens still possible [vocab], and their weights: probabilities up to a common factor. */
+  ids = new Uint32Array(0);
+  weights = new Float64Array(0);
+  sorted = new Float64Array(0);
+  heap = new Float32Array(0);
+
+  /** The most bytes that they take. */
+  static bytes(vocab: number): number {
+    return vocab * (4 + 4 + 8 + 8 + 4);
+  }
+}
+
+/** Chooses tokens for one sequence. Repetition penalty, then temperature, top_k, top_p, min_p, then one draw. */
 export class Sampler {
   readonly options: Readonly<SamplingOptions>;
   readonly #random: Xoshiro128;
-  /** Penalised logits [vocab] */
-  #scores = new Float32Array(0);
-  /** The tokens still possible [vocab], and their weights: probabilities up to a common factor. */
-  #ids = new Uint32Array(0);
-  #weights = new Float64Array(0);
-  #sorted = new Float64Array(0);
-  #heap = new Float32Array(0);
+  readonly #scratch: SamplingScratch;
 
-  /** @throws ConfigError as {@link validateSampling} */
-  constructor(options: PartialSamplingOptions = {}) {
+  /**
+   * `scratch`: may be that of other samplers, which are not used at the same time.
+   * @throws ConfigError as {@link validateSampling}
+   */
+  constructor(options: PartialSamplingOptions = {}, scratch = new SamplingScratch()) {
     this.options = validateSampling(options);
     this.#random = new Xoshiro128(this.options.seed);
+    this.#scratch = scratch;
   }
 
   /**
@@ -169,8 +180,8 @@ export class Sampler {
   #penalise(logits: Float32Array, contextIds: readonly number[]): Float32Array {
     const penalty = this.options.repetition_penalty;
     if (penalty === 1) return logits;
-    if (this.#scores.length !== logits.length) this.#scores = new Float32Array(logits.length);
-    const scores = this.#scores;
+    if (this.#scratch.scores.length !== logits.length) this.#scratch.scores = new Float32Array(logits.length);
+    const scores = this.#scratch.scores;
     scores.set(logits);
     for (const id of contextIds) {
       const logit = logits[id];
@@ -183,32 +194,33 @@ export class Sampler {
     return scores;
   }
 
-  /** Fills #ids with the tokens that remain and returns their number. */
+  /** Fills `ids` with the tokens that remain and returns their number. */
   #applyTopK(scores: Float32Array): number {
     const vocab = scores.length;
-    if (this.#ids.length !== vocab) {
-      this.#ids = new Uint32Array(vocab);
-      this.#weights = new Float64Array(vocab);
-      this.#sorted = new Float64Array(vocab);
+    if (this.#scratch.ids.length !== vocab) {
+      this.#scratch.ids = new Uint32Array(vocab);
+      this.#scratch.weights = new Float64Array(vocab);
+      this.#scratch.sorted = new Float64Array(vocab);
     }
     const k = this.options.top_k;
     let threshold = Number.NEGATIVE_INFINITY;
     if (k > 0 && k < vocab) {
-      if (this.#heap.length < k) this.#heap = new Float32Array(k);
-      threshold = kthLargest(scores, k, this.#heap);
+      if (this.#scratch.heap.length < k) this.#scratch.heap = new Float32Array(k);
+      threshold = kthLargest(scores, k, this.#scratch.heap);
     }
     let count = 0;
     for (let id = 0; id < vocab; id++) {
       const score = scores[id]!;
-      if (score >= threshold && score !== Number.NEGATIVE_INFINITY) this.#ids[count++] = id;
+      if (score >= threshold && score !== Number.NEGATIVE_INFINITY) this.#scratch.ids[count++] = id;
     }
     return count;
   }
 
-  /** Fills #weights: 1 for the best token. */
+  /** Fills `weights`: 1 for the best token. */
   #weigh(scores: Float32Array, count: number, max: number): void {
     const temperature = this.options.temperature;
-    for (let i = 0; i < count; i++) this.#weights[i] = Math.exp((scores[this.#ids[i]!]! - max) / temperature);
+    for (let i = 0; i < count; i++)
+      this.#scratch.weights[i] = Math.exp((scores[this.#scratch.ids[i]!]! - max) / temperature);
   }
 
   /** Keeps the smallest set of best tokens whose share reaches top_p, the lowest ids where tokens tie. */
@@ -218,8 +230,8 @@ export class Sampler {
     const total = this.#total(count);
     // Tokens below an equal share of what may be left out can never be needed, so most are never sorted.
     const remaining = this.#keep(count, ((1 - top_p) * total) / count);
-    const sorted = this.#sorted.subarray(0, remaining);
-    sorted.set(this.#weights.subarray(0, remaining));
+    const sorted = this.#scratch.sorted.subarray(0, remaining);
+    sorted.set(this.#scratch.weights.subarray(0, remaining));
     sorted.sort();
     let kept = 0;
     for (let sum = 0; kept < remaining && sum < top_p * total; kept++) sum += sorted[remaining - 1 - kept]!;
@@ -239,17 +251,17 @@ export class Sampler {
     let kept = 0;
     let left = ties;
     for (let i = 0; i < count; i++) {
-      const weight = this.#weights[i]!;
+      const weight = this.#scratch.weights[i]!;
       if (weight < threshold || (weight === threshold && left-- <= 0)) continue;
-      this.#ids[kept] = this.#ids[i]!;
-      this.#weights[kept++] = weight;
+      this.#scratch.ids[kept] = this.#scratch.ids[i]!;
+      this.#scratch.weights[kept++] = weight;
     }
     return kept;
   }
 
   #total(count: number): number {
     let total = 0;
-    for (let i = 0; i < count; i++) total += this.#weights[i]!;
+    for (let i = 0; i < count; i++) total += this.#scratch.weights[i]!;
     return total;
   }
 
@@ -258,10 +270,10 @@ export class Sampler {
     let chosen = 0;
     for (let i = 0; i < count && left >= 0; i++) {
       // Skipping weights that underflowed to zero: rounding may leave a crumb for after the last token.
-      if (this.#weights[i] === 0) continue;
-      left -= this.#weights[i]!;
+      if (this.#scratch.weights[i] === 0) continue;
+      left -= this.#scratch.weights[i]!;
       chosen = i;
     }
-    return this.#ids[chosen]!;
+    return this.#scratch.ids[chosen]!;
   }
 }

@@ -26,6 +26,8 @@ export interface FixedBytes {
   readonly training?: { readonly gpu: number; readonly cpu: number };
   /** RAM for rows read from disk. */
   readonly rows: number;
+  /** RAM for logits: of a token that is chosen, and of a few whose caller wants them. */
+  readonly logits?: number;
   /** RAM that loading passes through; given back before the ring is taken. */
   readonly staging: number;
 }
@@ -95,7 +97,8 @@ function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
   const gone = sizes.cpu.filter((u) => wanted[u.index] === "disk");
   const open = sizes.cpu.filter((u) => wanted[u.index] === undefined);
   // While loading, staging is there and what the passes need is not yet.
-  const beside = Math.max(onDevice + fixed.rows, lasting + fixed.staging);
+  const passes = onDevice + fixed.rows + (fixed.logits ?? 0);
+  const beside = Math.max(passes, lasting + fixed.staging);
   const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
   const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
   const chosen = place(open, gone, budget - base, { tier: "cpu", base, budget });
@@ -106,7 +109,7 @@ function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
     packed.has(u.index) ? { ...u, resident: u.packed ?? u.resident } : u,
   );
   const weights = residentBytes(inPlace, resident);
-  const cpu = weights + Math.max(onDevice + fixed.rows + ring + unpacking, lasting + fixed.staging);
+  const cpu = weights + Math.max(passes + ring + unpacking, lasting + fixed.staging);
   return finish(r, homes, packed, { ring, staging: 0, unpacking, gpu: 0, cpu });
 }
 
@@ -124,7 +127,7 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
   const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
   const gone = rest.filter((u) => wanted[u.index] === "disk");
-  const beside = fixed.rows + (fixed.training?.cpu ?? 0);
+  const beside = fixed.rows + (fixed.logits ?? 0) + (fixed.training?.cpu ?? 0);
   const cpuBase = Math.max(beside, fixed.staging) + keptInRam.reduce((sum, u) => sum + u.resident, 0);
   const host = place(
     rest.filter((u) => wanted[u.index] === undefined),

@@ -92,7 +92,8 @@ async function expectAttention(
   dtype: KvDType,
   tolerance: number,
 ): Promise<void> {
-  const chunk = splitPasses(sequences, 100)[0]?.chunks[0] as Chunk;
+  const [pass] = splitPasses(sequences, 100);
+  const chunk = pass?.chunks[0] as Chunk;
   const t = chunk.tokens;
   const [q, k, v] = [random(HEAD, HEADS, t), random(HEAD, KV_HEADS, t), random(HEAD, KV_HEADS, t)];
   const [cacheK, cacheV] = [random(WIDTH, CAPACITY), random(WIDTH, CAPACITY)];

@@ -32,7 +32,7 @@ async function run(engine: Engine, ...sequences: SequenceInput[]): Promise<Buffe
   const found: Buffer[] = [];
   await engine.run(sequences, "last", (_, logits) => {
     expect(logits.every(Number.isFinite)).toBe(true);
-    found.push(Buffer.from(logits.buffer));
+    found.push(Buffer.from(logits.slice().buffer));
   });
   return found;
 }

@@ -44,7 +44,9 @@ test("sequences share a chunk, each a part of it", () => {
 });
 
 test("a long sequence goes on in the next chunk, and in the next pass", () => {
-  const passes = splitPasses([{ base: 0, past: 5, tokens: tokens(PASS_TOKENS + CHUNK_TOKENS + 1) }], VOCAB);
+  const passes = [
+    ...splitPasses([{ base: 0, past: 5, tokens: tokens(PASS_TOKENS + CHUNK_TOKENS + 1) }], VOCAB),
+  ];
   expect(passes.map((p) => p.chunks.map((c) => c.tokens))).toEqual([
     new Array<number>(PASS_TOKENS / CHUNK_TOKENS).fill(CHUNK_TOKENS),
     [CHUNK_TOKENS, 1],
@@ -75,7 +77,7 @@ test("whatever the sequences: every token once, in order, at its position, behin
         base += past + length;
         return row;
       });
-      const passes = splitPasses(sequences, VOCAB);
+      const passes = [...splitPasses(sequences, VOCAB)];
       const seen = sequences.map((s) => s.past);
       let start = 0;
       for (const pass of passes) {

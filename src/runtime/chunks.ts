@@ -46,51 +46,61 @@ export interface Pass {
   readonly start: number;
 }
 
-/** Splits a call into passes and chunks. Sequences follow each other; a long one continues in the next pass. */
-export function splitPasses(sequences: readonly SequenceInput[], vocab: number): Pass[] {
-  const flat: { sequence: number; index: number }[] = [];
-  for (const [sequence, { tokens }] of sequences.entries()) {
-    for (const [index, id] of tokens.entries()) {
+/**
+ * Splits a call into passes and chunks. Sequences follow each other; a long one continues in the next pass. Passes are made
+ * when they are asked for: what is held is one of them. Throws ConfigError before the first one.
+ */
+export function splitPasses(sequences: readonly SequenceInput[], vocab: number): Iterable<Pass> {
+  for (const { tokens } of sequences) {
+    for (const id of tokens) {
       if (!Number.isInteger(id) || id < 0 || id >= vocab) {
         throw new ConfigError(`input_ids: ${id} is not a token of a vocabulary of ${vocab}`);
       }
-      flat.push({ sequence, index });
     }
   }
-  const passes: Pass[] = [];
-  for (let start = 0; start < flat.length; start += PASS_TOKENS) {
-    passes.push(makePass(sequences, flat.slice(start, start + PASS_TOKENS), start));
-  }
-  return passes;
+  return passes(sequences);
 }
 
+function* passes(sequences: readonly SequenceInput[]): Generator<Pass> {
+  let left = sequences.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const at = { sequence: 0, index: 0 };
+  for (let start = 0; left > 0; start += PASS_TOKENS) {
+    const count = Math.min(PASS_TOKENS, left);
+    yield makePass(sequences, at, count, start);
+    left -= count;
+  }
+}
+
+/** `at`: the next token; moved on by `count`. */
 function makePass(
   sequences: readonly SequenceInput[],
-  tokens: readonly { sequence: number; index: number }[],
+  at: { sequence: number; index: number },
+  count: number,
   start: number,
 ): Pass {
-  const ids = new Int32Array(tokens.length);
-  const positions = new Int32Array(tokens.length);
+  const ids = new Int32Array(count);
+  const positions = new Int32Array(count);
   const last = new Map<number, number>();
-  for (const [i, { sequence, index }] of tokens.entries()) {
-    const s = sequences[sequence] as SequenceInput;
-    ids[i] = s.tokens[index] as number;
-    positions[i] = s.past + index;
-    if (index === s.tokens.length - 1) last.set(sequence, i);
-  }
   const chunks: Chunk[] = [];
-  for (let first = 0; first < tokens.length; first += CHUNK_TOKENS) {
-    const members = tokens.slice(first, first + CHUNK_TOKENS);
+  for (let first = 0; first < count; first += CHUNK_TOKENS) {
+    const tokens = Math.min(CHUNK_TOKENS, count - first);
     const parts: ChunkPart[] = [];
-    for (let i = 0; i < members.length; ) {
-      const { sequence, index } = members[i] as { sequence: number; index: number };
-      let count = 1;
-      while (members[i + count]?.sequence === sequence) count++;
-      const s = sequences[sequence] as SequenceInput;
-      parts.push({ sequence, base: s.base, past: s.past + index, count, offset: i });
-      i += count;
+    for (let offset = 0; offset < tokens; ) {
+      const { base, past, tokens: all } = sequences[at.sequence] as SequenceInput;
+      const part = Math.min(all.length - at.index, tokens - offset);
+      if (part > 0) parts.push({ sequence: at.sequence, base, past: past + at.index, count: part, offset });
+      for (let i = 0; i < part; i++) {
+        ids[first + offset + i] = all[at.index + i] as number;
+        positions[first + offset + i] = past + at.index + i;
+      }
+      offset += part;
+      at.index += part;
+      if (at.index < all.length) continue;
+      if (part > 0) last.set(at.sequence, first + offset - 1);
+      at.sequence++;
+      at.index = 0;
     }
-    chunks.push({ start: first, tokens: members.length, parts });
+    chunks.push({ start: first, tokens, parts });
   }
   return { ids, positions, chunks, last, start };
 }

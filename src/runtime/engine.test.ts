@@ -14,7 +14,7 @@ async function logitsOf(
   want: "all" | "last",
 ): Promise<Map<number, Float32Array>> {
   const found = new Map<number, Float32Array>();
-  await engine.run(sequences, want, (token, logits) => found.set(token, logits));
+  await engine.run(sequences, want, (token, logits) => found.set(token, logits.slice()));
   return found;
 }
 

@@ -4,9 +4,12 @@ import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { OneByOne } from "../one-by-one.ts";
 import { forManyListeners } from "../signals.ts";
-import type { SequenceInput } from "./chunks.ts";
+import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
-import { KvCache, kvBytes } from "./kv-cache.ts";
+import { inputBytes } from "./inputs.ts";
+import { KvCache, kvBytes, mostTokens } from "./kv-cache.ts";
+import { makeLogits, reserveLogits } from "./logits-memory.ts";
+import { gatheredRowBytes } from "./measure.ts";
 import { type EngineParts, kvPlace, type OpenModel, openModel, releaseModel } from "./open-model.ts";
 import type { EngineOptions, Prepared } from "./prepare.ts";
 
@@ -97,6 +100,21 @@ export class Engine {
   }
 
   /**
+   * Tokens that {@link ensureCapacity} can make room for within the budget, with room left for passes that are wider than
+   * those of one sequence of the planned context.
+   */
+  get largestCapacity(): number {
+    const { spec, kv_dtype, context, plan } = this.prepared;
+    const { ledger, units } = this.#parts;
+    const { capacity } = this.#kv;
+    const inputs = inputBytes(Math.max(context, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
+    const wider = Math.max(0, CHUNK_TOKENS / context - 1);
+    const passes = Math.max(0, inputs - plan.fixed.activations) + Math.ceil(plan.fixed.scratch * wider);
+    const room = ledger.free(kvPlace(this.prepared, ledger).tier) + kvBytes(spec, kv_dtype, capacity);
+    return Math.max(capacity, mostTokens(spec, kv_dtype, room - passes));
+  }
+
+  /**
    * Runs new tokens of sequences through the model: see {@link Executor.run}. Calls queue. Throws ConfigError for ids
    * outside the vocabulary and for positions beyond the model's or the cache's.
    */
@@ -139,6 +157,30 @@ export class Engine {
     }
     const linked = forManyListeners(this.#closing.signal, signal); // every row that is read listens
     await this.#parts.executor.run(this.#kv, sequences, want, sink, linked);
+  }
+
+  /**
+   * Logits of every token of some sequences: f32 [tokens, vocab]; only within {@link exclusive}. They are entered in the
+   * ledger until they are there, and are the caller's from then on. Throws BudgetError before anything is computed.
+   */
+  async allLogits(sequences: readonly SequenceInput[], signal?: AbortSignal): Promise<Float32Array> {
+    const { spec } = this.prepared;
+    const { ledger } = this.#parts;
+    const tokens = sequences.reduce((sum, s) => sum + s.tokens.length, 0);
+    const entry = reserveLogits(ledger, tokens, spec.vocab_size, this.#everythingResident);
+    try {
+      const data = makeLogits(tokens * spec.vocab_size);
+      await this.step(sequences, "all", data, signal);
+      return data;
+    } finally {
+      entry.release();
+    }
+  }
+
+  /** Whether a larger budget would stay free: it is not filled with weights that stream now. */
+  get #everythingResident(): boolean {
+    const { homes, compute } = this.prepared.plan;
+    return homes.every((home) => home === compute || home === "cpu");
   }
 
   /** Makes sure the cache holds `tokens` tokens. Its contents are lost when it grows. Throws BudgetError. */

@@ -1,9 +1,10 @@
 // Walks the stages: waits for weights, builds graphs, computes, gives weights back. One call at a time.
+import koffi from "koffi";
 import { throwIfAborted } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
 import type { GraphMemory } from "../ggml/graph-memory.ts";
 import { headersCanChange } from "../ggml/header-fields.ts";
-import { library } from "../ggml/library.ts";
+import { library, onThread } from "../ggml/library.ts";
 import type { Graph, LowRank } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec, Weights } from "../models/spec.ts";
@@ -53,8 +54,18 @@ interface Built {
   readonly logits: Tensor | undefined;
 }
 
-/** Logits of one token: its index in the call (sequences one after another) and f32 [vocab]. */
-export type LogitsSink = (token: number, logits: Float32Array) => void;
+/**
+ * Where logits go: into memory for those of every token, f32 [tokens, vocab], sequences one after another; or to a function
+ * that gets one token's at a time: its index in the call and f32 [vocab], which is good during that call alone.
+ */
+export type LogitsSink = Float32Array | ((token: number, logits: Float32Array) => void);
+
+/**
+ * Headers of a graph that joins stages, at most: 12 MiB of them.
+ * Enough for 450 stages of one sequence; with many sequences each stage has many tensors, and fewer are joined. That changes
+ * no result.
+ */
+const JOINED_HEADERS = 2 ** 15;
 
 export class Executor {
   readonly #p: ExecutorParts;
@@ -63,6 +74,8 @@ export class Executor {
   readonly #graphs: GraphBuilder;
   /** The graph of single tokens that was built last. */
   #kept: (Built & { readonly key: readonly unknown[]; readonly window: CacheWindow }) | undefined;
+  /** The logits of one token on their way to a function: f32 [vocab]. */
+  #row: Float32Array | undefined;
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
@@ -87,10 +100,8 @@ export class Executor {
     try {
       for (const pass of splitPasses(sequences, spec.vocab_size)) {
         const wanted =
-          want === "all"
-            ? pass.ids.map((_, i) => i)
-            : Int32Array.from([...pass.last.values()].sort((a, b) => a - b));
-        await this.#pass(kv, pass, wanted, (i, logits) => sink(pass.start + i, logits), signal);
+          want === "all" ? pass.ids.map((_, i) => i) : Int32Array.from(pass.last.values()).sort();
+        await this.#pass(kv, pass, wanted, sink, signal);
       }
     } catch (error) {
       // The next call starts at the first stage again, whatever was in flight.
@@ -109,11 +120,11 @@ export class Executor {
     const { units, inputs, device, streamer, streamed } = this.#p;
     throwIfAborted(signal);
     streamer?.start();
-    inputs.prepare(pass, await this.#gather(pass, signal), wanted);
+    await inputs.prepare(pass, this.#gathered(pass, signal), wanted);
     const tail = tailStart(units);
     // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
     const join = device.kind === "cpu" && pass.chunks.length === 1;
-    for (const group of this.#groups(join)) {
+    for (const group of this.#groups(join ? mostJoined(pass.chunks[0] as Chunk) : 1)) {
       throwIfAborted(signal);
       const job = streamed.has(group[0] as Unit) ? await streamer?.acquire(group[0] as Unit) : undefined;
       try {
@@ -145,18 +156,18 @@ export class Executor {
       rest.length > 0 &&
       wanted.length <= Math.min(...rest.map((u) => this.#width(u)))
     ) {
-      await this.#compute(group, single, memory, whole, wanted, sink);
+      await this.#compute(group, single, pass, memory, whole, wanted, sink);
       return;
     }
     if (body.length > 0)
-      for (const chunk of pass.chunks) await this.#compute(body, chunk, memory, whole, wanted, sink);
+      for (const chunk of pass.chunks) await this.#compute(body, chunk, pass, memory, whole, wanted, sink);
     const all: Chunk = { start: 0, tokens: pass.ids.length, parts: [] };
     for (const unit of rest) {
       const width = this.#width(unit);
       for (let first = 0; first < wanted.length; first += width) {
         throwIfAborted(signal);
         const selection = { first, count: Math.min(width, wanted.length - first) };
-        await this.#compute([unit], all, memory, selection, wanted, sink);
+        await this.#compute([unit], all, pass, memory, selection, wanted, sink);
       }
     }
   }
@@ -166,14 +177,14 @@ export class Executor {
     return unit.stage.kind === "head" ? headTokens(this.#p.spec.vocab_size) : CHUNK_TOKENS;
   }
 
-  /** Stages that are computed in one graph: runs of resident ones where stages may be joined, else one by one. */
-  #groups(join: boolean): Unit[][] {
+  /** Stages that are computed in one graph: runs of up to `most` resident ones, streamed ones one by one. */
+  #groups(most: number): Unit[][] {
     const { units, streamed } = this.#p;
     const groups: Unit[][] = [];
     let open: Unit[] | undefined;
     for (const unit of units) {
-      if (join && !streamed.has(unit)) {
-        if (!open) {
+      if (most > 1 && !streamed.has(unit)) {
+        if (!open || open.length === most) {
           open = [];
           groups.push(open);
         }
@@ -190,6 +201,7 @@ export class Executor {
   async #compute(
     units: readonly Unit[],
     chunk: Chunk,
+    pass: Pass,
     memory: StageMemory,
     selection: Selection,
     wanted: Int32Array,
@@ -198,11 +210,29 @@ export class Executor {
     const { graph, logits } = this.#graph(units, chunk, memory, selection);
     await this.#p.device.compute(graph.handle);
     if (!logits) return;
-    const vocab = logits.ne[0];
-    for (let i = 0; i < selection.count; i++) {
-      const row = new Float32Array(vocab);
-      library().native.ggml_backend_tensor_get(logits.handle, row, i * vocab * 4, vocab * 4);
-      sink(wanted[selection.first + i] as number, row);
+    await this.#handOut(
+      logits,
+      wanted.subarray(selection.first, selection.first + selection.count),
+      pass,
+      sink,
+    );
+  }
+
+  /** Gives away logits [vocab, count] of some tokens of a pass. */
+  async #handOut(logits: Tensor, tokens: Int32Array, { start }: Pass, sink: LogitsSink): Promise<void> {
+    const { native } = library();
+    const [vocab] = logits.ne;
+    const row = vocab * 4;
+    if (typeof sink !== "function") {
+      const from = start + (tokens[0] as number); // every token is wanted: they lie side by side there too
+      const into = sink.subarray(from * vocab, (from + tokens.length) * vocab);
+      await onThread(native.ggml_backend_tensor_get, logits.handle, koffi.address(into), 0, into.byteLength);
+      return;
+    }
+    if (this.#row?.length !== vocab) this.#row = new Float32Array(vocab);
+    for (const [i, token] of tokens.entries()) {
+      native.ggml_backend_tensor_get(logits.handle, this.#row, i * row, row);
+      sink(start + token, this.#row);
     }
   }
 
@@ -238,16 +268,15 @@ export class Executor {
   }
 
   /** Rows of tables that the device cannot look up itself. */
-  async #gather(pass: Pass, signal?: AbortSignal): Promise<GatheredRows[]> {
-    const gathered: GatheredRows[] = [];
-    for (const unit of this.#p.units) {
-      for (const [key, matrix] of Object.entries(unit.matrices)) {
+  #gathered(pass: Pass, signal?: AbortSignal): GatheredRows[] {
+    const { units, rows } = this.#p;
+    return units.flatMap((unit) =>
+      Object.entries(unit.matrices).flatMap(([key, matrix]) => {
         const by = unit.stage.weights[key]?.rows;
-        if (!by || this.#onDevice(unit, key)) continue;
-        gathered.push(await this.#p.rows.gather(matrix, by === "tokens" ? pass.ids : pass.positions, signal));
-      }
-    }
-    return gathered;
+        if (!by || this.#onDevice(unit, key)) return [];
+        return [rows.rows(matrix, by === "tokens" ? pass.ids : pass.positions, signal)];
+      }),
+    );
   }
 
   /** The tensor of a matrix that stays in memory the computing device can use. */
@@ -296,6 +325,13 @@ export class Executor {
   dispose(): void {
     this.#graphs.dispose();
   }
+}
+
+/** Stages of a chunk that one graph may have. */
+function mostJoined(chunk: Chunk): number {
+  const parts = Math.max(1, chunk.parts.length);
+  const each = headerEstimate(1, parts) - headerEstimate(0, parts);
+  return Math.max(1, Math.floor(JOINED_HEADERS / each));
 }
 
 function same(a: readonly unknown[], b: readonly unknown[]): boolean {

@@ -3,14 +3,13 @@
 import type { BufferType } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import type { DType } from "../ggml/dtypes.ts";
-import { HeaderArena } from "../ggml/graph.ts";
-import { library } from "../ggml/library.ts";
 import type { Graph } from "../ggml/ops.ts";
 import { rowBytes, type Tensor } from "../ggml/tensor.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import { needsMask } from "./attention.ts";
 import { CHUNK_TOKENS, type Chunk, PASS_TOKENS, type Pass } from "./chunks.ts";
+import { DeviceWriter } from "./device-writer.ts";
 
 const ALIGNMENT = 256;
 const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
@@ -18,14 +17,14 @@ const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 /** f16 bits of minus infinity. */
 const MINUS_INFINITY = 0xfc00;
 
-/** Rows of a table gathered on the host, for tables that are not in device memory. */
+/** Rows of a table that is not in device memory: those of the pass's tokens, gathered on the host. */
 export interface GatheredRows {
   readonly name: string;
   readonly dtype: DType;
   /** Elements of a row. */
   readonly width: number;
-  /** The rows of the pass's tokens, one after another. */
-  readonly bytes: Uint8Array;
+  /** Puts the rows of tokens `first` to `first + count` one after another into `into`. */
+  gather(into: Uint8Array, first: number, count: number): Promise<void>;
 }
 
 interface Region {
@@ -49,7 +48,7 @@ export class PassInputs {
   readonly #device: Device;
   readonly #place: { ledger: Ledger; tier: "gpu" | "cpu"; memory: BufferType };
   readonly #hidden: number;
-  readonly #headers = new HeaderArena(16);
+  readonly #writer: DeviceWriter;
   #allocation: Allocation | undefined;
   #positions: Region = { offset: 0, bytes: 0 };
   #ids: Region = { offset: 0, bytes: 0 };
@@ -62,6 +61,7 @@ export class PassInputs {
 
   constructor(device: Device, ledger: Ledger, hidden: number) {
     this.#device = device;
+    this.#writer = new DeviceWriter(device);
     this.#place = { ledger, tier: device.kind === "gpu" ? "gpu" : "cpu", memory: device.memory };
     this.#hidden = hidden;
   }
@@ -84,8 +84,11 @@ export class PassInputs {
     return this.#layout;
   }
 
-  /** Lays out and fills the inputs of a pass. `selected` are the tokens whose logits are wanted. */
-  prepare(pass: Pass, gathered: readonly GatheredRows[], selected: Int32Array): void {
+  /**
+   * Lays out and fills the inputs of a pass. `selected` are the tokens whose logits are wanted. Throws BudgetError for a
+   * pass that needs more than was reserved and is free, and what gathering rows throws.
+   */
+  async prepare(pass: Pass, gathered: readonly GatheredRows[], selected: Int32Array): Promise<void> {
     let end = 0;
     const region = (bytes: number): Region => {
       const offset = end;
@@ -98,8 +101,8 @@ export class PassInputs {
     this.#selected = region(Math.max(selected.length, 1) * 4);
     this.#state = region(tokens * this.#hidden * 4);
     this.#rows.clear();
-    for (const { name, dtype, width, bytes } of gathered) {
-      this.#rows.set(name, { ...region(bytes.byteLength), dtype, width });
+    for (const { name, dtype, width } of gathered) {
+      this.#rows.set(name, { ...region(tokens * rowBytes(dtype, width)), dtype, width });
     }
     this.#masks = pass.chunks.map((chunk) =>
       chunk.parts.map((part) =>
@@ -108,18 +111,26 @@ export class PassInputs {
     );
     this.reserve(end);
     const sizes = [
-      ...gathered.map((r) => r.bytes.byteLength),
+      ...[...this.#rows.values()].map((r) => r.bytes),
       ...this.#masks.flat().map((m) => m?.bytes ?? 0),
     ];
     this.#layout = [this.#allocations, tokens, selected.length, ...sizes].join();
-    this.#write(this.#positions, pass.positions);
-    this.#write(this.#ids, pass.ids);
-    this.#write(this.#selected, selected);
-    for (const { name, bytes } of gathered) this.#write(this.#rows.get(name) as Region, bytes);
+    const { buffer } = this.#allocation as Allocation;
+    this.#writer.write(buffer, this.#positions.offset, pass.positions);
+    this.#writer.write(buffer, this.#ids.offset, pass.ids);
+    this.#writer.write(buffer, this.#selected.offset, selected);
+    for (const { name, dtype, width, gather } of gathered) {
+      const { offset } = this.#rows.get(name) as Region;
+      await this.#writer.fill(buffer, offset, { rows: tokens, rowBytes: rowBytes(dtype, width) }, gather);
+    }
     for (const [c, chunk] of pass.chunks.entries()) {
-      for (const [p, part] of chunk.parts.entries()) {
+      for (const [p, { past, count }] of chunk.parts.entries()) {
         const place = this.#masks[c]?.[p];
-        if (place) this.#write(place, causalMask(part.past, part.count));
+        if (!place) continue;
+        const shape = { rows: count, rowBytes: (past + count) * 2 };
+        await this.#writer.fill(buffer, place.offset, shape, (into, first, rows) =>
+          causalMask(into, past + count, past + first, rows),
+        );
       }
     }
   }
@@ -157,31 +168,19 @@ export class PassInputs {
     return g.bind((this.#allocation as Allocation).buffer, r.offset + at, dtype, dims, name);
   }
 
-  #write(r: Region, values: ArrayBufferView): void {
-    if (values.byteLength === 0) return;
-    const { buffer } = this.#allocation as Allocation;
-    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    if (this.#device.kind === "cpu") {
-      buffer.bytes(r.offset, bytes.length).set(bytes);
-      return;
-    }
-    this.#headers.reset();
-    const tensor = this.#headers.bind(buffer, r.offset, "i8", [bytes.length]);
-    library().native.ggml_backend_tensor_set(tensor.handle, bytes, 0, bytes.length);
-  }
-
   dispose(): void {
     this.#allocation?.dispose();
     this.#allocation = undefined;
-    this.#headers.dispose();
+    this.#writer.dispose();
   }
 }
 
-/** f16 [past + count, count]: 0 where token `past + row` may see, minus infinity beyond. */
-function causalMask(past: number, count: number): Uint16Array {
-  const width = past + count;
-  const mask = new Uint16Array(width * count);
-  for (let row = 0; row < count; row++)
-    mask.fill(MINUS_INFINITY, row * width + past + row + 1, (row + 1) * width);
-  return mask;
+/** f16 rows [width]: 0 where token `from + row` may see, minus infinity beyond. */
+function causalMask(into: Uint8Array, width: number, from: number, rows: number): void {
+  const mask = new Uint16Array(into.buffer, into.byteOffset, width * rows);
+  for (let row = 0; row < rows; row++) {
+    const seen = row * width + from + row + 1;
+    mask.fill(0, row * width, seen);
+    mask.fill(MINUS_INFINITY, seen, (row + 1) * width);
+  }
 }

@@ -25,6 +25,11 @@ export function kvBytes(spec: ModelSpec, dtype: KvDType, tokens: number): number
   return 2 * spec.num_layers * rowBytes(dtype, spec.num_kv_heads * spec.head_dim) * tokens;
 }
 
+/** Tokens that a cache of `bytes` bytes has room for. */
+export function mostTokens(spec: ModelSpec, dtype: KvDType, bytes: number): number {
+  return Math.floor(bytes / kvBytes(spec, dtype, 1));
+}
+
 /** A cache in memory. `capacity` counts tokens of all sequences together. */
 export class KvCache implements KvRows {
   readonly width: number;

@@ -12,6 +12,7 @@ import { Executor } from "./executor.ts";
 import { PassInputs } from "./inputs.ts";
 import { KvCache } from "./kv-cache.ts";
 import type { LoaderContext } from "./loader.ts";
+import { samplingBytes } from "./logits-memory.ts";
 import { gatheredTables, reserveScratch } from "./measure.ts";
 import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
 import { needPacking, packedBound, packedCopy, packedMatrices } from "./packed-copy.ts";
@@ -119,6 +120,8 @@ async function load(
   const rowQueue = new ReadQueue({ urgency: "now", beforeRead: options.beforeRead });
   const rows = new RowReader(cpu, ledger, residents, sources, gatheredTables(units), rowQueue);
   cleanup.add(() => rows.dispose());
+  const sampling = ledger.reserve("cpu", samplingBytes(spec.vocab_size), "sampling");
+  cleanup.add(() => sampling.release());
   const inputs = new PassInputs(device, ledger, spec.hidden_size);
   cleanup.add(() => inputs.dispose());
   inputs.reserve(plan.fixed.activations);

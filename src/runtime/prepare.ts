@@ -25,6 +25,7 @@ import { adapterBytes, adapterStaging } from "./adapter.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging } from "./loader.ts";
+import { logitsBytes, samplingBytes } from "./logits-memory.ts";
 import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "./measure.ts";
 import { needPacking } from "./packed-copy.ts";
 import { vectorBytes } from "./residents.ts";
@@ -171,7 +172,9 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
-        const fixed = way ? { ...own, training: way.bytes } : own;
+        // What trains gives texts meanwhile, but not the logits of their tokens.
+        const logits = samplingBytes(spec.vocab_size);
+        const fixed = way ? { ...own, logits, training: way.bytes } : own;
         return makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
@@ -347,6 +350,7 @@ function fixedBytes(
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
     rows: rowStagingBytes(gatheredTables(units)),
+    logits: logitsBytes(spec.vocab_size, o.context),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };
 }

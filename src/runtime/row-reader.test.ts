@@ -59,10 +59,14 @@ afterEach(async () => {
   expect(openFileCount()).toBe(0);
 });
 
-const gather = (ids: number[], signal?: AbortSignal) => reader.gather(TABLE, Int32Array.from(ids), signal);
+async function gather(ids: number[], signal?: AbortSignal): Promise<Uint8Array> {
+  const rows = new Uint8Array(ids.length * ROW);
+  await reader.gather(TABLE, Int32Array.from(ids), rows, signal);
+  return rows;
+}
 
 async function expectRows(ids: number[]): Promise<void> {
-  const { bytes } = await gather(ids);
+  const bytes = await gather(ids);
   const expected = ids.map((id) => Buffer.from(values.buffer, id * ROW, ROW));
   expect(Buffer.from(bytes.buffer).equals(Buffer.concat(expected))).toBe(true);
 }

@@ -27,26 +27,30 @@ export function rowStagingBytes(tables: readonly Matrix[]): number {
   return READS * Math.max(0, ...tables.map(spanBytes));
 }
 
-/** Rows of a table that are read together, in order. */
+/** Rows of a table that are read together. */
 interface RowSpan {
-  readonly ids: readonly number[];
+  /** The first and the last but one of them in the order of their ids. */
+  readonly from: number;
+  readonly to: number;
   /** From the start of the table. */
   readonly start: number;
   readonly bytes: number;
 }
 
-function rowSpans(ids: Iterable<number>, row: number, most: number): RowSpan[] {
-  const spans: { ids: number[]; start: number; bytes: number }[] = [];
-  for (const id of [...new Set(ids)].sort((a, b) => a - b)) {
-    const last = spans.at(-1);
-    const end = (id + 1) * row;
-    const near = last && id * row - (last.start + last.bytes) <= GAP;
-    if (last && near && pieceBound(end - last.start) <= most) {
-      last.ids.push(id);
-      last.bytes = end - last.start;
-    } else spans.push({ ids: [id], start: id * row, bytes: row });
+/** `order`: indices of `ids` in ascending order of what they name. */
+function* rowSpans(order: Int32Array, ids: Int32Array, row: number, most: number): Generator<RowSpan> {
+  let from = 0;
+  for (let to = 0; to < order.length; ) {
+    const start = (ids[order[from] as number] as number) * row;
+    let end = start + row;
+    for (to = from + 1; to < order.length; to++) {
+      const at = (ids[order[to] as number] as number) * row;
+      if (at - end > GAP || pieceBound(at + row - start) > most) break;
+      end = at + row;
+    }
+    yield { from, to, start, bytes: end - start };
+    from = to;
   }
-  return spans;
 }
 
 export class RowReader {
@@ -72,14 +76,19 @@ export class RowReader {
     this.#staging = Allocation.take(ledger, "cpu", cpu.memory, rowStagingBytes(tables), "row staging");
   }
 
-  /** The rows `ids` of a table, in order. Ids are inside the table: the caller checked them. */
-  async gather(m: Matrix, ids: Int32Array, signal?: AbortSignal): Promise<GatheredRows> {
+  /** The rows `ids` of a table for those who put them together: see {@link GatheredRows}. */
+  rows(m: Matrix, ids: Int32Array, signal?: AbortSignal): GatheredRows {
+    const gather = (into: Uint8Array, first: number, count: number) =>
+      this.gather(m, ids.subarray(first, first + count), into, signal);
+    return { name: m.name, dtype: m.dtype, width: m.ne[0], gather };
+  }
+
+  /** Puts the rows `ids` of a table into `into`, in order. Ids are inside the table: the caller checked them. */
+  async gather(m: Matrix, ids: Int32Array, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     const row = rowBytes(m.dtype, m.ne[0]);
-    const bytes = new Uint8Array(ids.length * row);
     const resident = this.#residents.matrix(m);
-    if (resident) this.#fromRam(resident.placed, row, ids, bytes);
-    else await this.#fromDisk(m, row, ids, bytes, signal);
-    return { name: m.name, dtype: m.dtype, width: m.ne[0], bytes };
+    if (resident) this.#fromRam(resident.placed, row, ids, into);
+    else await this.#fromDisk(m, row, ids, into, signal);
   }
 
   #fromRam(placed: Placed, row: number, ids: Int32Array, out: Uint8Array): void {
@@ -96,30 +105,24 @@ export class RowReader {
     signal?: AbortSignal,
   ): Promise<void> {
     const slot = spanBytes(m);
-    const spans = rowSpans(ids, row, slot);
-    const rows = new Map<number, Uint8Array>();
+    const order = Int32Array.from(ids.keys()).sort((a, b) => (ids[a] as number) - (ids[b] as number));
+    const spans = rowSpans(order, ids, row, slot);
     const { buffer } = this.#staging;
     const readInto = async (at: number) => {
-      for (let span = spans.shift(); span; span = spans.shift()) {
-        const piece = this.#sources.piece(m.source, span.start, span.bytes);
+      for (const { from, to, start, bytes } of spans) {
+        const piece = this.#sources.piece(m.source, start, bytes);
         await readPiece(this.#queue, piece, buffer, at, signal);
         this.readBytes += piece.length;
-        for (const id of span.ids) {
-          rows.set(id, buffer.bytes(at + piece.shift + id * row - span.start, row).slice());
+        for (const i of order.subarray(from, to)) {
+          const within = at + piece.shift + (ids[i] as number) * row - start;
+          out.set(buffer.bytes(within, row), i * row);
         }
       }
     };
-    const slots = Array.from({ length: Math.min(READS, spans.length) }, (_, i) => i * slot);
-    const results = await Promise.allSettled(
-      slots.map((at) =>
-        readInto(at).catch((error: unknown) => {
-          spans.length = 0;
-          throw error;
-        }),
-      ),
-    );
+    // The spans are shared: one that fails or ends closes them for all.
+    const readers = Array.from({ length: READS }, (_, i) => readInto(i * slot));
+    const results = await Promise.allSettled(readers);
     for (const r of results) if (r.status === "rejected") throw r.reason;
-    for (const [i, id] of ids.entries()) out.set(rows.get(id) as Uint8Array, i * row);
   }
 
   async dispose(): Promise<void> {

@@ -1,16 +1,16 @@
 // What a micro-batch gives the stages' graphs beside weights: ids, positions, the mask, targets, gathered rows of tables,
 // dropout masks. One buffer on the computing device, filled anew for every micro-batch.
 import { BudgetError } from "../errors.ts";
-import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import type { DType } from "../ggml/dtypes.ts";
-import { HeaderArena } from "../ggml/graph.ts";
-import { library } from "../ggml/library.ts";
 import type { Graph } from "../ggml/ops.ts";
 import { rowBytes, type Tensor } from "../ggml/tensor.ts";
 import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
+import { DeviceWriter, type FillRows } from "../runtime/device-writer.ts";
+import type { GatheredRows } from "../runtime/inputs.ts";
 import type { MicroBatch } from "./batch.ts";
+import type { DropoutMask } from "./dropout.ts";
 
 const ALIGNMENT = 256;
 const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
@@ -35,14 +35,6 @@ export function batchInputBytes({ sequences, length }: BatchShape, sizes: InputS
   return total + align(tokens * sizes.dropoutWidth * 4);
 }
 
-/** Rows of a table gathered on the host. */
-export interface Rows {
-  readonly name: string;
-  readonly dtype: DType;
-  readonly width: number;
-  readonly bytes: Uint8Array;
-}
-
 interface Place {
   readonly offset: number;
   readonly dtype: DType;
@@ -55,19 +47,20 @@ export type InputName = (typeof FIXED)[number];
 export class BatchInputs {
   readonly #device: Device;
   readonly #memory: Allocation;
-  readonly #headers = new HeaderArena(4);
+  readonly #writer: DeviceWriter;
   readonly #places = new Map<string, Place>();
   #dropoutFrom = 0;
   #end = 0;
 
   constructor(device: Device, ledger: Ledger, bytes: number) {
     this.#device = device;
+    this.#writer = new DeviceWriter(device);
     this.#memory = Allocation.take(ledger, device.kind, device.memory, bytes, "batch inputs");
   }
 
   /** Fills in a micro-batch. Throws BudgetError for one larger than was planned for. */
-  prepare(batch: MicroBatch, rows: readonly Rows[], sizes: InputSizes): void {
-    const { sequences, length, ids, positions, predicting, targets, mask, masks } = batch;
+  async prepare(batch: MicroBatch, rows: readonly GatheredRows[], sizes: InputSizes): Promise<void> {
+    const { sequences, length, ids, positions, predicting, targets, masks } = batch;
     const needed = batchInputBytes({ sequences, length }, sizes);
     const { size } = this.#memory.buffer;
     if (needed > size) {
@@ -83,9 +76,14 @@ export class BatchInputs {
     this.#put("positions", "i32", [positions.length], positions);
     this.#put("predicting", "i32", [Math.max(1, predicting.length)], predicting);
     this.#put("targets", "i32", [Math.max(1, targets.length)], targets);
-    this.#put("mask", "f16", [length, length, 1, masks], mask);
-    for (const { name, dtype, width, bytes } of rows)
-      this.#put(rowsName(name), dtype, [width, ids.length], bytes);
+    const attention = this.#place("mask", "f16", [length, length, 1, masks]);
+    await this.#fill(attention, { rows: length * masks, rowBytes: length * 2 }, (into, first, count) =>
+      batch.mask(new Uint16Array(into.buffer, into.byteOffset, count * length), first),
+    );
+    for (const { name, dtype, width, gather } of rows) {
+      const place = this.#place(rowsName(name), dtype, [width, ids.length]);
+      await this.#fill(place, { rows: ids.length, rowBytes: rowBytes(dtype, width) }, gather);
+    }
     this.#dropoutFrom = this.#end;
   }
 
@@ -95,8 +93,11 @@ export class BatchInputs {
   }
 
   /** A dropout mask of this stage: f32 [width, tokens]. */
-  dropout(name: string, width: number, values: Float32Array): void {
-    this.#put(name, "f32", [width, values.length / width], values);
+  async dropout(name: string, width: number, tokens: number, mask: DropoutMask): Promise<void> {
+    const place = this.#place(name, "f32", [width, tokens]);
+    await this.#fill(place, { rows: tokens, rowBytes: width * 4 }, (into, _first, count) =>
+      mask.fill(new Float32Array(into.buffer, into.byteOffset, count * width)),
+    );
   }
 
   /** A tensor over what was put in under a name; undefined where nothing was. */
@@ -109,38 +110,30 @@ export class BatchInputs {
     return this.tensor(g, name) as Tensor;
   }
 
-  #put(name: string, dtype: DType, dims: readonly number[], values: ArrayBufferView): void {
+  #put(name: InputName, dtype: DType, dims: readonly number[], values: ArrayBufferView): void {
+    this.#writer.write(this.#memory.buffer, this.#place(name, dtype, dims).offset, values);
+  }
+
+  /** Room for a tensor, behind what is there. */
+  #place(name: string, dtype: DType, dims: readonly number[]): Place {
     const place = { offset: this.#end, dtype, dims };
     this.#places.set(name, place);
-    const size = dims.reduce((a, b) => a * b, 1) / (dims[0] as number);
-    this.#end += align(rowBytes(dtype, dims[0] as number) * size);
-    if (values.byteLength > 0) write(this.#device, this.#headers, this.#memory.buffer, place.offset, values);
+    const rows = dims.slice(1).reduce((a, b) => a * b, 1);
+    this.#end += align(rowBytes(dtype, dims[0] as number) * rows);
+    return place;
+  }
+
+  #fill({ offset }: Place, shape: { rows: number; rowBytes: number }, make: FillRows): Promise<void> {
+    return this.#writer.fill(this.#memory.buffer, offset, shape, make);
   }
 
   dispose(): void {
     this.#memory.dispose();
-    this.#headers.dispose();
+    this.#writer.dispose();
   }
 }
 
 /** Name under which rows of a table are put in. */
 export function rowsName(table: string): string {
   return `rows of ${table}`;
-}
-
-function write(
-  device: Device,
-  headers: HeaderArena,
-  buffer: NativeBuffer,
-  offset: number,
-  values: ArrayBufferView,
-): void {
-  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  if (device.kind === "cpu") {
-    buffer.bytes(offset, bytes.length).set(bytes);
-    return;
-  }
-  headers.reset();
-  const tensor = headers.bind(buffer, offset, "i8", [bytes.length]);
-  library().native.ggml_backend_tensor_set(tensor.handle, bytes, 0, bytes.length);
 }

@@ -26,8 +26,11 @@ export interface MicroBatch {
   /** Tokens that have a target, ascending, and those targets. */
   readonly predicting: Int32Array;
   readonly targets: Int32Array;
-  /** f16 bits [length, length, 1, sequences or 1]: 0 where a token may see, minus infinity elsewhere. */
-  readonly mask: Uint16Array;
+  /**
+   * Writes rows of the attention mask, f16 bits [length, length, 1, masks]: 0 where a token may see, minus infinity
+   * elsewhere. From row `first` on, as many as fit. It reads `document_ids` of the batch, which must stay as they were.
+   */
+  mask(into: Uint16Array, first: number): void;
   /** Sequences the mask has: 1 when all share one. */
   readonly masks: number;
 }
@@ -68,8 +71,9 @@ export function microBatch(
 
   const ids = new Int32Array(sequences * length);
   const positions = new Int32Array(sequences * length);
-  const predicting: number[] = [];
-  const targets: number[] = [];
+  const predicting = new Int32Array(sequences * length);
+  const targets = new Int32Array(sequences * length);
+  let count = 0;
   for (let s = 0; s < sequences; s++) {
     const filled = input_ids[s]?.length ?? 0;
     for (let t = 0; t < filled; t++) {
@@ -85,8 +89,8 @@ export function microBatch(
       const target = t + 1 < filled ? labels[s]?.[t + 1] : IGNORED;
       const crosses = document_ids && t + 1 < filled && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
       if (target === IGNORED || crosses) continue;
-      predicting.push(at);
-      targets.push(token(target, "labels", s, model.vocab_size));
+      predicting[count] = at;
+      targets[count++] = token(target, "labels", s, model.vocab_size);
     }
   }
   const masks = document_ids ? sequences : 1;
@@ -95,9 +99,9 @@ export function microBatch(
     length,
     ids,
     positions,
-    predicting: Int32Array.from(predicting),
-    targets: Int32Array.from(targets),
-    mask: attentionMask(length, masks, document_ids),
+    predicting: predicting.subarray(0, count),
+    targets: targets.subarray(0, count),
+    mask: (into, first) => attentionMask(into, first, length, document_ids),
     masks,
   };
 }
@@ -109,19 +113,30 @@ function token(value: number | undefined, name: string, row: number, vocab: numb
   return value;
 }
 
+/** See {@link MicroBatch.mask}. Documents need not lie together. */
 function attentionMask(
+  into: Uint16Array,
+  first: number,
   length: number,
-  masks: number,
   documents: readonly (readonly number[])[] | undefined,
-): Uint16Array {
-  const mask = new Uint16Array(length * length * masks).fill(MINUS_INFINITY);
-  for (let s = 0; s < masks; s++) {
-    for (let q = 0; q < length; q++) {
-      const row = (s * length + q) * length;
-      for (let k = 0; k <= q; k++) {
-        if (!documents || documents[s]?.[k] === documents[s]?.[q]) mask[row + k] = 0;
-      }
+): void {
+  for (let at = 0; at < into.length; at += length) {
+    const row = first + at / length;
+    const query = row % length;
+    const ids = documents?.[(row - query) / length];
+    into.fill(MINUS_INFINITY, at, at + length);
+    if (!ids) {
+      into.fill(0, at, at + query + 1);
+      continue;
+    }
+    // Runs of one document, from the query's own back to the first.
+    const own = ids[query];
+    for (let end = query + 1; end > 0; ) {
+      while (end > 0 && ids[end - 1] !== own) end--;
+      let start = end;
+      while (start > 0 && ids[start - 1] === own) start--;
+      into.fill(0, at + start, at + end);
+      end = start;
     }
   }
-  return mask;
 }

@@ -1,19 +1,21 @@
 // One micro-batch through the stages: forward keeping their inputs, then backward in reverse, each stage computed again
 // from its input. Weights stream, activations and gradients come and go beside the computation.
+import koffi from "koffi";
 import { throwIfAborted } from "../errors.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
-import { library } from "../ggml/library.ts";
+import { library, onThread } from "../ggml/library.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Allocation } from "../memory/allocate.ts";
 import type { Unit } from "../plan/units.ts";
+import type { GatheredRows } from "../runtime/inputs.ts";
 import type { Slot } from "../runtime/lane.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
 import type { Activations } from "./activations.ts";
 import type { MicroBatch } from "./batch.ts";
-import type { BatchInputs, InputSizes, Rows } from "./batch-inputs.ts";
-import { dropoutMask } from "./dropout.ts";
+import type { BatchInputs, InputSizes } from "./batch-inputs.ts";
+import { DropoutMask } from "./dropout.ts";
 import type { Gradients, OpenGradients } from "./gradient-store.ts";
 import { storedDims } from "./measure-operands.ts";
 import { UpdateGraph } from "./optimizer/kernels.ts";
@@ -28,6 +30,9 @@ import {
   type StageRunner,
 } from "./stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
+
+/** Bytes of gradients of rows that are looked at together. */
+const ROWS_BYTES = 2 ** 20;
 
 export interface PassParts {
   readonly device: Device;
@@ -149,24 +154,28 @@ export class Passes {
     const { engine, activations, inputs, sizes, hidden, device, stalls } = this.#p;
     throwIfAborted(signal);
     activations.begin(hidden * batch.ids.length * 4);
-    const rows: Rows[] = [];
+    const rows: GatheredRows[] = [];
     for (const unit of this.#units) {
       for (const [key, matrix] of Object.entries(unit.matrices)) {
         const by = unit.stage.weights[key]?.rows;
         if (!by || engine.residents.matrix(matrix)?.tier === device.kind) continue;
         await this.#p.ready(unit);
         const ids = by === "tokens" ? batch.ids : batch.positions;
-        rows.push(await stalls.during("disk", engine.rows.gather(matrix, ids, signal)));
+        const found = engine.rows.rows(matrix, ids, signal);
+        rows.push({
+          ...found,
+          gather: (...place) => stalls.during("disk", found.gather(...place)),
+        });
       }
     }
-    inputs.prepare(batch, rows, sizes);
+    await inputs.prepare(batch, rows, sizes);
   }
 
   async #forward(batch: MicroBatch, options: PassOptions, training: boolean): Promise<void> {
     const { activations, runner, stalls } = this.#p;
     for (const unit of this.#units.slice(0, -1)) {
       await this.#withWeights(unit, options, async (slots) => {
-        if (training) this.#dropout(unit, batch, options);
+        if (training) await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
         const y = await stalls.during("disk", activations.target(unit.index));
         await runner.forward(unit, { batch, slots, x, y });
@@ -180,7 +189,7 @@ export class Passes {
     const wanted = this.#p.wanted[unit.index] as WantedOfUnit;
     return this.#withWeights(unit, options, (slots) =>
       this.#withGradients(unit, options, async (opened) => {
-        this.#dropout(unit, batch, options);
+        await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
         const memory: StageMemory = { batch, slots, x, dx, ...this.#into(unit, opened) };
         return this.#p.runner.head(unit, memory, wanted, options.gradScale, (key, gradient) =>
@@ -200,7 +209,7 @@ export class Passes {
     const wanted = this.#p.wanted[unit.index] as WantedOfUnit;
     await this.#withWeights(unit, options, (slots) =>
       this.#withGradients(unit, options, async (opened) => {
-        this.#dropout(unit, batch, options);
+        await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
         const memory: StageMemory = { batch, slots, x, dy, dx, ...this.#into(unit, opened) };
         await this.#p.runner.backward(unit, memory, wanted, (key, gradient) =>
@@ -314,7 +323,7 @@ export class Passes {
     if (!parameter || !sum) throw new Error(`${unit.name}: nobody asked for the gradient of ${key}`);
     const rows = parameter.uses.find((use) => use.unit === unit.index && use.key === key)?.rows;
     if (rows) {
-      this.#addRows(gradient, sum, rows === "tokens" ? batch.ids : batch.positions);
+      await this.#addRows(gradient, sum, rows === "tokens" ? batch.ids : batch.positions);
       return;
     }
     const { staging, stalls } = this.#p;
@@ -323,17 +332,23 @@ export class Passes {
     await this.#add(staging.buffer, sum, parameter.elements);
   }
 
-  /** Scatters the gradients of gathered rows, f32 [width, tokens], in the order of the tokens. */
-  #addRows(gradient: Tensor, sum: NativeBuffer, ids: Int32Array): void {
+  /** Scatters the gradients of gathered rows, f32 [width, tokens], in the order of the tokens: a block of them at a time. */
+  async #addRows(gradient: Tensor, sum: NativeBuffer, ids: Int32Array): Promise<void> {
     const width = gradient.ne[0];
-    const values = new Float32Array(gradient.elements);
-    library().native.ggml_backend_tensor_get(gradient.handle, values, 0, gradient.bytes);
+    const most = Math.max(1, Math.floor(ROWS_BYTES / (width * 4)));
+    const values = new Float32Array(Math.min(most, ids.length) * width);
     const total = new Float32Array(sum.view());
-    for (const [token, id] of ids.entries()) {
-      const from = token * width;
-      const to = id * width;
-      for (let i = 0; i < width; i++)
-        total[to + i] = (total[to + i] as number) + (values[from + i] as number);
+    for (let first = 0; first < ids.length; first += most) {
+      const count = Math.min(most, ids.length - first);
+      const at = first * width * 4;
+      const { native } = library();
+      const from = koffi.address(values);
+      await onThread(native.ggml_backend_tensor_get, gradient.handle, from, at, count * width * 4);
+      for (let token = 0; token < count; token++) {
+        const to = (ids[first + token] as number) * width;
+        for (let i = 0; i < width; i++)
+          total[to + i] = (total[to + i] as number) + (values[token * width + i] as number);
+      }
     }
   }
 
@@ -353,14 +368,14 @@ export class Passes {
   }
 
   /** The same masks forward and backward: they depend on the seed and the place alone. */
-  #dropout(unit: Unit, batch: MicroBatch, { seed }: PassOptions): void {
+  async #dropout(unit: Unit, batch: MicroBatch, { seed }: PassOptions): Promise<void> {
     const { dropout, parameters, inputs } = this.#p;
     inputs.beginStage();
     if (dropout === 0 || unit.stage.kind === "head") return;
     for (const [index, { target, unit: at, key }] of parameters.lowRank.entries()) {
       if (at !== unit.index) continue;
-      const mask = dropoutMask(target.in * batch.ids.length, dropout, [...seed, index]);
-      inputs.dropout(dropoutName(key), target.in, mask);
+      const mask = new DropoutMask(dropout, [...seed, index]);
+      await inputs.dropout(dropoutName(key), target.in, batch.ids.length, mask);
     }
   }
 }
