@@ -118,7 +118,7 @@ export async function readSkeleton(
   dtype = "auto",
   signal?: AbortSignal,
   adapterDir?: string,
-  keepLayout = false,
+  training?: TrainingHooks,
 ): Promise<Skeleton> {
   const config = await readConfigJson(dir);
   const own = modelSpec(config, `${dir}/config.json`);
@@ -127,7 +127,9 @@ export async function readSkeleton(
     adapterDir === undefined
       ? undefined
       : await openAdapter(adapterDir, own, { base, ...(signal && { signal }) });
-  const { checkpoint, spec } = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
+  const joined = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
+  const { checkpoint, spec } = training ? training.join(joined.checkpoint, joined.spec) : joined;
+  const keepLayout = training !== undefined;
   const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
   const notes = joinNotes(spec.notes, checkpoint.notes, model.notes);
   return { dir, checkpoint, config, spec, model, adapter, notes };
@@ -141,7 +143,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     options.dtype,
     options.signal,
     options.adapter,
-    training !== undefined,
+    training,
   );
   const threads = options.threads ?? threadCount();
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {

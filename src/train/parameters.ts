@@ -75,10 +75,6 @@ export function trainedParameters({ spec, model }: KnownModel, settings: Trainer
       const known = uses.get(name) ?? { uses: [], shape: weight.shape, ...(matrix && { matrix }) };
       known.uses.push({ unit: unit.index, key, rows: weight.rows });
       uses.set(name, known);
-      if (whole && spec.tied[weight.name])
-        throw new UnsupportedError(
-          `lora: modules_to_save names ${weight.name}, which this model shares with its embedding; leave it out`,
-        );
     }
   }
   for (const [name, { uses: used, matrix, shape }] of uses) {
