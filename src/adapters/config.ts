@@ -59,7 +59,8 @@ const MUST_BE_OFF = [
 
 /** What to do about the one or other of them. */
 const ADVICE: Readonly<Record<string, string>> = {
-  use_dora: "train it without DoRA, or merge it into its base with PEFT's merge_and_unload and open the result",
+  use_dora:
+    "train it without DoRA, or merge it into its base with PEFT's merge_and_unload and open the result",
   trainable_token_indices: "merge it into its base with PEFT's merge_and_unload and open the result",
 };
 

@@ -2,6 +2,7 @@
 // Headers only on opening; the data of a tensor is read with readTensor, or streamed, from the checkpoint in the result.
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { listed } from "../base/notes.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
 import {
   type Checkpoint,
@@ -15,7 +16,7 @@ import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
 import type { FloatDType } from "../ggml/dtypes.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { checkCopies } from "./base-copies.ts";
-import { type LoraConfig, loraConfigJson, parseLoraConfig } from "./config.ts";
+import { type LoraConfig, loraConfigJson, parseLoraConfig, unknownKeys } from "./config.ts";
 import { copyNameOf, savedName, withCanonicalNames } from "./names.ts";
 import { type LoraTarget, loraTargets, savedWeights } from "./targets.ts";
 import { tableIn, vocabularyTables, withVocabularyOf } from "./vocabulary.ts";
@@ -36,6 +37,8 @@ export interface Adapter {
   readonly tables: readonly { readonly weight: WeightSpec; readonly stored: string }[];
   /** The model it is for: with as many tokens as its tables have rows. */
   readonly spec: ModelSpec;
+  /** What its config says that is not used: see base/notes.ts. */
+  readonly notes: readonly string[];
   /** Its tensors by the names PEFT gives them, whoever wrote the file. */
   readonly checkpoint: Checkpoint;
 }
@@ -97,8 +100,8 @@ export async function openAdapter(
     const isCopy = stored === copyNameOf(weight.name) && !resized;
     if (stored !== undefined && !isCopy && !kept.has(weight.name)) tables.push({ weight, stored });
   }
-  const copies = [...targets.map(({ weight }) => weight), ...saved].filter(
-    ({ name }) => tables.every(({ weight }) => weight.name !== name),
+  const copies = [...targets.map(({ weight }) => weight), ...saved].filter(({ name }) =>
+    tables.every(({ weight }) => weight.name !== name),
   );
   checkTensors(
     adapterTensors(targets, saved),
@@ -112,7 +115,10 @@ export async function openAdapter(
     ],
   );
   if (resized) checkResized({ tables, saved }, own, spec, path);
-  const adapter = { config, targets, saved, tables, spec: own, checkpoint };
+  const unknown = unknownKeys(config);
+  const notes =
+    unknown.length > 0 ? [`${configPath}: ${listed(unknown)} is not known here and not used`] : [];
+  const adapter = { config, targets, saved, tables, spec: own, notes, checkpoint };
   if (options.base) await checkCopies({ copies, checkpoint }, options.base, spec, options.signal);
   return adapter;
 }
@@ -161,7 +167,9 @@ export async function writeAdapter(
   const targets = loraTargets(checked, spec);
   checkTensors(adapterTensors(targets, savedWeights(checked, spec)), list, path, "the config");
   // PEFT looks for the bias of a layer it has wrapped under the wrapper's name.
-  const wrapped = new Map(targets.map(({ module }) => [savedName(`${module}.bias`), copyNameOf(`${module}.bias`)]));
+  const wrapped = new Map(
+    targets.map(({ module }) => [savedName(`${module}.bias`), copyNameOf(`${module}.bias`)]),
+  );
   const stored = list.map((tensor) => ({ ...tensor, name: wrapped.get(tensor.name) ?? tensor.name }));
   try {
     await mkdir(folder, { recursive: true });

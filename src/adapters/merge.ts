@@ -99,7 +99,11 @@ export async function mergeAdapter(
         signal,
         progress,
       });
-      const counts = { merged: adapter.targets.length, replaced: adapter.saved.length + adapter.tables.length, untied };
+      const counts = {
+        merged: adapter.targets.length,
+        replaced: adapter.saved.length + adapter.tables.length,
+        untied,
+      };
       return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
     } finally {
       merger.dispose();

@@ -1,4 +1,6 @@
 // A micro-batch as the stages see it: flattened ids, positions, the target of every token, and the attention mask.
+import { refuseUnknown } from "../base/options.ts";
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 
 /** Ignored by the loss, as in transformers. */
@@ -14,7 +16,28 @@ export interface TrainingBatch {
   readonly positions?: readonly (readonly number[])[];
   /** [batch, tokens]; tokens attend within one document only. Default: one document per sequence. */
   readonly document_ids?: readonly (readonly number[])[];
+  /**
+   * [batch, tokens], 1 or 0; tokens of 0 are seen by none. Padding may be on either side: positions count it, unless
+   * `positions` says otherwise, as in transformers' models of these families.
+   */
+  readonly attention_mask?: readonly (readonly number[])[];
 }
+
+/** {@link TrainingBatch}'s, and what data loaders of this library add for others. */
+const KEYS = [
+  "input_ids",
+  "labels",
+  "positions",
+  "document_ids",
+  "attention_mask",
+  "lengths",
+  "target_tokens",
+];
+const ELSEWHERE = {
+  position_ids:
+    "give positions, and document_ids where documents that are packed together must not see one another",
+  token_type_ids: "these models have none: leave it out",
+};
 
 export interface MicroBatch {
   readonly sequences: number;
@@ -43,7 +66,8 @@ export function microBatch(
     if (!Array.isArray(batch?.[name]) || !batch[name].every((row) => typeof row?.length === "number"))
       throw new ConfigError(`batch: ${name} must be rows of tokens, number[][]`);
   }
-  const { input_ids, labels, document_ids } = batch;
+  refuseUnknown(batch, KEYS, "a batch", ELSEWHERE);
+  const { input_ids, labels, document_ids, attention_mask } = batch;
   const sequences = input_ids.length;
   const length = Math.max(0, ...input_ids.map((row) => row.length));
   if (sequences === 0 || input_ids.some((row) => row.length === 0))
@@ -65,9 +89,11 @@ export function microBatch(
   rows("labels", labels);
   if (batch.positions) rows("positions", batch.positions);
   if (document_ids) rows("document_ids", document_ids);
+  if (attention_mask) rows("attention_mask", attention_mask);
 
   const ids = new Int32Array(sequences * length);
   const positions = new Int32Array(sequences * length);
+  const visible = new Visibility(length, document_ids, attention_mask);
   const predicting: number[] = [];
   const targets: number[] = [];
   for (let s = 0; s < sequences; s++) {
@@ -85,11 +111,17 @@ export function microBatch(
       const target = t + 1 < filled ? labels[s]?.[t + 1] : IGNORED;
       const crosses = document_ids && t + 1 < filled && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
       if (target === IGNORED || crosses) continue;
+      if (!visible.any(s, t)) {
+        throw new ConfigError(
+          `labels: row ${s} has a target at token ${t + 1}, which would be predicted from tokens that attention_mask ` +
+            "hides all: give -100 there",
+        );
+      }
       predicting.push(at);
       targets.push(token(target, "labels", s, model.vocab_size));
     }
   }
-  const masks = document_ids ? sequences : 1;
+  const masks = document_ids || attention_mask ? sequences : 1;
   return {
     sequences,
     length,
@@ -97,7 +129,7 @@ export function microBatch(
     positions,
     predicting: Int32Array.from(predicting),
     targets: Int32Array.from(targets),
-    mask: attentionMask(length, masks, document_ids),
+    mask: attentionMask(length, masks, visible),
     masks,
   };
 }
@@ -109,18 +141,54 @@ function token(value: number | undefined, name: string, row: number, vocab: numb
   return value;
 }
 
-function attentionMask(
-  length: number,
-  masks: number,
-  documents: readonly (readonly number[])[] | undefined,
-): Uint16Array {
+/** Which tokens see which, beside that none sees a later one. */
+class Visibility {
+  readonly #length: number;
+  readonly #documents: TrainingBatch["document_ids"];
+  readonly #mask: TrainingBatch["attention_mask"];
+
+  constructor(
+    length: number,
+    documents: TrainingBatch["document_ids"],
+    mask: TrainingBatch["attention_mask"],
+  ) {
+    this.#length = length;
+    this.#documents = documents;
+    this.#mask = mask;
+    for (const [s, row] of (mask ?? []).entries()) {
+      const odd = row.find((value) => value !== 0 && value !== 1);
+      if (odd !== undefined)
+        throw new ConfigError(`attention_mask: row ${s} has ${shown(odd)}, expected 0 or 1`);
+    }
+  }
+
+  sees(s: number, query: number, key: number): boolean {
+    const documents = this.#documents?.[s];
+    if (documents && documents[key] !== documents[query]) return false;
+    return this.#mask === undefined || this.#mask[s]?.[key] === 1;
+  }
+
+  /** Whether a token sees any, itself included. */
+  any(s: number, query: number): boolean {
+    if (this.#mask === undefined || query >= this.#length) return true;
+    for (let key = query; key >= 0; key--) if (this.sees(s, query, key)) return true;
+    return false;
+  }
+}
+
+function attentionMask(length: number, masks: number, visible: Visibility): Uint16Array {
   const mask = new Uint16Array(length * length * masks).fill(MINUS_INFINITY);
   for (let s = 0; s < masks; s++) {
     for (let q = 0; q < length; q++) {
       const row = (s * length + q) * length;
+      let any = false;
       for (let k = 0; k <= q; k++) {
-        if (!documents || documents[s]?.[k] === documents[s]?.[q]) mask[row + k] = 0;
+        if (!visible.sees(s, q, k)) continue;
+        mask[row + k] = 0;
+        any = true;
       }
+      // Padding that sees nothing would make of nothing a mean: it sees itself, and is seen by none.
+      if (!any) mask[row + q] = 0;
     }
   }
   return mask;

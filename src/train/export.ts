@@ -38,7 +38,10 @@ export async function exportModel(
     const { spec, adapter } = session;
     // Base checkpoints may name a parameter without the family's prefix; PEFT's files never do.
     const full = new Map(
-      savedWeights(settings.lora, spec).map(({ name }) => [resolveName(spec, session.checkpoint, name), name]),
+      savedWeights(settings.lora, spec).map(({ name }) => [
+        resolveName(spec, session.checkpoint, name),
+        name,
+      ]),
     );
     const named = parameters.all.map((p) =>
       source(p, p.kind === "low-rank" ? p.name : savedName(full.get(p.name) ?? p.name)),

@@ -127,7 +127,11 @@ function vectorName(unit: Unit, key: string): string {
   return vector.source.name;
 }
 
-function decays(name: string, no_decay: readonly string[]): boolean {
+/** Norms and biases, by the names that transformers' Trainer goes by (get_decay_parameter_names), and GPT-2's ln_1. */
+const NORM_OR_BIAS = /bias|layernorm|rmsnorm|(?:^|\.)norm(?:\.|$)|_norm(?:\.|$)|(?:^|\.)ln_\w+\./;
+
+function decays(name: string, no_decay: readonly string[] | undefined): boolean {
+  if (no_decay === undefined) return !NORM_OR_BIAS.test(name.toLowerCase());
   const bare = name.replace(/\.weight$/, "");
   return !no_decay.some((pattern) => bare.includes(pattern) || name.endsWith(pattern));
 }

@@ -225,7 +225,8 @@ async function initialise(
   try {
     for (const p of parameters.all) {
       if (p.kind !== "low-rank") continue;
-      const values = await initialLowRank(p, parameters, settings.seed, adapter);
+      const init = settings.lora?.init_lora_weights ?? true;
+      const values = await initialLowRank(p, parameters, { seed: settings.seed, init, adapter });
       const state = trained.states[p.index];
       if (!state) continue;
       await writeValues(state.master, values, host.buffer);
