@@ -83,7 +83,7 @@ describe("refused, with everything closed", () => {
         data: copy.data.subarray(0, (rows - 1) * columns * 4),
       }),
       CheckpointError,
-      /base_layer\.weight is \[\d+,\d+\], adapter_config\.json calls for \[\d+,\d+\]/,
+      /lora_B\.weight is \[\d+,\d+\], adapter_config\.json calls for \[\d+,\d+\]/,
     ],
   ])("%s", async (_what, change, kind, message) => {
     const dir = await withCopy(change);

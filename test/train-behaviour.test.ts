@@ -274,12 +274,26 @@ describe("rates and decay", () => {
     expect(run.losses[2]).toBeLessThan(run.losses[0] as number);
   });
 
+  // What transformers' Trainer.get_decay_parameter_names leaves out of its models of these families.
+  test.each([
+    ["llama", /layernorm|model\.norm/, 7],
+    ["qwen2", /layernorm|model\.norm|bias/, 16],
+    ["gpt2", /\.ln_|bias/, 26],
+  ])("norms and biases of %s do not decay unless told", async (name, spared, count) => {
+    const weights = async (options: TrainerOptions) =>
+      (await train(join(FIXTURES, name), { trainer: { ...BASE, ...options }, steps: [BATCH] })).weights;
+    const [without, byDefault] = [await weights({ weight_decay: 0 }), await weights({ weight_decay: 0.5 })];
+    const same = [...byDefault].filter(([key, values]) => sameBits(values, without.get(key) as Float32Array));
+    expect(same).toHaveLength(count);
+    for (const [key] of same) expect(key).toMatch(spared);
+  });
+
   test("no_decay: what it names is as without decay, all else as with it", async () => {
     const dir = join(FIXTURES, "qwen2"); // norms and biases
     const weights = async (options: TrainerOptions) =>
       (await train(dir, { trainer: { ...BASE, ...options }, steps: [BATCH] })).weights;
     const without = await weights({ weight_decay: 0 });
-    const all = await weights({ weight_decay: 0.5 });
+    const all = await weights({ weight_decay: 0.5, no_decay: [] });
     const some = await weights({ weight_decay: 0.5, no_decay: ["norm", "bias"] });
     let spared = 0;
     for (const [name, values] of some) {
@@ -358,4 +372,71 @@ test("accumulated, evaluated and saved in between: still the run it is without",
     };
   });
   expectSameRun(busy, alone, "in between");
+});
+
+describe("an attention mask", () => {
+  const [a, b] = [
+    [105, 109, 33, 77, 20],
+    [64, 8, 2],
+  ];
+  const left = {
+    input_ids: [a, [0, 0, ...b]],
+    labels: [a, [-100, -100, -100, 8, 2]],
+    attention_mask: [
+      [1, 1, 1, 1, 1],
+      [0, 0, 1, 1, 1],
+    ],
+  };
+  const right = {
+    input_ids: [a, [...b, 0, 0]],
+    labels: [a, [...b, -100, -100]],
+    attention_mask: [
+      [1, 1, 1, 1, 1],
+      [1, 1, 1, 0, 0],
+    ],
+  };
+  const labelledPadding = { ...right, input_ids: [a, [...b, 7, 9]], labels: [a, [...b, 7, 9]] };
+  const holes = { ...labelled([[5, 6, 7, 8, 9, 10]]), attention_mask: [[1, 1, 0, 1, 0, 1]] };
+
+  // transformers 5.18, the same in its eager and sdpa attention.
+  test.each([
+    ["llama", [7.581682, 7.581682, 8.466257, 12.352381]],
+    ["qwen2", [6.627119, 6.627119, 7.006149, 6.355164]],
+    ["gpt2", [7.07354, 7.247944, 6.81314, 7.250368]],
+  ])("%s: losses with padding on the left, on the right, labelled, and with holes", async (name, losses) => {
+    const options = { model: { context_length: 8 }, trainer: { max_length: 8, micro_batch_size: 2 } };
+    await withTrainer(join(FIXTURES, name), options, async (trainer) => {
+      for (const [i, batch] of [left, right, labelledPadding, holes].entries()) {
+        const { loss } = await trainer.evaluate([batch]);
+        expect(loss, `batch ${i}`).toBeCloseTo(losses[i] as number, 4);
+      }
+      expect((await trainer.step(left)).loss).toBeCloseTo(losses[0] as number, 4);
+      expect(Number.isFinite((await trainer.step(right)).grad_norm)).toBe(true);
+    });
+  });
+
+  test("a target that nothing visible predicts, other values and keys that nothing reads are refused", async () => {
+    const options = { trainer: { max_length: 8, micro_batch_size: 2 } };
+    await withTrainer(LLAMA, options, async (trainer) => {
+      for (const [changes, message] of [
+        [{ labels: [a, [-100, -100, ...b]] }, /labels: row 1 has a target at token 2, .* hides all/],
+        [
+          {
+            attention_mask: [
+              [1, 1, 1, 1, 1],
+              [0, 0, 1, 1, 2],
+            ],
+          },
+          /row 1 has 2, expected 0 or 1/,
+        ],
+        [{ attention_mask: [[1, 1, 1, 1, 1]] }, /attention_mask: 1 rows for 2 sequences/],
+        [{ position_ids: left.input_ids }, /position_ids .*give positions, and document_ids/],
+        [{ lables: left.labels }, /did you mean labels\?/],
+      ] as const) {
+        const error = await rejection(trainer.step({ ...left, ...changes } as typeof left));
+        expect(error).toBeInstanceOf(ConfigError);
+        expect(String(error)).toMatch(message);
+      }
+    });
+  });
 });

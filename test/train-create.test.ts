@@ -93,6 +93,15 @@ describe("a trainer that cannot be made leaves the model as it was", () => {
       { lora: { r: 4, target_modules: ["nothing"] } },
       { lora: { r: 0, target_modules: ["q_proj"] } },
       { no_decay: "bias" },
+      { lr: 1 },
+      { learningRate: 1 },
+      { momentum: 0.9 },
+      { optimizer: "sgd", betas: [0.5, 0.5] },
+      { optimizer: "sgd", eps: 1e-6 },
+      { precision: "bfloat16", lora: { r: 4, target_modules: ["q_proj"] } },
+      { adapter: "somewhere", lora: { r: 4, target_modules: ["q_proj"] } },
+      { lora: { rank: 2, alpha: 99, target: ["v_proj"] } },
+      { offload: { gradient: "cpu" } },
       { offload: { gradients: "gpu" } },
     ] as unknown as TrainerOptions[]) {
       await expectRefused(options, (error) =>

@@ -38,6 +38,7 @@ const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
 const trainer = await Trainer.create(model, {
   learning_rate: 1e-4,
   weight_decay: 0.1,
+  no_decay: [], // as torch's AdamW
   betas: [0.9, 0.95],
   max_grad_norm: settings.maxGradNorm,
   non_finite: settings.maxGradNorm > 0 ? "skip" : "error",

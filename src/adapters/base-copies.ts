@@ -1,34 +1,29 @@
 // Copies of the base's weights in an adapter's file: PEFT writes one for a head that is a target, in case its vocabulary
-// was resized (save_embedding_layers). They are the base's own, or the adapter is for another model; nothing is taken
+// was resized (save_embedding_layers); one of another size takes the base's place, which is vocabulary.ts. They are the base's own, or the adapter is for another model; nothing is taken
 // from them.
 import { readExactly, withFile } from "../checkpoint/files.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import { throwIfAborted, UnsupportedError } from "../errors.ts";
-import type { ModelSpec } from "../models/spec.ts";
+import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { resolveName } from "../plan/units.ts";
-import { type LoraTarget, PREFIX } from "./targets.ts";
+import { copyNameOf } from "./names.ts";
 
 /** Bytes of each side that are compared at a time. */
 const BLOCK = 2 ** 20;
-
-/** Name of the copy of a target's weight in an adapter's file. */
-export function copyName({ module }: LoraTarget): string {
-  return `${PREFIX}${module}.base_layer.weight`;
-}
 
 /**
  * Compares the copies in an adapter's file with the weights of `base`, block by block. Throws UnsupportedError for one
  * that differs, CheckpointError, IoError, AbortError.
  */
 export async function checkCopies(
-  adapter: { readonly targets: readonly LoraTarget[]; readonly checkpoint: Checkpoint },
+  adapter: { readonly copies: readonly WeightSpec[]; readonly checkpoint: Checkpoint },
   base: Checkpoint,
   spec: ModelSpec,
   signal?: AbortSignal,
 ): Promise<void> {
-  for (const target of adapter.targets) {
-    const copy = adapter.checkpoint.tensors.get(copyName(target));
-    const weight = base.tensors.get(resolveName(spec, base, target.weight.name));
+  for (const { name } of adapter.copies) {
+    const copy = adapter.checkpoint.tensors.get(copyNameOf(name));
+    const weight = base.tensors.get(resolveName(spec, base, name));
     if (!copy || !weight) continue; // a base without the weight is refused when its units are made
     if (copy.dtype === weight.dtype && (await areEqual(adapter.checkpoint, copy, base, weight, signal)))
       continue;

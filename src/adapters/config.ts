@@ -29,27 +29,48 @@ export interface LoraConfig {
   readonly init_lora_weights: boolean | string;
   readonly base_model_name_or_path: string | null;
   readonly task_type: string | null;
+  /** Biases that are trained and saved whole: none, all of the model's, or those of the target modules. */
+  readonly bias: "none" | "all" | "lora_only";
   /** Every other key, as it was read: written back unchanged. */
   readonly other: Readonly<Record<string, unknown>>;
 }
 
-/** Keys that this version cannot do anything but PEFT's default for. All of them are off when empty, false or null. */
+/** The keys of {@link LoraConfig}: what is in them is done. */
+export const LORA_KEYS = Object.keys({
+  ...{ r: true, lora_alpha: true, lora_dropout: true, target_modules: true, exclude_modules: true },
+  ...{ layers_to_transform: true, layers_pattern: true, rank_pattern: true, alpha_pattern: true },
+  ...{ use_rslora: true, fan_in_fan_out: true, modules_to_save: true, init_lora_weights: true },
+  ...{ base_model_name_or_path: true, task_type: true, bias: true },
+} satisfies Record<Exclude<keyof LoraConfig, "other">, true>);
+
+/** Keys about where an adapter comes from, how its first values were found, or how PEFT keeps it in memory. */
+const HARMLESS = [
+  "peft_type",
+  ...["auto_mapping", "peft_version", "revision", "inference_mode", "runtime_config", "megatron_core"],
+  ...["loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"],
+];
+
+/** Keys that this version cannot do anything but PEFT's default for: all of them are off when empty, false or null. */
 const MUST_BE_OFF = [
-  "use_dora",
-  "lora_bias",
-  "use_qalora",
-  "use_bdlora",
-  "ensure_weight_tying",
-  "layer_replication",
-  "alora_invocation_tokens",
-  "trainable_token_indices",
-  "target_parameters",
-  "megatron_config",
-  "arrow_config",
-  "velora_config",
-  "kasa_config",
-  "monteclora_config",
-] as const;
+  ...["use_dora", "lora_bias", "use_qalora", "use_bdlora", "ensure_weight_tying", "layer_replication"],
+  ...["alora_invocation_tokens", "alora_invocation_string", "trainable_token_indices", "target_parameters"],
+  ...["megatron_config", "arrow_config", "velora_config", "kasa_config", "monteclora_config"],
+];
+
+/** What to do about the one or other of them. */
+const ADVICE: Readonly<Record<string, string>> = {
+  use_dora:
+    "train it without DoRA, or merge it into its base with PEFT's merge_and_unload and open the result",
+  trainable_token_indices: "merge it into its base with PEFT's merge_and_unload and open the result",
+};
+
+/** Set keys of a config that this version does not know: from a newer PEFT, or from elsewhere. */
+export function unknownKeys({ other }: LoraConfig): string[] {
+  const known = new Set<string>([...HARMLESS, ...MUST_BE_OFF]);
+  return Object.keys(other).filter((key) => !known.has(key) && !isOff(other[key]));
+}
+
+const BIASES = ["none", "all", "lora_only"] as const;
 
 /** Ways to begin that change the base's weights, so that the adapter belongs to weights the checkpoint does not hold. */
 const CHANGES_THE_BASE = /^(pissa|olora|corda|loftq|lora_ga)/;
@@ -75,13 +96,14 @@ export function parseLoraConfig(json: unknown, where = "adapter_config.json"): L
   };
   const peftType = raw.string("peft_type", "LORA");
   if (peftType !== "LORA") throw new UnsupportedError(`${where}: peft_type "${peftType}"; supported: LORA`);
-  const bias = raw.string("bias", "none");
-  if (bias !== "none") throw new UnsupportedError(`${where}: bias "${bias}"; supported: none`);
+  const bias = BIASES.find((one) => one === raw.string("bias", "none"));
+  if (bias === undefined) return bad("bias", `one of ${BIASES.join(", ")}`);
   for (const key of MUST_BE_OFF) {
-    if (!isOff(raw.raw(key)))
-      throw new UnsupportedError(
-        `${where}: ${key} is ${JSON.stringify(raw.raw(key))}, which is not supported`,
-      );
+    if (isOff(raw.raw(key))) continue;
+    const advice = ADVICE[key] === undefined ? "" : `: ${ADVICE[key]}`;
+    throw new UnsupportedError(
+      `${where}: ${key} is ${JSON.stringify(raw.raw(key))}, which is not supported${advice}`,
+    );
   }
   const init = raw.raw("init_lora_weights") ?? true;
   if (typeof init !== "boolean" && typeof init !== "string")
@@ -121,6 +143,7 @@ export function parseLoraConfig(json: unknown, where = "adapter_config.json"): L
       ? raw.string("base_model_name_or_path")
       : null,
     task_type: raw.has("task_type") ? raw.string("task_type") : null,
+    bias,
   };
   const other = Object.entries(json as object).filter(([key]) => !Object.hasOwn(config, key));
   return { ...config, other: Object.fromEntries(other) };
@@ -130,7 +153,6 @@ export function parseLoraConfig(json: unknown, where = "adapter_config.json"): L
 export function loraConfigJson({ other, ...config }: LoraConfig): Record<string, unknown> {
   const json = {
     peft_type: "LORA",
-    bias: "none",
     inference_mode: true,
     use_dora: false,
     ...other,

@@ -73,7 +73,6 @@ describe("openAdapter", () => {
 
   test.each<[Record<string, unknown>, RegExp]>([
     [{ use_dora: true }, /use_dora is true, which is not supported/],
-    [{ bias: "all" }, /bias "all"; supported: none/],
     [{ peft_type: "IA3" }, /peft_type "IA3"; supported: LORA/],
     [{ layer_replication: [[0, 2]] }, /layer_replication is \[\[0,2\]\]/],
     [{ target_parameters: ["experts.down_proj"] }, /target_parameters/],

@@ -2,6 +2,7 @@
 // Headers only on opening; the data of a tensor is read with readTensor, or streamed, from the checkpoint in the result.
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { listed } from "../base/notes.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
 import {
   type Checkpoint,
@@ -15,9 +16,11 @@ import { stageFile } from "../checkpoint/staged-file.ts";
 import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
 import type { FloatDType } from "../ggml/dtypes.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
-import { checkCopies, copyName } from "./base-copies.ts";
-import { type LoraConfig, loraConfigJson, parseLoraConfig } from "./config.ts";
-import { type LoraTarget, loraTargets, PREFIX, savedWeights } from "./targets.ts";
+import { checkCopies } from "./base-copies.ts";
+import { type LoraConfig, loraConfigJson, parseLoraConfig, unknownKeys } from "./config.ts";
+import { copyNameOf, savedName, withCanonicalNames } from "./names.ts";
+import { type LoraTarget, loraTargets, savedWeights } from "./targets.ts";
+import { tableIn, vocabularyTables, withVocabularyOf } from "./vocabulary.ts";
 
 export const ADAPTER_CONFIG = "adapter_config.json";
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
@@ -31,6 +34,13 @@ export interface Adapter {
   readonly targets: readonly LoraTarget[];
   /** Parameters it replaces; in its file they are named {@link savedName} of theirs. */
   readonly saved: readonly WeightSpec[];
+  /** Tables of the vocabulary that its file has beside these, with their names there: they take the base's place, ties and all. */
+  readonly tables: readonly { readonly weight: WeightSpec; readonly stored: string }[];
+  /** The model it is for: with as many tokens as its tables have rows. */
+  readonly spec: ModelSpec;
+  /** What its config says that is not used: see base/notes.ts. */
+  readonly notes: readonly string[];
+  /** Its tensors by the names PEFT gives them, whoever wrote the file. */
   readonly checkpoint: Checkpoint;
 }
 
@@ -38,11 +48,6 @@ export interface Adapter {
 export interface AdapterTensor {
   readonly name: string;
   readonly shape: readonly number[];
-}
-
-/** Name in an adapter's file of a parameter that `modules_to_save` keeps whole. */
-export function savedName(parameter: string): string {
-  return `${PREFIX}${parameter}`;
 }
 
 /** The tensors that an adapter's file must hold: A and B of each target, then the parameters saved whole. */
@@ -74,30 +79,73 @@ export async function openAdapter(
   await requireAdapterFolder(dir);
   const configPath = resolve(dir, ADAPTER_CONFIG);
   const config = parseLoraConfig(await readJsonObject(configPath), configPath);
-  const targets = loraTargets(config, spec, configPath);
-  const saved = savedWeights(config, spec, configPath);
   const path = resolve(dir, ADAPTER_WEIGHTS);
   if ((await statIfPresent(path)) === undefined) throw await missing(dir, path);
-  const checkpoint = await openCheckpoint(path, options);
+  const checkpoint = withCanonicalNames(await openCheckpoint(path, options), path);
+  const own = withVocabularyOf(checkpoint, spec);
+  const targets = loraTargets(config, own, configPath);
+  const saved = savedWeights(config, own, configPath);
   for (const { name, dtype } of checkpoint.tensors.values()) {
     if (DTYPES.includes(dtype)) continue;
     throw new UnsupportedError(`${path}: tensor ${name} is ${dtype}; adapters may be ${DTYPES.join(", ")}`);
   }
+  const kept = new Set(saved.map(({ name }) => name));
+  const resized = own.vocab_size !== spec.vocab_size;
+  const tables: Adapter["tables"][number][] = [];
+  for (const weight of vocabularyTables(own)) {
+    const stored = tableIn(checkpoint, weight);
+    const isCopy = stored === copyNameOf(weight.name) && !resized;
+    if (stored !== undefined && !isCopy && !kept.has(weight.name)) tables.push({ weight, stored });
+  }
+  const copies = [...targets.map(({ weight }) => weight), ...saved].filter(({ name }) =>
+    tables.every(({ weight }) => weight.name !== name),
+  );
   checkTensors(
     adapterTensors(targets, saved),
     [...checkpoint.tensors.values()],
     path,
     ADAPTER_CONFIG,
     config.base_model_name_or_path,
-    targets.map((target) => ({ name: copyName(target), shape: target.weight.shape })),
+    [
+      ...copies.map(({ name, shape }) => ({ name: copyNameOf(name), shape })),
+      ...tables.map(({ weight, stored }) => ({ name: stored, shape: weight.shape })),
+    ],
   );
-  if (options.base) await checkCopies({ targets, checkpoint }, options.base, spec, options.signal);
-  return { config, targets, saved, checkpoint };
+  if (resized) checkResized({ tables, saved }, own, spec, path);
+  const unknown = unknownKeys(config);
+  const notes =
+    unknown.length > 0 ? [`${configPath}: ${listed(unknown)} is not known here and not used`] : [];
+  const adapter = { config, targets, saved, tables, spec: own, notes, checkpoint };
+  if (options.base) await checkCopies({ copies, checkpoint }, options.base, spec, options.signal);
+  return adapter;
+}
+
+/** Every table must come with the adapter where the base's have another number of rows: of tied ones either. */
+function checkResized(
+  { tables, saved }: Pick<Adapter, "tables" | "saved">,
+  own: ModelSpec,
+  base: ModelSpec,
+  path: string,
+): void {
+  const keptWhole = new Set(saved.map(({ name }) => name));
+  const real = (name: string) => {
+    const other = own.tied[name];
+    return other === undefined || keptWhole.has(name) || keptWhole.has(other) ? name : other;
+  };
+  const there = new Set([...tables.map(({ weight }) => weight), ...saved].map(({ name }) => real(name)));
+  const lacking = vocabularyTables(own).find(({ name }) => !there.has(real(name)));
+  if (lacking === undefined) return;
+  throw new CheckpointError(
+    `has a table of ${own.vocab_size} tokens where the model has ${base.vocab_size}, but none for ${lacking.name}: save ` +
+      "the adapter with save_embedding_layers=True, which writes them all",
+    { file: path },
+  );
 }
 
 /**
  * Writes an adapter for the model `spec` into the folder `dir`, made if need be. An adapter that was there is replaced
- * once both files are complete. `tensors` must be those of {@link adapterTensors}, in any order.
+ * once both files are complete. `tensors` must be those of {@link adapterTensors}, in any order; `tables` those of the
+ * vocabulary that go with it, by their names in the file.
  * Throws CheckpointError for tensors that are not those the config calls for; as writeSafetensors.
  */
 export async function writeAdapter(
@@ -105,15 +153,21 @@ export async function writeAdapter(
   config: LoraConfig,
   spec: ModelSpec,
   tensors: Iterable<TensorSource>,
-  options: { signal?: AbortSignal } = {},
+  options: { signal?: AbortSignal; tables?: readonly TensorSource[] } = {},
 ): Promise<void> {
   const folder = resolve(dir);
   const path = join(folder, ADAPTER_WEIGHTS);
+  const { signal, tables = [] } = options;
   const list = [...tensors];
   // Before the device is touched: what is written must open again.
   const checked = parseLoraConfig(loraConfigJson(config), ADAPTER_CONFIG);
-  const expected = adapterTensors(loraTargets(checked, spec), savedWeights(checked, spec));
-  checkTensors(expected, list, path, "the config");
+  const targets = loraTargets(checked, spec);
+  checkTensors(adapterTensors(targets, savedWeights(checked, spec)), list, path, "the config");
+  // PEFT looks for the bias of a layer it has wrapped under the wrapper's name.
+  const wrapped = new Map(
+    targets.map(({ module }) => [savedName(`${module}.bias`), copyNameOf(`${module}.bias`)]),
+  );
+  const stored = list.map((tensor) => ({ ...tensor, name: wrapped.get(tensor.name) ?? tensor.name }));
   try {
     await mkdir(folder, { recursive: true });
   } catch (error) {
@@ -122,7 +176,10 @@ export async function writeAdapter(
   const json = new TextEncoder().encode(`${JSON.stringify(loraConfigJson(config), null, 2)}\n`);
   const staged = await stageFile(join(folder, ADAPTER_CONFIG), json.length, (sink) => sink.append(json));
   try {
-    await writeSafetensors(path, list, { ...options, metadata: { format: "pt" } });
+    await writeSafetensors(path, [...stored, ...tables], {
+      ...(signal && { signal }),
+      metadata: { format: "pt" },
+    });
     await staged.commit();
   } catch (error) {
     await staged.discard();

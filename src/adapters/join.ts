@@ -1,9 +1,11 @@
 // A base checkpoint with the parameters an adapter keeps whole in place of its own: one checkpoint over the files of
-// both, so that what loads, streams or converts weights need not know where they come from. No data is read.
+// both, so that what loads, streams, trains or converts weights need not know where they come from. No data is read.
+// Whether a tie holds is decided here, for adapters that are opened, merged and trained.
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
-import type { ModelSpec } from "../models/spec.ts";
+import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { resolveName } from "../plan/units.ts";
-import { type Adapter, savedName } from "./files.ts";
+import type { Adapter } from "./files.ts";
+import { savedName } from "./names.ts";
 
 /** A model whose tensors may lie in files of two folders. */
 export interface Joined {
@@ -13,21 +15,20 @@ export interface Joined {
 }
 
 /**
- * Puts the saved parameters of `adapter` in the place of the base's. A tie is broken where one side of it is saved, as
- * PEFT does it: the other side keeps the base's values. `apart` names further aliases that must not be tied.
+ * Breaks each tie of which one side is among `saved`, as PEFT does: what it trains whole is a copy, and the other side
+ * keeps the base's values. `apart` names further aliases that must not be tied.
  */
-export function joinSaved(
+export function breakTies(
   base: Checkpoint,
   spec: ModelSpec,
-  adapter: Adapter,
+  saved: readonly Pick<WeightSpec, "name">[],
   apart: ReadonlySet<string> = new Set(),
 ): Joined {
-  const saved = new Set(adapter.saved.map(({ name }) => name));
+  const names = new Set(saved.map(({ name }) => name));
   const broken = Object.entries(spec.tied).filter(
-    ([alias, name]) => saved.has(alias) || saved.has(name) || apart.has(alias),
+    ([alias, name]) => names.has(alias) || names.has(name) || apart.has(alias),
   );
-  if (saved.size === 0 && broken.length === 0) return { checkpoint: base, spec };
-
+  if (broken.length === 0) return { checkpoint: base, spec };
   const aliases = new Set(broken.map(([alias]) => alias));
   const tied = Object.fromEntries(Object.entries(spec.tied).filter(([alias]) => !aliases.has(alias)));
   const tensors = new Map(base.tensors);
@@ -35,12 +36,32 @@ export function joinSaved(
     const shared = base.tensors.get(resolveName(spec, base, name));
     if (shared) tensors.set(alias, { ...shared, name: alias });
   }
-  const untied = { ...spec, tied };
-  for (const { name } of adapter.saved) {
-    const entry = adapter.checkpoint.tensors.get(savedName(name)) as TensorEntry; // openAdapter has checked it
-    const place = resolveName(untied, base, name);
-    tensors.set(place, { ...entry, name: place, file: base.files.length + entry.file });
-  }
-  const files = saved.size === 0 ? base.files : [...base.files, ...adapter.checkpoint.files];
-  return { checkpoint: { ...base, files, tensors }, spec: untied };
+  return { checkpoint: { ...base, tensors }, spec: { ...spec, tied } };
+}
+
+/** Puts what `adapter` keeps whole in the place of the base's, ties broken as {@link breakTies} does it. */
+export function joinSaved(
+  base: Checkpoint,
+  spec: ModelSpec,
+  adapter: Adapter,
+  apart: ReadonlySet<string> = new Set(),
+): Joined {
+  const { saved, tables } = adapter;
+  const own: ModelSpec = { ...adapter.spec, tied: spec.tied };
+  const place = (into: Joined, { name }: WeightSpec, stored: string): Joined => {
+    const entry = adapter.checkpoint.tensors.get(stored) as TensorEntry; // openAdapter has checked it
+    const tensors = new Map(into.checkpoint.tensors);
+    const at = resolveName(into.spec, into.checkpoint, name);
+    tensors.set(at, { ...entry, name: at, file: base.files.length + entry.file });
+    return { ...into, checkpoint: { ...into.checkpoint, tensors } };
+  };
+  let joined: Joined = { checkpoint: base, spec: own };
+  for (const { weight, stored } of tables) joined = place(joined, weight, stored);
+  joined = breakTies(joined.checkpoint, joined.spec, saved, apart);
+  // With its tie broken each side has the table of its own that the file may hold.
+  for (const { weight, stored } of tables) joined = place(joined, weight, stored);
+  for (const weight of saved) joined = place(joined, weight, savedName(weight.name));
+  if (saved.length + tables.length === 0) return joined;
+  const files = [...base.files, ...adapter.checkpoint.files];
+  return { ...joined, checkpoint: { ...joined.checkpoint, files } };
 }

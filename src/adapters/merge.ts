@@ -81,6 +81,7 @@ export async function mergeAdapter(
   const untied = Object.keys(spec.tied).filter((alias) => joined.spec.tied[alias] === undefined);
   const changed = {
     ...(untied.length > 0 && { tie_word_embeddings: false }),
+    ...(joined.spec.vocab_size !== spec.vocab_size && { vocab_size: joined.spec.vocab_size }),
     ...(dtype !== "auto" && namedDType(config, DTYPES[dtype].torch)),
   };
 
@@ -98,7 +99,11 @@ export async function mergeAdapter(
         signal,
         progress,
       });
-      const counts = { merged: adapter.targets.length, replaced: adapter.saved.length, untied };
+      const counts = {
+        merged: adapter.targets.length,
+        replaced: adapter.saved.length + adapter.tables.length,
+        untied,
+      };
       return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
     } finally {
       merger.dispose();

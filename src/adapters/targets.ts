@@ -3,10 +3,8 @@
 import { ConfigError, UnsupportedError } from "../errors.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { type LoraConfig, loraScale } from "./config.ts";
+import { PREFIX } from "./names.ts";
 import { fullMatches, matchGroups } from "./patterns.ts";
-
-/** In front of every name in an adapter's file. */
-export const PREFIX = "base_model.model.";
 
 /** A linear layer y = W x that becomes y = W x + scale B (A x). */
 export interface LoraTarget {
@@ -39,6 +37,7 @@ const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
 };
 
 const WEIGHT = ".weight";
+const BIAS = ".bias";
 const ALL_LINEAR = "all-linear";
 
 /**
@@ -73,7 +72,10 @@ export function loraTargets(
   });
 }
 
-/** The parameters of the modules in `modules_to_save`, in the order of the model. Throws ConfigError for a name no module ends with. */
+/**
+ * The parameters that are kept whole, in the order of the model: those of the modules in `modules_to_save`, and the
+ * biases that `bias` names. Throws ConfigError for a name no module ends with.
+ */
 export function savedWeights(
   config: LoraConfig,
   spec: ModelSpec,
@@ -84,10 +86,48 @@ export function savedWeights(
   for (const name of config.modules_to_save ?? []) {
     const found = modules.filter((module) => module.endsWith(name));
     if (found.length === 0)
-      throw new ConfigError(`${where}: modules_to_save: no module's path ends with ${JSON.stringify(name)}`);
+      throw new ConfigError(
+        `${where}: modules_to_save: no module's path ends with ${JSON.stringify(name)}; modules are ${lastNames(modules)}`,
+      );
     for (const module of found) wanted.add(module);
   }
-  return parameters(spec).filter(({ name }) => containers(name).some((module) => wanted.has(module)));
+  const biased =
+    config.bias === "lora_only"
+      ? new Set(loraTargets(config, spec, where).map(({ module }) => `${module}${BIAS}`))
+      : undefined;
+  const trainsBias = (name: string) =>
+    name.endsWith(BIAS) && (config.bias === "all" || (biased?.has(name) ?? false));
+  return parameters(spec).filter(
+    ({ name }) => containers(name).some((module) => wanted.has(module)) || trainsBias(name),
+  );
+}
+
+/**
+ * Throws ConfigError for a name in a list of `target_modules` or `exclude_modules` that no module has. PEFT passes over
+ * them where another one matches, so this is for configs that people write here, not for adapters of others.
+ */
+export function checkNames(config: LoraConfig, spec: ModelSpec, where: string): void {
+  const modules = modulePaths(spec);
+  for (const key of ["target_modules", "exclude_modules"] as const) {
+    const names = config[key];
+    if (names === null || typeof names === "string") continue;
+    for (const name of names) {
+      if (name.toLowerCase() === ALL_LINEAR || matchNames([name], modules, where).size > 0) continue;
+      throw new ConfigError(
+        `${where}: ${key} names ${JSON.stringify(name)}, which no module of the ${spec.model_type} is called; choose ` +
+          `among ${lastNames(linearLayers(spec).keys())}, "${ALL_LINEAR}"`,
+      );
+    }
+  }
+}
+
+/** The config with "all-linear" in a list of names replaced by the names it stands for: PEFT knows it only alone. */
+export function withoutAllLinear(config: LoraConfig, spec: ModelSpec): LoraConfig {
+  const { target_modules: names } = config;
+  if (names === null || typeof names === "string") return config;
+  const others = names.filter((name) => name.toLowerCase() !== ALL_LINEAR);
+  if (others.length === names.length) return config;
+  return { ...config, target_modules: [...new Set([...allLinear(spec), ...others])] };
 }
 
 /** Modules that a config chooses among `keys`, in their order. What PEFT's check_target_module_exists says of each. */
@@ -127,10 +167,7 @@ function chosenModules(
     );
   }
   if (typeof targets === "string" && targets.toLowerCase() === ALL_LINEAR) {
-    const head = spec.stages
-      .filter(({ kind }) => kind === "head")
-      .flatMap(({ weights }) => Object.values(weights));
-    targets = [...linear].filter(([, weight]) => !head.includes(weight)).map(([module]) => module);
+    targets = allLinear(spec);
   }
   const chosen = matchModules({ ...config, target_modules: targets }, modulePaths(spec), where);
   if (chosen.length > 0) return chosen;
@@ -190,6 +227,14 @@ function linearLayers(spec: ModelSpec): Map<string, WeightSpec> {
     ({ name, shape, rows }) => name.endsWith(WEIGHT) && shape.length === 2 && rows === undefined,
   );
   return new Map(linear.map((weight) => [weight.name.slice(0, -WEIGHT.length), weight]));
+}
+
+/** Paths of the linear layers that "all-linear" means: all but the head. */
+function allLinear(spec: ModelSpec): string[] {
+  const head = spec.stages
+    .filter(({ kind }) => kind === "head")
+    .flatMap(({ weights }) => Object.values(weights));
+  return [...linearLayers(spec)].filter(([, weight]) => !head.includes(weight)).map(([module]) => module);
 }
 
 /** Every module that has parameters, and every module those are in: "model", "model.layers", ... Outer ones first. */

@@ -1,7 +1,7 @@
 // Reads one whole tensor into memory, for tools and tests. Weights of a running model come through the streamer instead.
 import { CheckpointError } from "../errors.ts";
 import { readExactly, withFile } from "./files.ts";
-import type { Checkpoint } from "./types.ts";
+import type { Checkpoint, TensorEntry } from "./types.ts";
 
 /**
  * The bytes of tensor `name`, row-major and little-endian as they are in the file.
@@ -37,4 +37,19 @@ export async function readTensor(checkpoint: Checkpoint, name: string): Promise<
     await readExactly(handle, bytes, entry.offset, opened.path);
     return bytes;
   });
+}
+
+/** Bytes of a tensor, a block at a time; each is valid until the next is asked for. Throws as {@link readTensor}. */
+export async function* tensorBlocks(
+  checkpoint: Checkpoint,
+  { file, offset, bytes }: TensorEntry,
+  blockBytes = 2 ** 20,
+): AsyncGenerator<Uint8Array> {
+  const { path } = checkpoint.files[file] as Checkpoint["files"][number];
+  const block = new Uint8Array(Math.min(blockBytes, bytes));
+  for (let at = 0; at < bytes; at += block.length) {
+    const part = block.subarray(0, bytes - at);
+    await withFile(path, (handle) => readExactly(handle, part, offset + at, path));
+    yield part;
+  }
 }

@@ -124,7 +124,7 @@ export async function readSkeleton(
   dtype = "auto",
   signal?: AbortSignal,
   adapterDir?: string,
-  keepLayout = false,
+  training?: TrainingHooks,
 ): Promise<Skeleton> {
   const config = await readConfigJson(dir);
   const own = modelSpec(config, `${dir}/config.json`);
@@ -133,22 +133,18 @@ export async function readSkeleton(
     adapterDir === undefined
       ? undefined
       : await openAdapter(adapterDir, own, { base, ...(signal && { signal }) });
-  const { checkpoint, spec } = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
+  const joined = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
+  const { checkpoint, spec } = training ? training.join(joined.checkpoint, joined.spec) : joined;
+  const keepLayout = training !== undefined;
   const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
-  const notes = joinNotes(spec.notes, checkpoint.notes, model.notes);
+  const notes = joinNotes(spec.notes, checkpoint.notes, model.notes, adapter?.notes);
   return { dir, checkpoint, config, spec, model, adapter, notes };
 }
 
 /** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
 export async function prepare(dir: string, options: EngineOptions): Promise<Prepared> {
   const { training } = options;
-  const skeleton = await readSkeleton(
-    dir,
-    options.dtype,
-    options.signal,
-    options.adapter,
-    training !== undefined,
-  );
+  const skeleton = await readSkeleton(dir, options.dtype, options.signal, options.adapter, training);
   const threads = options.threads ?? threadCount();
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);

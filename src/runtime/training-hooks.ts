@@ -1,7 +1,9 @@
 // What training asks of an engine that is loaded for it. The engine knows no more of training than this.
+import type { Checkpoint } from "../checkpoint/types.ts";
 import type { Device } from "../ggml/device.ts";
 import type { LimitedSource } from "../memory/allocate.ts";
 import type { Tier } from "../memory/tiers.ts";
+import type { ModelSpec } from "../models/spec.ts";
 import type { Plan } from "../plan/plan.ts";
 import type { Unit } from "../plan/units.ts";
 import type { LoaderContext } from "./loader.ts";
@@ -25,6 +27,8 @@ export interface Way {
 }
 
 export interface TrainingHooks {
+  /** The model that trains: without ties that an adapter breaks, with what the adapter keeps whole in its place. */
+  join(base: Checkpoint, spec: ModelSpec): { readonly checkpoint: Checkpoint; readonly spec: ModelSpec };
   /** In order of preference among equals. */
   ways(known: KnownModel): readonly Way[];
   /** Whether a parameter of the checkpoint is trained, by its name there. */

@@ -1,4 +1,6 @@
 // A micro-batch as the stages see it: flattened ids, positions, the target of every token, and the attention mask.
+import { refuseUnknown } from "../base/options.ts";
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 
 /** Ignored by the loss, as in transformers. */
@@ -14,7 +16,28 @@ export interface TrainingBatch {
   readonly positions?: readonly (readonly number[])[];
   /** [batch, tokens]; tokens attend within one document only. Default: one document per sequence. */
   readonly document_ids?: readonly (readonly number[])[];
+  /**
+   * [batch, tokens], 1 or 0; tokens of 0 are seen by none. Padding may be on either side: positions count it, unless
+   * `positions` says otherwise, as in transformers' models of these families.
+   */
+  readonly attention_mask?: readonly (readonly number[])[];
 }
+
+/** {@link TrainingBatch}'s, and what data loaders of this library add for others. */
+const KEYS = [
+  "input_ids",
+  "labels",
+  "positions",
+  "document_ids",
+  "attention_mask",
+  "lengths",
+  "target_tokens",
+];
+const ELSEWHERE = {
+  position_ids:
+    "give positions, and document_ids where documents that are packed together must not see one another",
+  token_type_ids: "these models have none: leave it out",
+};
 
 export interface MicroBatch {
   readonly sequences: number;
@@ -46,7 +69,8 @@ export function microBatch(
     if (!Array.isArray(batch?.[name]) || !batch[name].every((row) => typeof row?.length === "number"))
       throw new ConfigError(`batch: ${name} must be rows of tokens, number[][]`);
   }
-  const { input_ids, labels, document_ids } = batch;
+  refuseUnknown(batch, KEYS, "a batch", ELSEWHERE);
+  const { input_ids, labels, document_ids, attention_mask } = batch;
   const sequences = input_ids.length;
   const length = Math.max(0, ...input_ids.map((row) => row.length));
   if (sequences === 0 || input_ids.some((row) => row.length === 0))
@@ -68,12 +92,14 @@ export function microBatch(
   rows("labels", labels);
   if (batch.positions) rows("positions", batch.positions);
   if (document_ids) rows("document_ids", document_ids);
+  if (attention_mask) rows("attention_mask", attention_mask);
 
   const ids = new Int32Array(sequences * length);
   const positions = new Int32Array(sequences * length);
   const predicting = new Int32Array(sequences * length);
   const targets = new Int32Array(sequences * length);
   let count = 0;
+  if (attention_mask) checkMask(attention_mask);
   for (let s = 0; s < sequences; s++) {
     const filled = input_ids[s]?.length ?? 0;
     for (let t = 0; t < filled; t++) {
@@ -89,11 +115,17 @@ export function microBatch(
       const target = t + 1 < filled ? labels[s]?.[t + 1] : IGNORED;
       const crosses = document_ids && t + 1 < filled && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
       if (target === IGNORED || crosses) continue;
+      if (attention_mask && !seesAny(attention_mask[s], document_ids?.[s], t)) {
+        throw new ConfigError(
+          `labels: row ${s} has a target at token ${t + 1}, which would be predicted from tokens that attention_mask ` +
+            "hides all: give -100 there",
+        );
+      }
       predicting[count] = at;
       targets[count++] = token(target, "labels", s, model.vocab_size);
     }
   }
-  const masks = document_ids ? sequences : 1;
+  const masks = document_ids || attention_mask ? sequences : 1;
   return {
     sequences,
     length,
@@ -101,7 +133,7 @@ export function microBatch(
     positions,
     predicting: predicting.subarray(0, count),
     targets: targets.subarray(0, count),
-    mask: (into, first) => attentionMask(into, first, length, document_ids),
+    mask: (into, first) => attentionMask(into, first, length, document_ids, attention_mask),
     masks,
   };
 }
@@ -113,30 +145,56 @@ function token(value: number | undefined, name: string, row: number, vocab: numb
   return value;
 }
 
+type Rows = readonly (readonly number[])[];
+
+function checkMask(mask: Rows): void {
+  for (const [s, row] of mask.entries()) {
+    const odd = row.find((value) => value !== 0 && value !== 1);
+    if (odd !== undefined)
+      throw new ConfigError(`attention_mask: row ${s} has ${shown(odd)}, expected 0 or 1`);
+  }
+}
+
+/** Whether a token sees any token of its document that the mask shows, itself included. */
+function seesAny(
+  mask: readonly number[] | undefined,
+  ids: readonly number[] | undefined,
+  query: number,
+): boolean {
+  for (let key = query; key >= 0; key--) if (mask?.[key] === 1 && ids?.[key] === ids?.[query]) return true;
+  return false;
+}
+
 /** See {@link MicroBatch.mask}. Documents need not lie together. */
 function attentionMask(
   into: Uint16Array,
   first: number,
   length: number,
-  documents: readonly (readonly number[])[] | undefined,
+  documents: Rows | undefined,
+  shownTokens: Rows | undefined,
 ): void {
   for (let at = 0; at < into.length; at += length) {
     const row = first + at / length;
     const query = row % length;
-    const ids = documents?.[(row - query) / length];
+    const sequence = (row - query) / length;
+    const ids = documents?.[sequence];
     into.fill(MINUS_INFINITY, at, at + length);
-    if (!ids) {
-      into.fill(0, at, at + query + 1);
-      continue;
+    if (!ids) into.fill(0, at, at + query + 1);
+    else {
+      // Runs of one document, from the query's own back to the first.
+      const own = ids[query];
+      for (let end = query + 1; end > 0; ) {
+        while (end > 0 && ids[end - 1] !== own) end--;
+        let start = end;
+        while (start > 0 && ids[start - 1] === own) start--;
+        into.fill(0, at + start, at + end);
+        end = start;
+      }
     }
-    // Runs of one document, from the query's own back to the first.
-    const own = ids[query];
-    for (let end = query + 1; end > 0; ) {
-      while (end > 0 && ids[end - 1] !== own) end--;
-      let start = end;
-      while (start > 0 && ids[start - 1] === own) start--;
-      into.fill(0, at + start, at + end);
-      end = start;
-    }
+    const mask = shownTokens?.[sequence];
+    if (!mask) continue;
+    for (let key = 0; key <= query; key++) if (mask[key] !== 1) into[at + key] = MINUS_INFINITY;
+    // Padding that sees nothing would make of nothing a mean: it sees itself, and is seen by none.
+    if (!seesAny(mask, ids, query)) into[at + query] = 0;
   }
 }

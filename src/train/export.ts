@@ -2,12 +2,15 @@
 
 import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { savedName, writeAdapter } from "../adapters/index.ts";
+import { type Adapter, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
 import { readConfigJson, type TensorSource, writeSharded } from "../checkpoint/index.ts";
 import { copyOthers, namedDType } from "../checkpoint/model-folder.ts";
+import { tensorBlocks } from "../checkpoint/read-tensor.ts";
+import type { TensorEntry } from "../checkpoint/types.ts";
 import { ConfigError, IoError } from "../errors.ts";
 import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
 import { parseWeightDType } from "../plan/options.ts";
+import { resolveName } from "../plan/units.ts";
 import type { ParameterState } from "./optimizer/state.ts";
 import type { TrainerSettings } from "./options.ts";
 import type { Parameter } from "./parameters.ts";
@@ -32,13 +35,26 @@ export async function exportModel(
     return { name, dtype, shape: p.shape, data: bytesOnly(p, state, dtype, { cpu, ledger, signal }) };
   };
   if (settings.lora) {
-    const named = parameters.all.map((p) => source(p, p.kind === "low-rank" ? p.name : savedName(p.name)));
+    const { spec, adapter } = session;
+    // Base checkpoints may name a parameter without the family's prefix; PEFT's files never do.
+    const full = new Map(
+      savedWeights(settings.lora, spec).map(({ name }) => [
+        resolveName(spec, session.checkpoint, name),
+        name,
+      ]),
+    );
+    const named = parameters.all.map((p) =>
+      source(p, p.kind === "low-rank" ? p.name : savedName(full.get(p.name) ?? p.name)),
+    );
     const config = {
       ...settings.lora,
       base_model_name_or_path: settings.lora.base_model_name_or_path ?? base,
       task_type: settings.lora.task_type ?? "CAUSAL_LM",
     };
-    await writeAdapter(dir, config, session.spec, named, { ...(signal && { signal }) });
+    await writeAdapter(dir, config, spec, named, {
+      ...(signal && { signal }),
+      tables: adapter ? tablesOf(adapter) : [],
+    });
     return;
   }
   const folder = resolve(dir);
@@ -51,6 +67,14 @@ export async function exportModel(
   const dtype =
     wanted === "auto" ? (parameters.all.find((p) => p.kind === "matrix")?.dtype ?? "f32") : wanted;
   await copyOthers(resolve(base), folder, { ...config, ...namedDType(config, DTYPES[dtype].torch) }, true);
+}
+
+/** What an adapter's file has of the vocabulary is not trained: it goes into the next one as it is. */
+function tablesOf({ tables, checkpoint }: Adapter): TensorSource[] {
+  return tables.map(({ stored }) => {
+    const entry = checkpoint.tensors.get(stored) as TensorEntry; // openAdapter has checked it
+    return { ...entry, name: stored, data: tensorBlocks(checkpoint, entry) };
+  });
 }
 
 async function* bytesOnly(...args: Parameters<typeof masterBlocks>): AsyncGenerator<Uint8Array> {

@@ -18,20 +18,34 @@ function uniform(length: number, bound: number, seed: number): Float32Array {
   });
 }
 
+/** Of mean 0 and standard deviation `deviation`: Box and Muller's pairs over the same generator. */
+function normal(length: number, deviation: number, seed: number): Float32Array {
+  const flat = uniform(2 * Math.ceil(length / 2), 1, seed);
+  return Float32Array.from({ length }, (_, i) => {
+    const [u, v] = [(flat[i & ~1] as number) / 2 + 0.5, flat[i | 1] as number];
+    const radius = deviation * Math.sqrt(-2 * Math.log(1 - Math.min(u, 1 - 2 ** -24)));
+    return radius * (i & 1 ? Math.sin(Math.PI * v) : Math.cos(Math.PI * v));
+  });
+}
+
 /**
  * A uniform in +-1/sqrt(in), which is PEFT's kaiming_uniform with a = sqrt(5); B zeros, so that the model begins as it is.
+ * `init_lora_weights` may ask for "gaussian" (A normal, of deviation 1/r), or be false (B drawn as A is).
  * With an adapter, its values, widened to f32.
  */
 export async function initialLowRank(
   parameter: Parameter,
   { lowRank }: Parameters,
-  seed: number,
-  adapter: Adapter | undefined,
+  { seed, init, adapter }: { seed: number; init: boolean | string; adapter: Adapter | undefined },
 ): Promise<Float32Array> {
   if (adapter) return adapterValues(parameter, adapter);
-  const use = lowRank.find(({ a }) => a === parameter.index);
-  if (!use) return new Float32Array(parameter.elements);
-  return uniform(parameter.elements, 1 / Math.sqrt(use.target.in), hash32(seed, parameter.index));
+  const { index, elements } = parameter;
+  const asA = lowRank.find(({ a }) => a === index)?.target;
+  const asB = lowRank.find(({ b }) => b === index)?.target;
+  if (asA && init === "gaussian") return normal(elements, 1 / asA.r, hash32(seed, index));
+  if (asA) return uniform(elements, 1 / Math.sqrt(asA.in), hash32(seed, index));
+  if (asB && init === false) return uniform(elements, 1 / Math.sqrt(asB.r), hash32(seed, index));
+  return new Float32Array(elements);
 }
 
 async function adapterValues({ name, elements }: Parameter, { checkpoint }: Adapter): Promise<Float32Array> {
@@ -47,10 +61,18 @@ async function adapterValues({ name, elements }: Parameter, { checkpoint }: Adap
       return new Float32Array(bits.buffer);
     }
     default:
-      throw new CheckpointError(`to go on training it, an adapter must be f32 or bf16, not ${entry.dtype}`, {
-        tensor: name,
-      });
+      return Float32Array.from({ length: elements }, (_, i) => halfToFloat(at.getUint16(2 * i, true)));
   }
+}
+
+/** IEEE 754 binary16. */
+function halfToFloat(half: number): number {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >> 10) & 0x1f;
+  const fraction = half & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
 /** Writes values into a region through host memory of at least their size. */

@@ -1,5 +1,7 @@
 // What a trainer is told: options as people write them, checked and completed. Nothing is opened or allocated here.
-import { type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
+import { LORA_KEYS, type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
+import { refuseUnknown } from "../base/options.ts";
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { BeforeTransfer } from "../memory/stores/state-file.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
@@ -42,9 +44,12 @@ export interface TrainerOptions extends Partial<ScheduleOptions> {
   readonly eps?: number | undefined;
   /** Of SGD. Default 0. */
   readonly momentum?: number | undefined;
-  /** Decoupled; for every parameter that `no_decay` does not name. Default 0. */
+  /** Decoupled; for every parameter that `no_decay` leaves it to. Default 0. */
   readonly weight_decay?: number | undefined;
-  /** Parameters without decay: what their names contain ("norm"), or end with ("bias"). */
+  /**
+   * Parameters without decay: what their names contain ("norm"), or end with ("bias"). Default: norms and biases, as
+   * in transformers; [] decays everything.
+   */
   readonly no_decay?: readonly string[] | undefined;
   /** Gradients are scaled down to this norm, all together; 0 turns it off. Default 1. */
   readonly max_grad_norm?: number | undefined;
@@ -88,7 +93,8 @@ export interface TrainerSettings {
   readonly rule: UpdateRule;
   readonly schedule: Schedule;
   readonly weight_decay: number;
-  readonly no_decay: readonly string[];
+  /** undefined: norms and biases. */
+  readonly no_decay: readonly string[] | undefined;
   readonly max_grad_norm: number;
   readonly non_finite: "skip" | "error";
   readonly update_ahead: boolean;
@@ -108,11 +114,57 @@ export interface TrainerSettings {
   readonly identity: Readonly<Record<string, unknown>>;
 }
 
+const OPTIONS = Object.keys({
+  ...{ optimizer: true, betas: true, eps: true, momentum: true, weight_decay: true, no_decay: true },
+  ...{
+    max_grad_norm: true,
+    non_finite: true,
+    update_ahead: true,
+    precision: true,
+    offload: true,
+    lora: true,
+  },
+  ...{ adapter: true, micro_batch_size: true, max_length: true, offload_folder: true, seed: true },
+  ...{ signal: true, progress_callback: true, beforeTransfer: true, beforeWrite: true },
+  ...{ learning_rate: true, lr_scheduler_type: true, max_steps: true, warmup_steps: true },
+  ...{ warmup_ratio: true, min_lr_ratio: true },
+} satisfies Record<keyof TrainerOptions, true>);
+
+/** Names of transformers' TrainingArguments, and of the loop's options, that have another place here. */
+const OPTIONS_ELSEWHERE = {
+  lr: "learning_rate is its name",
+  num_train_epochs: "epochs is an option of fit()",
+  epochs: "it is an option of fit()",
+  per_device_train_batch_size: "micro_batch_size is its name",
+  batch_size: "micro_batch_size is its name",
+  gradient_accumulation_steps: "it is an option of fit(); step() takes a list of micro-batches",
+  optim: "optimizer is its name",
+  bf16: 'give precision "bfloat16"',
+  fp16: "training in float16 is not supported: precision is float32 or bfloat16",
+  adam_beta1: "give betas, both of them",
+  adam_beta2: "give betas, both of them",
+  adam_epsilon: "eps is its name",
+  max_seq_length: "max_length is its name",
+};
+
+/** Names of the keys of a LoraConfig in other libraries. */
+const LORA_ELSEWHERE = {
+  rank: "r is its name",
+  alpha: "lora_alpha is its name",
+  dropout: "lora_dropout is its name",
+  target: "target_modules is its name",
+  rslora: "use_rslora is its name",
+};
+
+/** How PEFT's LoraConfig may begin, of what needs no data and leaves the base as it is. */
+const INITS: readonly unknown[] = [true, false, "gaussian"];
+
 /** Throws ConfigError that names the option. */
 export function trainerSettings(options: TrainerOptions): TrainerSettings {
+  refuseUnknown(options, OPTIONS, "Trainer.create", OPTIONS_ELSEWHERE);
   const { optimizer = "adamw", weight_decay = 0, max_grad_norm = 1, non_finite = "skip" } = options;
   const { update_ahead = true } = options;
-  const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay = [] } = options;
+  const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay } = options;
   oneOf("optimizer", optimizer, OPTIMIZERS);
   oneOf("precision", precision, PRECISIONS);
   oneOf("non_finite", non_finite, ["skip", "error"]);
@@ -122,22 +174,20 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
   whole("micro_batch_size", micro_batch_size, 1);
   if (max_length !== undefined) whole("max_length", max_length, 2);
   whole("seed", seed, 0);
-  if (!Array.isArray(no_decay) || no_decay.some((name) => typeof name !== "string"))
-    throw new ConfigError(
-      `no_decay is ${JSON.stringify(no_decay)}, expected a list of names or parts of them`,
-    );
+  if (
+    no_decay !== undefined &&
+    (!Array.isArray(no_decay) || no_decay.some((name) => typeof name !== "string" || name === ""))
+  )
+    throw new ConfigError(`no_decay is ${shown(no_decay)}, expected a list of names or parts of them`);
   const { offload = {} } = options;
   const parts = ["optimizer", "gradients", "activations", "weights"];
-  for (const key of Object.keys(offload)) {
-    if (!parts.includes(key))
-      throw new ConfigError(`offload.${key} is no part of training; those are ${parts.join(", ")}`);
-  }
+  refuseUnknown(offload, parts, "offload");
   const homes = ["auto", ...TIERS] as const;
   oneOf("offload.optimizer", offload.optimizer ?? "auto", homes);
   oneOf("offload.gradients", offload.gradients ?? "auto", ["auto", "cpu", "disk"]);
   oneOf("offload.activations", offload.activations ?? "auto", homes);
   const rule = updateRule(optimizer, options);
-  const lora = options.lora && parseLoraConfig(options.lora, "lora");
+  const lora = loraConfig(options);
   return {
     rule,
     schedule: learningRateSchedule({ ...options, learning_rate: options.learning_rate ?? 5e-5 }),
@@ -158,8 +208,33 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
     seed,
     beforeTransfer: options.beforeTransfer,
     beforeWrite: options.beforeWrite,
-    identity: { optimizer, precision, seed, ...loraIdentity(lora) },
+    identity: {
+      ...{ optimizer, precision, seed },
+      no_decay: no_decay === undefined ? "norms and biases" : JSON.stringify(no_decay),
+      ...loraIdentity(lora),
+    },
   };
+}
+
+/** The config of a new adapter, if one is to be trained. */
+function loraConfig({ lora, adapter, precision = "float32" }: TrainerOptions): LoraConfig | undefined {
+  if (adapter !== undefined && (typeof adapter !== "string" || adapter === ""))
+    throw new ConfigError(`adapter is ${shown(adapter)}, expected the folder of a PEFT adapter`);
+  if (adapter !== undefined && lora !== undefined)
+    throw new ConfigError("adapter goes on with an adapter, lora begins one: give one of them");
+  if ((adapter ?? lora) !== undefined && precision !== "float32")
+    throw new ConfigError(
+      `precision is of a model that trains whole; the frozen weights under an adapter have the model's dtype, so open ` +
+        `the model with dtype "${precision}"`,
+    );
+  if (lora === undefined) return undefined;
+  refuseUnknown(lora, LORA_KEYS, "lora", LORA_ELSEWHERE);
+  const config = parseLoraConfig(lora, "lora");
+  if (INITS.includes(config.init_lora_weights)) return config;
+  throw new ConfigError(
+    `lora: init_lora_weights ${shown(config.init_lora_weights)} is not how an adapter can begin here: true, false or ` +
+      '"gaussian"',
+  );
 }
 
 /** Whether nothing can keep a gradient from being applied: each stage is then updated as backward is through with it. */
@@ -179,6 +254,9 @@ export function loraIdentity(lora: LoraConfig | undefined): Record<string, unkno
 }
 
 function updateRule(name: OptimizerName, { betas, eps, momentum }: TrainerOptions): UpdateRule {
+  for (const [option, value] of Object.entries(name === "sgd" ? { betas, eps } : { momentum })) {
+    if (value !== undefined) throw new ConfigError(`${option} is given, but ${name} has none: leave it out`);
+  }
   const adam = { ...(betas && { betas }), ...(eps !== undefined && { eps }) };
   switch (name) {
     case "adamw":

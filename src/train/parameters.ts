@@ -75,10 +75,6 @@ export function trainedParameters({ spec, model }: KnownModel, settings: Trainer
       const known = uses.get(name) ?? { uses: [], shape: weight.shape, ...(matrix && { matrix }) };
       known.uses.push({ unit: unit.index, key, rows: weight.rows });
       uses.set(name, known);
-      if (whole && spec.tied[weight.name])
-        throw new UnsupportedError(
-          `lora: modules_to_save names ${weight.name}, which this model shares with its embedding; leave it out`,
-        );
     }
   }
   for (const [name, { uses: used, matrix, shape }] of uses) {
@@ -131,7 +127,11 @@ function vectorName(unit: Unit, key: string): string {
   return vector.source.name;
 }
 
-function decays(name: string, no_decay: readonly string[]): boolean {
+/** Norms and biases, by the names that transformers' Trainer goes by (get_decay_parameter_names), and GPT-2's ln_1. */
+const NORM_OR_BIAS = /bias|layernorm|rmsnorm|(?:^|\.)norm(?:\.|$)|_norm(?:\.|$)|(?:^|\.)ln_\w+\./;
+
+function decays(name: string, no_decay: readonly string[] | undefined): boolean {
+  if (no_decay === undefined) return !NORM_OR_BIAS.test(name.toLowerCase());
   const bare = name.replace(/\.weight$/, "");
   return !no_decay.some((pattern) => bare.includes(pattern) || name.endsWith(pattern));
 }

@@ -1,5 +1,5 @@
 // What a trainer holds, taken in order once the model is loaded for it, with a step that gives each back.
-import type { Adapter } from "../adapters/index.ts";
+import { type Adapter, breakTies, joinSaved, savedWeights } from "../adapters/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
@@ -33,6 +33,8 @@ import { UpdateQueue } from "./update-queue.ts";
 
 export interface Held {
   readonly settings: TrainerSettings;
+  /** The one that goes on being trained. */
+  readonly adapter: Adapter | undefined;
   readonly engine: Engine;
   readonly parameters: Parameters;
   readonly way: TrainingWay;
@@ -48,16 +50,24 @@ export interface Held {
 export class Loading {
   readonly settings: TrainerSettings;
   readonly folder: string | undefined;
+  /** The one that goes on being trained. */
+  readonly adapter: Adapter | undefined;
   readonly disk = new DiskWeights();
   parameters: Parameters | undefined;
   weights: DiskStore | undefined;
 
-  constructor(settings: TrainerSettings, folder: string | undefined) {
+  constructor(settings: TrainerSettings, adapter: Adapter | undefined, folder: string | undefined) {
     this.settings = settings;
+    this.adapter = adapter;
     this.folder = settings.offload_folder ?? folder;
   }
 
   readonly hooks: TrainingHooks = {
+    join: (base, spec) => {
+      const { adapter, settings } = this;
+      if (adapter) return joinSaved(base, spec, adapter);
+      return breakTies(base, spec, settings.lora ? savedWeights(settings.lora, spec, "lora") : []);
+    },
     ways: (known) => {
       this.parameters = trainedParameters(known, this.settings);
       const { optimizer, activations } = this.settings;
@@ -95,12 +105,11 @@ export class Loading {
 
 export async function take(
   engine: Engine,
-  settings: TrainerSettings,
-  adapter: Adapter | undefined,
   loading: Loading,
   cleanup: Cleanup,
   signal: AbortSignal | undefined,
 ): Promise<Held> {
+  const { settings, adapter } = loading;
   const { prepared, parts } = engine;
   const { device, cpu, spec, checkpoint } = prepared;
   const { ledger, sources, queue } = parts;
@@ -192,7 +201,7 @@ export async function take(
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {
-    ...{ settings, engine, parameters, way, trained },
+    ...{ settings, adapter, engine, parameters, way, trained },
     ...{ gradients, updates, passes, stalls },
     stores: disks,
   };
@@ -216,7 +225,8 @@ async function initialise(
   try {
     for (const p of parameters.all) {
       if (p.kind !== "low-rank") continue;
-      const values = await initialLowRank(p, parameters, settings.seed, adapter);
+      const init = settings.lora?.init_lora_weights ?? true;
+      const values = await initialLowRank(p, parameters, { seed: settings.seed, init, adapter });
       const state = trained.states[p.index];
       if (!state) continue;
       await writeValues(state.master, values, host.buffer);

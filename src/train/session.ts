@@ -1,6 +1,7 @@
 // A trainer while it is open: the model loaded for it, and the rhythm of steps: which weights may be read when, so that
 // what streams ahead is never older than it should be. What it holds is session-parts.ts.
-import { type Adapter, openAdapter } from "../adapters/index.ts";
+import { type Adapter, checkNames, openAdapter, withoutAllLinear } from "../adapters/index.ts";
+import type { Checkpoint } from "../checkpoint/types.ts";
 import { ConfigError } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
 import type { BeforeRead } from "../memory/direct-io.ts";
@@ -66,8 +67,8 @@ export class Session {
       adapterDir === undefined
         ? undefined
         : await openAdapter(adapterDir, spec, { base, ...(signal && { signal }) });
-    const whole = adapter ? withAdapter(settings, adapter) : settings;
-    const loading = new Loading(whole, engine.options.offload_folder);
+    const whole = adapter ? withAdapter(settings, adapter) : withNames(settings, spec);
+    const loading = new Loading(whole, adapter, engine.options.offload_folder);
     const before = engine.options;
     await engine.reopen({
       training: loading.hooks,
@@ -79,7 +80,7 @@ export class Session {
     });
     const cleanup = new Cleanup();
     try {
-      const held = await take(engine, whole, adapter, loading, cleanup, signal);
+      const held = await take(engine, loading, cleanup, signal);
       return new Session(held, cleanup);
     } catch (error) {
       await cleanup.run();
@@ -91,6 +92,12 @@ export class Session {
   /** As they were given, with the config of the adapter that goes on being trained. */
   get settings(): TrainerSettings {
     return this.#h.settings;
+  }
+  get adapter(): Adapter | undefined {
+    return this.#h.adapter;
+  }
+  get checkpoint(): Checkpoint {
+    return this.#h.engine.prepared.checkpoint;
   }
   get spec(): ModelSpec {
     return this.#h.engine.prepared.spec;
@@ -228,6 +235,13 @@ export class Session {
 
 function withAdapter(settings: TrainerSettings, { config }: Adapter): TrainerSettings {
   return { ...settings, lora: config, identity: { ...settings.identity, ...loraIdentity(config) } };
+}
+
+/** A new adapter's config with every name of it checked against the model. */
+function withNames(settings: TrainerSettings, spec: ModelSpec): TrainerSettings {
+  if (!settings.lora) return settings;
+  checkNames(settings.lora, spec, "lora");
+  return { ...settings, lora: withoutAllLinear(settings.lora, spec) };
 }
 
 /** The options that {@link Session.open} changed. */

@@ -59,7 +59,7 @@ export async function referenceRun(name: string, kind: "train" | "lora" = "train
     dir,
     batch: labelled(batch),
     options: {
-      ...{ learning_rate: lr, ...others, max_grad_norm: clip_norm },
+      ...{ learning_rate: lr, ...others, no_decay: [], max_grad_norm: clip_norm }, // torch's AdamW decays everything
       ...{ micro_batch_size: batch.length, max_length: (batch[0] as number[]).length },
     },
     losses,
