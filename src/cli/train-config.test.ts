@@ -2,9 +2,10 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
 import { describe, expect, test } from "vitest";
+import { nearest } from "../base/nearest.ts";
 import { temporaryFolder } from "../checkpoint/testing.ts";
 import { trainerSettings } from "../train/options.ts";
-import { nearest, parseTrainConfig, readTrainConfig } from "./train-config.ts";
+import { parseTrainConfig, readTrainConfig } from "./train-config.ts";
 import { addTrainOptions, flagsGiven, TRAIN_OPTION_NAMES } from "./train-options.ts";
 
 /** What the command line says. */
