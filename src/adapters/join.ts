@@ -3,7 +3,7 @@
 // Whether a tie holds is decided here, for adapters that are opened, merged and trained.
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
-import { resolveName } from "../plan/units.ts";
+import { resolveName } from "../models/ties.ts";
 import type { Adapter } from "./files.ts";
 import { savedName } from "./names.ts";
 

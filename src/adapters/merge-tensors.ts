@@ -1,5 +1,6 @@
 // The tensors of a merged checkpoint, block of rows by block of rows: as they were, in another type, or with a low-rank
 // update added in f32. Holds one block and the two factors of one update at a time. Which tensors there are: merge.ts.
+import { narrowDoubles } from "../base/narrow-doubles.ts";
 import { readExactly, withFile } from "../checkpoint/files.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import { CheckpointError } from "../errors.ts";
@@ -50,6 +51,7 @@ export class TensorMerger {
   async *chunks(source: Source, dtype: DType, update?: Update): AsyncGenerator<Uint8Array> {
     const { entry } = source;
     const width = entry.shape.at(-1) ?? 1;
+    const held = entry.dtype === "f64" ? "f32" : entry.dtype;
     const rows = entry.shape.slice(0, -1).reduce((a, b) => a * b, 1);
     const perBlock = Math.max(1, Math.min(rows, Math.floor(this.#blockBytes / (width * 4))));
     const [from, to] = [rowBytes(entry.dtype, width), rowBytes(dtype, width)];
@@ -59,10 +61,12 @@ export class TensorMerger {
     const output = entry.dtype === dtype && !update ? input : scope.take(perBlock * to);
     for (let first = 0; first < rows; first += perBlock) {
       const count = Math.min(perBlock, rows - first);
-      await readRange(source, first * from, new Uint8Array(input.view(0, count * from)));
+      const read = new Uint8Array(input.view(0, count * from));
+      await readRange(source, first * from, read);
+      if (entry.dtype === "f64") narrowDoubles(read, count * width);
       if (output !== input) {
         await this.#compute((g) => {
-          const stored = g.bind(input, 0, entry.dtype, [width, count]);
+          const stored = g.bind(input, 0, held, [width, count]);
           const sum = factors ? factors.add(g, stored, first, count) : stored; // [width, count]
           return g.copy(sum, g.bind(output, 0, dtype, [width, count]));
         });

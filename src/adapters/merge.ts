@@ -3,23 +3,19 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { joinNotes } from "../base/notes.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
-import {
-  type Checkpoint,
-  openCheckpoint,
-  readConfigJson,
-  type TensorSource,
-  writeSharded,
-} from "../checkpoint/index.ts";
+import { type Checkpoint, type TensorSource, writeSharded } from "../checkpoint/index.ts";
 import { copyOthers, namedDType, refused } from "../checkpoint/model-folder.ts";
 import { ConfigError, throwIfAborted } from "../errors.ts";
 import { Device, findDevice } from "../ggml/device.ts";
 import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
 import { threadCount } from "../memory/limits.ts";
-import { modelSpec } from "../models/families.ts";
+import { openBaseModel } from "../models/base-model.ts";
 import type { ModelSpec } from "../models/spec.ts";
+import { resolveName } from "../models/ties.ts";
 import { parseWeightDType } from "../plan/options.ts";
-import { modelUnits, resolveName } from "../plan/units.ts";
+import { type ModelUnits, modelUnits } from "../plan/units.ts";
 import { type Adapter, openAdapter } from "./files.ts";
 import { type Joined, joinSaved } from "./join.ts";
 import { TensorMerger, type Update } from "./merge-tensors.ts";
@@ -47,9 +43,9 @@ export interface MergeResult {
   readonly replaced: number;
   /** Weights the base shares with another that are now a tensor of their own. */
   readonly untied: readonly string[];
+  /** What the base's files hold that is not used, and so not in the merged ones. */
+  readonly warnings: readonly string[];
 }
-
-const CONFIG = "config.json";
 
 /**
  * Merges the adapter in `adapterDir` into the checkpoint in `baseDir`, into the folder `outDir`, which must not exist
@@ -70,17 +66,17 @@ export async function mergeAdapter(
   const dtype = parseWeightDType(options.dtype ?? "auto");
   const out = resolve(outDir);
   await refuseFull(out);
-  const config = await readConfigJson(baseDir);
-  const spec = modelSpec(config, join(baseDir, CONFIG));
-  const base = await openCheckpoint(baseDir, { ignore: spec.ignored, ...(signal && { signal }) });
+  const { config, spec, checkpoint: base, apart: ownHead, notes } = await openBaseModel(baseDir, signal);
   const adapter = await openAdapter(adapterDir, spec, { base, ...(signal && { signal }) });
   // With an update of its own a shared head is not shared any more.
-  const apart = new Set(adapter.targets.map(({ weight }) => weight.name).filter((name) => spec.tied[name]));
+  const updated = new Set(adapter.targets.map(({ weight }) => weight.name));
+  const ties = Object.entries(spec.tied);
+  const apart = new Set(ties.filter((tie) => tie.some((name) => updated.has(name))).map(([alias]) => alias));
   const joined = joinSaved(base, spec, adapter, apart);
-  modelUnits(joined.spec, joined.checkpoint, { dtype: "auto" }); // throws where base and config do not fit
+  const model = modelUnits(joined.spec, joined.checkpoint, { dtype: "auto" }); // throws where base and config do not fit
   const untied = Object.keys(spec.tied).filter((alias) => joined.spec.tied[alias] === undefined);
   const changed = {
-    ...(untied.length > 0 && { tie_word_embeddings: false }),
+    ...(untied.length + ownHead.length > 0 && { tie_word_embeddings: false }),
     ...(joined.spec.vocab_size !== spec.vocab_size && { vocab_size: joined.spec.vocab_size }),
     ...(dtype !== "auto" && namedDType(config, DTYPES[dtype].torch)),
   };
@@ -90,7 +86,7 @@ export async function mergeAdapter(
     const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
     const merger = new TensorMerger(cpu);
     try {
-      const tensors = mergedTensors(merger, { base, spec, adapter, joined, dtype });
+      const tensors = mergedTensors(merger, { base, spec, adapter, joined, model, dtype });
       const { progress } = options;
       const total = tensors.reduce((sum, { bytes }) => sum + bytes, 0);
       const files = await writeSharded(folder, tensors, {
@@ -99,10 +95,12 @@ export async function mergeAdapter(
         signal,
         progress,
       });
+      const warnings = joinNotes(notes, model.notes);
       const counts = {
         merged: adapter.targets.length,
         replaced: adapter.saved.length + adapter.tables.length,
         untied,
+        warnings,
       };
       return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
     } finally {
@@ -117,6 +115,7 @@ interface Parts {
   readonly spec: ModelSpec;
   readonly adapter: Adapter;
   readonly joined: Joined;
+  readonly model: ModelUnits;
   readonly dtype: "auto" | FloatDType;
 }
 
@@ -133,11 +132,18 @@ function mergedTensors(merger: TensorMerger, parts: Parts): (TensorSource & { by
     const name = resolveName(joined.spec, checkpoint, target.weight.name);
     updates.set(name, { target, a: factor(target.a), b: factor(target.b) });
   }
-  return [...checkpoint.tensors.values()].map((entry) => {
+  const used = new Set(
+    parts.model.units.flatMap(({ matrices, vectors }) => [
+      ...Object.values(matrices).map((m) => m.name),
+      ...vectors.map((v) => v.source.name),
+    ]),
+  );
+  const entries = [...checkpoint.tensors.values()].filter(({ name }) => used.has(name));
+  return entries.map((entry) => {
     const { name, shape } = entry;
     // What the adapter keeps in f32 becomes what the base has in its place.
     const stored = (base.tensors.get(resolveName(spec, base, name)) ?? entry).dtype;
-    const dtype = parts.dtype === "auto" ? stored : parts.dtype;
+    const dtype = parts.dtype !== "auto" ? parts.dtype : stored === "f64" ? "f32" : stored;
     const bytes = shape.reduce((a, b) => a * b, 1) * DTYPES[dtype].bytes;
     return {
       name,

@@ -4,6 +4,7 @@ export { readConfigJson, readJsonIfPresent, readJsonObject } from "./json-files.
 export { type OpenOptions, openCheckpoint } from "./open.ts";
 export { readTensor } from "./read-tensor.ts";
 export { checkSkeleton, type ExpectedTensor } from "./skeleton.ts";
+export { ModelModules } from "./surplus.ts";
 export type { Checkpoint, CheckpointFile, TensorEntry } from "./types.ts";
 export {
   type ShardedOptions,

@@ -1,10 +1,11 @@
 // From a path to a Checkpoint: finds out which of the layouts we read is there, and reads its headers.
 import { dirname, join, resolve } from "node:path";
+import { listed } from "../base/notes.ts";
 import { CheckpointError, throwIfAborted } from "../errors.ts";
 import { listFolder, statIfPresent } from "./files.ts";
-import { type ReadHeaderOptions, readSafetensors, type SafetensorsFile } from "./safetensors.ts";
-import { readShards } from "./shards.ts";
-import type { Checkpoint, TensorEntry } from "./types.ts";
+import { type ReadHeaderOptions, readSafetensors } from "./safetensors.ts";
+import { readShards, type Shards } from "./shards.ts";
+import type { Checkpoint, ForeignTensor, TensorEntry } from "./types.ts";
 
 /** The file of a checkpoint that is not split. */
 export const SINGLE_FILE = "model.safetensors";
@@ -46,38 +47,77 @@ export async function openCheckpoint(path: string, options: OpenOptions = {}): P
       },
     );
   }
-  return assemble(absolute, [await readSafetensors(absolute, options)]);
+  return assemble(absolute, await oneFile(absolute, options));
 }
 
-async function readFolder(dir: string, options: OpenOptions): Promise<SafetensorsFile[]> {
+/** What a path led to. */
+interface Found extends Shards {
+  readonly notes?: readonly string[];
+}
+
+async function oneFile(path: string, options: OpenOptions): Promise<Found> {
+  return { files: [await readSafetensors(path, options)], disputed: new Map() };
+}
+
+async function readFolder(dir: string, options: OpenOptions): Promise<Found> {
   const single = join(dir, SINGLE_FILE);
   const index = join(dir, INDEX_FILE);
   // Where both exist the single file counts, as in transformers.
-  if (await statIfPresent(single)) return [await readSafetensors(single, options)];
-  if (await statIfPresent(index)) return readShards(dir, index, options);
-  const names = await listFolder(dir);
-  const weights = names.filter((name) => WEIGHT_FILES.test(name));
-  const shown = (weights.length > 0 ? weights : names).slice(0, 8);
-  const more = (weights.length > 0 ? weights : names).length - shown.length;
-  const found =
-    shown.length > 0 ? `found only ${shown.join(", ")}${more > 0 ? ` and ${more} more` : ""}` : "it is empty";
-  throw new CheckpointError(`holds no checkpoint this opens: ${found}; what is read is ${FORMATS_READ}`, {
-    file: dir,
-  });
+  const isSingle = (await statIfPresent(single)) !== undefined;
+  if (!isSingle && (await statIfPresent(index)) === undefined) return refuseFolder(dir);
+  const found = isSingle ? await oneFile(single, options) : await readShards(dir, index, options);
+  return options.tolerant ? { ...found, notes: await unreadFiles(dir, found, isSingle) } : found;
 }
 
-function assemble(path: string, read: readonly SafetensorsFile[]): Checkpoint {
+/** Files of weights in the folder that are not part of its checkpoint: other variants, leftovers of another split. */
+async function unreadFiles(dir: string, { files }: Found, isSingle: boolean): Promise<string[]> {
+  const read = new Set(files.map(({ file }) => file.path));
+  const others = (await listFolder(dir)).filter((name) => {
+    if (name === INDEX_FILE) return isSingle;
+    return name.endsWith(".safetensors") && !read.has(join(dir, name));
+  });
+  if (others.length === 0) return [];
+  const reason = isSingle
+    ? `${SINGLE_FILE} counts`
+    : `${INDEX_FILE} does not name ${others.length === 1 ? "it" : "them"}`;
+  return [`${dir}: ${listed(others)} ${others.length === 1 ? "is" : "are"} not read: ${reason}`];
+}
+
+async function refuseFolder(dir: string): Promise<never> {
+  const names = await listFolder(dir);
+  const weights = names.filter((name) => WEIGHT_FILES.test(name));
+  const found =
+    names.length > 0 ? `found only ${listed(weights.length > 0 ? weights : names, 8)}` : "it is empty";
+  const shard = weights.find((name) => /-\d{5}-of-\d{5}\.safetensors$/.test(name));
+  const variant = weights.find((name) => /^model\.[\w-]+\.safetensors$/.test(name));
+  const advice = shard
+    ? `; ${shard} is one of several shards: get ${INDEX_FILE} from where they came from, it says what each holds`
+    : variant
+      ? `; to use ${variant}, rename it to ${SINGLE_FILE}`
+      : "";
+  throw new CheckpointError(
+    `holds no checkpoint this opens: ${found}; what is read is ${FORMATS_READ}${advice}`,
+    { file: dir },
+  );
+}
+
+function assemble(path: string, { files, disputed, notes }: Found): Checkpoint {
   const tensors = new Map<string, TensorEntry>();
+  const foreign = new Map<string, ForeignTensor>();
   const metadata = new Map<string, string>();
-  for (const [file, { tensors: entries, metadata: strings }] of read.entries()) {
+  for (const [file, { tensors: entries, foreign: others, metadata: strings }] of files.entries()) {
     for (const entry of entries) tensors.set(entry.name, { ...entry, file });
+    for (const other of others) foreign.set(other.name, { ...other, file });
     for (const [key, value] of Object.entries(strings)) if (!metadata.has(key)) metadata.set(key, value);
   }
   return {
     path,
     format: "safetensors",
-    files: read.map(({ file }) => file),
+    files: files.map(({ file }) => file),
     tensors,
     metadata: Object.fromEntries(metadata),
+    ...(foreign.size > 0 && { foreign }),
+    ...(disputed.size > 0 && { disputed }),
+    ...(notes && notes.length > 0 && { notes }),
   };
 }

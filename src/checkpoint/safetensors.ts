@@ -5,7 +5,7 @@ import { CheckpointError, throwIfAborted } from "../errors.ts";
 import { DTYPES, type DType, type DTypeInfo, parseDType } from "../ggml/dtypes.ts";
 import { readExactly, withFile } from "./files.ts";
 import { jsonMembers } from "./json-members.ts";
-import type { CheckpointFile, TensorEntry } from "./types.ts";
+import type { CheckpointFile, ForeignTensor, TensorEntry } from "./types.ts";
 
 /** The length field in front of the header, bytes. */
 export const LENGTH_FIELD = 8;
@@ -23,6 +23,8 @@ export interface SafetensorsFile {
   readonly tensors: readonly Omit<TensorEntry, "file">[];
   /** Names of the tensors that `ignore` left out. */
   readonly ignored: readonly string[];
+  /** Tensors of types that nothing here computes with, where `tolerant` keeps them. */
+  readonly foreign: readonly Omit<ForeignTensor, "file">[];
   readonly metadata: Readonly<Record<string, string>>;
 }
 
@@ -30,6 +32,11 @@ export interface ReadHeaderOptions {
   readonly signal?: AbortSignal | undefined;
   /** Tensors to leave out, such as the mask buffers of old checkpoints. Their dtype may be one we do not read. */
   readonly ignore?: readonly RegExp[] | undefined;
+  /**
+   * What a model might do without is no error yet: tensors of types that are not read, and tensors about which an index and
+   * its shards disagree. Who knows what is needed judges them (checkSkeleton).
+   */
+  readonly tolerant?: boolean | undefined;
 }
 
 /**
@@ -63,7 +70,7 @@ export async function readSafetensors(
     }
     const header = new Uint8Array(Number(length));
     await readExactly(handle, header, LENGTH_FIELD, path);
-    return { file: { path, size, mtimeMs }, ...parseHeader(header, path, size, options.ignore) };
+    return { file: { path, size, mtimeMs }, ...parseHeader(header, path, size, options) };
   });
 }
 
@@ -77,7 +84,7 @@ export function parseHeader(
   header: Uint8Array,
   path: string,
   size: number,
-  ignore: readonly RegExp[] = [],
+  options: ReadHeaderOptions = {},
 ): Omit<SafetensorsFile, "file"> {
   const bad = (problem: string, tensor?: string) =>
     new CheckpointError(problem, tensor === undefined ? { file: path } : { file: path, tensor });
@@ -86,8 +93,9 @@ export function parseHeader(
   let metadata: Record<string, string> = {};
   const described: Described[] = [];
   for (const member of jsonMembers(text, (problem, key) => bad(`the header ${problem}`, key))) {
-    if (member.key === METADATA_KEY) metadata = parseMetadata(member.text, bad);
-    else described.push(describe(member.key, member.text, ignore, bad));
+    // The reference takes null for no metadata.
+    if (member.key === METADATA_KEY) metadata = member.text === "null" ? {} : parseMetadata(member.text, bad);
+    else described.push(describe(member.key, member.text, options, bad));
   }
   // The reference orders ranges by begin, then end, and wants each to begin where the one before it ended.
   described.sort((a, b) => a.begin - b.begin || a.end - b.end);
@@ -95,19 +103,23 @@ export function parseHeader(
 
   const tensors: Omit<TensorEntry, "file">[] = [];
   const ignored: string[] = [];
-  for (const { name, dtype, shape, begin, end } of described) {
-    if (dtype === undefined) ignored.push(name);
-    else tensors.push({ name, dtype, shape, offset: dataStart + begin, bytes: end - begin });
+  const foreign: Omit<ForeignTensor, "file">[] = [];
+  for (const { name, dtype, foreignType: type, shape, begin, end } of described) {
+    if (dtype !== undefined)
+      tensors.push({ name, dtype, shape, offset: dataStart + begin, bytes: end - begin });
+    else if (type !== undefined) foreign.push({ name, type, shape });
+    else ignored.push(name);
   }
-  return { tensors, ignored, metadata };
+  return { tensors, ignored, foreign, metadata };
 }
 
 type Bad = (problem: string, tensor?: string) => CheckpointError;
 
 interface Described {
   readonly name: string;
-  /** undefined: ignored */
+  /** undefined: foreign or ignored */
   readonly dtype: DType | undefined;
+  readonly foreignType?: string;
   readonly shape: readonly number[];
   /** Bytes from the start of the data. */
   readonly begin: number;
@@ -140,7 +152,28 @@ function parseMetadata(text: string, bad: Bad): Record<string, string> {
   return Object.fromEntries(entries);
 }
 
-function describe(name: string, text: string, ignore: readonly RegExp[], bad: Bad): Described {
+/** Types of the format that nothing here computes with: bits an element. */
+const FOREIGN_BITS: ReadonlyMap<string, number> = new Map([
+  ...["BOOL", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"].map(
+    (t) => [t, 8] as const,
+  ),
+  ...([
+    ["F4", 4],
+    ["F6_E2M3", 6],
+    ["F6_E3M2", 6],
+    ["U16", 16],
+    ["U32", 32],
+    ["U64", 64],
+    ["C64", 64],
+  ] as const),
+]);
+
+function describe(
+  name: string,
+  text: string,
+  { ignore = [], tolerant }: ReadHeaderOptions,
+  bad: Bad,
+): Described {
   if (/\p{Surrogate}/u.test(name)) throw bad("the name holds half a surrogate pair", name);
   if (text.length > MAX_DESCRIPTION) {
     throw bad(`its description is ${text.length} characters, more than ${MAX_DESCRIPTION}`, name);
@@ -164,8 +197,9 @@ function describe(name: string, text: string, ignore: readonly RegExp[], bad: Ba
   if (ignore.some((pattern) => matches(pattern, name))) return { name, dtype: undefined, shape, begin, end };
 
   const dtype = headerDType(label);
-  if (dtype === undefined) throw bad(`dtype ${label} is not supported`, name);
-  const bytes = tensorBytes(dtype, shape);
+  const foreignBits = tolerant ? FOREIGN_BITS.get(label) : undefined;
+  if (dtype === undefined && foreignBits === undefined) throw bad(`dtype ${label} is not supported`, name);
+  const bytes = dtype ? tensorBytes(dtype, shape) : wholeBytes(foreignBits as number, shape);
   if (bytes === undefined) throw bad(`shape [${shape}] of ${label} overflows: more than 2^53 bytes`, name);
   if (bytes !== end - begin) {
     throw bad(
@@ -173,7 +207,7 @@ function describe(name: string, text: string, ignore: readonly RegExp[], bad: Ba
       name,
     );
   }
-  return { name, dtype, shape, begin, end };
+  return { name, dtype, ...(dtype === undefined && { foreignType: label }), shape, begin, end };
 }
 
 /** Every byte of the data must belong to exactly one tensor. `ranges` are sorted. */
@@ -227,6 +261,16 @@ export function tensorBytes(dtype: DType, shape: readonly number[]): number | un
     if (!Number.isSafeInteger(bytes)) return undefined;
   }
   return bytes;
+}
+
+/** Bytes of elements of `bits` bits; undefined past 2^53 bits, and where they do not fill whole bytes. */
+function wholeBytes(bits: number, shape: readonly number[]): number | undefined {
+  let total = bits;
+  for (const dimension of shape) {
+    total *= dimension;
+    if (!Number.isSafeInteger(total)) return undefined;
+  }
+  return total % 8 === 0 ? total / 8 : undefined;
 }
 
 /** Whether a pattern matches, whatever state a global or sticky pattern was left in. */

@@ -11,16 +11,22 @@ import { type ReadHeaderOptions, readSafetensors, type SafetensorsFile } from ".
 /** Headers read at a time. Bounds open files, and memory at 8 headers of at most 100 MB. */
 const SHARDS_AT_ONCE = 8;
 
+export interface Shards {
+  /** In the order of their names. */
+  readonly files: readonly SafetensorsFile[];
+  /** Tensors about which index and shards disagree, and how. */
+  readonly disputed: ReadonlyMap<string, string>;
+}
+
 /**
- * Reads the shards that the index names, in the order of their names.
- * Throws CheckpointError for a malformed index, shards that are missing or outside `dir`, and any tensor that the index
- * and the shards do not agree on.
+ * Reads the shards that the index names. Throws CheckpointError for a malformed index, shards that are missing or outside
+ * `dir`, and, unless `tolerant`, any tensor that the index and the shards do not agree on.
  */
 export async function readShards(
   dir: string,
   indexPath: string,
   options: ReadHeaderOptions = {},
-): Promise<SafetensorsFile[]> {
+): Promise<Shards> {
   throwIfAborted(options.signal);
   const weightMap = parseIndex(await readText(indexPath, LARGE_FILE_LIMIT), indexPath);
   const names = [...new Set(weightMap.values())].sort();
@@ -36,9 +42,11 @@ export async function readShards(
       { file: indexPath },
     );
   }
-  const shards = await mapBounded(names, SHARDS_AT_ONCE, (name) => readSafetensors(join(dir, name), options));
-  checkAgreement(weightMap, names, shards, indexPath);
-  return shards;
+  const files = await mapBounded(names, SHARDS_AT_ONCE, (name) => readSafetensors(join(dir, name), options));
+  const disputed = disagreements(weightMap, names, files);
+  const [first] = disputed;
+  if (first && !options.tolerant) throw new CheckpointError(first[1], { file: indexPath, tensor: first[0] });
+  return { files, disputed };
 }
 
 /** The `weight_map` of an index: tensor name to shard file, a path inside the folder. Throws CheckpointError. */
@@ -80,51 +88,35 @@ function staysInside(path: string): boolean {
   return !steps.includes("..") && steps.join() !== ".";
 }
 
-function checkAgreement(
+/** What index and shards disagree about: each tensor, and how. */
+function disagreements(
   weightMap: ReadonlyMap<string, string>,
   names: readonly string[],
   shards: readonly SafetensorsFile[],
-  indexPath: string,
-): void {
+): Map<string, string> {
+  const disputed = new Map<string, string>();
   const holders = new Map<string, number>();
   for (const [i, shard] of shards.entries()) {
     for (const tensor of namesIn(shard)) {
       const other = holders.get(tensor);
-      if (other !== undefined) {
-        throw new CheckpointError(`is in two shards, ${names[other]} and ${names[i]}`, {
-          file: indexPath,
-          tensor,
-        });
-      }
-      holders.set(tensor, i);
+      if (other !== undefined) disputed.set(tensor, `is in two shards, ${names[other]} and ${names[i]}`);
+      else holders.set(tensor, i);
     }
   }
   for (const [tensor, i] of holders) {
+    if (disputed.has(tensor)) continue;
     const said = weightMap.get(tensor);
-    if (said === undefined) {
-      throw new CheckpointError(`is in ${names[i]}, but the index does not name it`, {
-        file: indexPath,
-        tensor,
-      });
-    }
-    if (said !== names[i]) {
-      throw new CheckpointError(`is in ${names[i]}, but the index places it in ${said}`, {
-        file: indexPath,
-        tensor,
-      });
-    }
+    if (said === undefined) disputed.set(tensor, `is in ${names[i]}, but the index does not name it`);
+    else if (said !== names[i]) disputed.set(tensor, `is in ${names[i]}, but the index places it in ${said}`);
   }
   for (const [tensor, said] of weightMap) {
-    if (!holders.has(tensor)) {
-      throw new CheckpointError(`the index places it in ${said}, which does not hold it`, {
-        file: indexPath,
-        tensor,
-      });
-    }
+    if (!holders.has(tensor)) disputed.set(tensor, `the index places it in ${said}, which does not hold it`);
   }
+  return disputed;
 }
 
 function* namesIn(shard: SafetensorsFile): Generator<string> {
   for (const { name } of shard.tensors) yield name;
+  for (const { name } of shard.foreign) yield name;
   yield* shard.ignored;
 }

@@ -15,6 +15,16 @@ export interface TensorEntry {
   readonly bytes: number;
 }
 
+/** A tensor of a type that nothing here computes with, such as a mask of booleans or a float of eight bits. */
+export interface ForeignTensor {
+  readonly name: string;
+  /** The type, as safetensors calls it. */
+  readonly type: string;
+  readonly shape: readonly number[];
+  /** Index into {@link Checkpoint.files}. */
+  readonly file: number;
+}
+
 /** A file of a checkpoint with what is needed to notice that it changed. */
 export interface CheckpointFile {
   /** Absolute path. */
@@ -34,6 +44,10 @@ export interface Checkpoint {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   /** `__metadata__` of the safetensors header(s), merged. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** By name. Only where the checkpoint was opened as tolerant: elsewhere they are an error. */
+  readonly foreign?: ReadonlyMap<string, ForeignTensor>;
+  /** Tensors about which index and shards disagree, and how; again only where it was opened as tolerant. */
+  readonly disputed?: ReadonlyMap<string, string>;
   /** What opening it found and did not use: see base/notes.ts. */
   readonly notes?: readonly string[];
 }

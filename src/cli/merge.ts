@@ -4,7 +4,7 @@ import { requireModelFolder } from "../checkpoint/model-path.ts";
 import { formatBytes, formatDuration } from "../memory/sizes.ts";
 import { tableLines } from "../report/table.ts";
 import { shortPath } from "./installation.ts";
-import { type Io, writeJson, writeLines } from "./io.ts";
+import { type Io, warn, writeJson, writeLines } from "./io.ts";
 import { ProgressLine } from "./progress-line.ts";
 
 interface MergeFlags {
@@ -51,6 +51,7 @@ async function merge(io: Io, base: string, adapter: string, out: string, flags: 
       }),
     });
     const seconds = (performance.now() - began) / 1000;
+    warn(io, result.warnings);
     if (flags.json) return await writeJson(io, { ...result, seconds });
     const files = `${result.files.length} ${result.files.length === 1 ? "file" : "files"}`;
     const rows = [

@@ -37,11 +37,20 @@ test("a nested object is a config whose errors say where it is", () => {
 
 describe("what is refused", () => {
   const wrong = (value: unknown) => new RawConfig({ key: value }, "somewhere/config.json");
-  test.each([0, -1, 1.5, "64", true, 2 ** 31, Number.POSITIVE_INFINITY, [64]])("a size of %j", (value) => {
+  test.each([0, -1, 1.5, "64", true, 2 ** 31, [64]])("a size of %j", (value) => {
     expect(() => wrong(value).size("key")).toThrow(ConfigError);
     expect(() => wrong(value).size("key")).toThrow(
       `somewhere/config.json: key is ${JSON.stringify(value)}, expected a whole number from 1 to 2147483647`,
     );
+  });
+  test("null, where a file must say what it means", () => {
+    const strict = new RawConfig({ key: null, rope: { key: null } }, "config.json", "refused");
+    expect(() => strict.size("key", 7)).toThrow("config.json: key is null, expected a whole number");
+    expect(() => strict.boolean("key", true)).toThrow("config.json: key is null, expected true or false");
+    expect(() => strict.object("rope")?.number("key", 1)).toThrow("config.json: rope: key is null");
+    expect(strict.size("absent", 7)).toBe(7);
+    expect(strict.has("key")).toBe(false);
+    expect(strict.names("key")).toBe(true);
   });
   test("a size beyond a limit of its own, be it the default", () => {
     expect(() => wrong(101).size("key", undefined, 100)).toThrow(/from 1 to 100/);
@@ -63,6 +72,29 @@ describe("what is refused", () => {
   test.each([null, 7, "text", [], undefined])("a config of %j", (value) => {
     expect(() => new RawConfig(value)).toThrow("config.json: expected an object");
   });
+});
+
+test("keys nobody asked for, and sizes that were not there, are remembered", () => {
+  const some = new RawConfig({ a: 1, b: null, c: {}, d: 4 });
+  some.size("a");
+  some.has("b");
+  expect(some.unasked()).toEqual(["c", "d"]);
+  some.dimension("d", 5);
+  some.dimension("e", 6);
+  expect(some.defaulted).toEqual(["e 6"]);
+  expect(new RawConfig(JSON.parse('{"__proto__": 1}')).unasked()).toEqual(["__proto__"]);
+});
+
+test("lists of numbers, of the length that is wanted", () => {
+  const lists = new RawConfig({ good: [1, 2.5], zero: [1, 0], text: [1, "2"], one: 3 });
+  expect(lists.numbers("good", 2)).toEqual([1, 2.5]);
+  for (const [key, length] of [
+    ["good", 3],
+    ["zero", 2],
+    ["text", 2],
+    ["one", 1],
+  ] as const)
+    expect(() => lists.numbers(key, length)).toThrow(`expected a list of ${length} numbers above 0`);
 });
 
 test("the element type has an older and a newer name", () => {

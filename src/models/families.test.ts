@@ -82,6 +82,71 @@ describe("llama", () => {
   });
 });
 
+// transformers 5.18's LlamaConfig, Qwen2Config, GPT2Config.
+test.each([
+  [
+    "llama",
+    {
+      vocab_size: 32_000,
+      hidden_size: 4096,
+      num_layers: 32,
+      num_heads: 32,
+      num_kv_heads: 32,
+      head_dim: 128,
+      max_positions: 2048,
+    },
+  ],
+  [
+    "qwen2",
+    {
+      vocab_size: 151_936,
+      hidden_size: 4096,
+      num_layers: 32,
+      num_heads: 32,
+      num_kv_heads: 32,
+      head_dim: 128,
+      max_positions: 32_768,
+    },
+  ],
+  [
+    "gpt2",
+    {
+      vocab_size: 50_257,
+      hidden_size: 768,
+      num_layers: 12,
+      num_heads: 12,
+      num_kv_heads: 12,
+      head_dim: 64,
+      max_positions: 1024,
+    },
+  ],
+])("what the class of %s has where config.json says nothing, which is noted", (model_type, expected) => {
+  const spec = modelSpec({ model_type });
+  expect(spec).toMatchObject(expected);
+  expect(Object.keys(spec.tied)).toEqual(model_type === "gpt2" ? ["lm_head.weight"] : []);
+  expect(spec.notes?.[0]).toContain(`not named, so ${model_type}'s defaults: `);
+});
+
+describe("gpt2's newer names of keys", () => {
+  const { n_embd, n_layer, n_head, n_positions, ...rest } = config("gpt2") as Record<string, number>;
+  test("stand for the older ones", () => {
+    const newer = { hidden_size: n_embd, num_hidden_layers: n_layer, num_attention_heads: n_head };
+    const spec = modelSpec({ ...rest, ...newer, max_position_embeddings: n_positions });
+    expect(spec).toMatchObject({
+      hidden_size: 64,
+      num_layers: 3,
+      num_heads: 4,
+      max_positions: 256,
+      notes: [],
+    });
+  });
+  test("count where a file has both", () => {
+    const spec = modelSpec(config("gpt2", { num_attention_heads: 2 }));
+    expect(spec.num_heads).toBe(2);
+    expect(spec.notes).toEqual(["config.json: num_attention_heads counts, n_head beside it is not used"]);
+  });
+});
+
 test("qwen2 has biases on q, k and v alone", () => {
   const weights = Object.keys(modelSpec(config("qwen2")).stages[1]?.weights ?? {});
   expect(weights.filter((key) => key.endsWith("_bias"))).toEqual(["q_bias", "k_bias", "v_bias"]);
@@ -98,14 +163,25 @@ describe("what is refused", () => {
       /"nonesuch" is not supported; supported: gpt2, llama/,
     ],
     ["llama", { model_type: "__proto__" }, UnsupportedError, /not supported/],
-    ["llama", { hidden_act: "relu" }, UnsupportedError, /hidden_act "relu"; supported: silu/],
+    ["llama", { hidden_act: "SiLU" }, UnsupportedError, /hidden_act is "SiLU"; supported: gelu_new, .*silu/],
+    ["llama", { num_hidden_layers: null }, ConfigError, /num_hidden_layers is null/],
+    ["llama", { tie_word_embeddings: null }, ConfigError, /tie_word_embeddings is null/],
+    ["llama", { layer_types: ["full_attention"] }, ConfigError, /layer_types: expected a list of 3 types/],
+    [
+      "llama",
+      { layer_types: ["full_attention", "conv", "conv"] },
+      UnsupportedError,
+      /layer_types has "conv"/,
+    ],
+    ["qwen2", { num_key_value_heads: undefined }, ConfigError, /num_key_value_heads: 32 does not divide 4/],
     ["llama", { num_hidden_layers: 10_001 }, ConfigError, /num_hidden_layers is 10001/],
     ["llama", { head_dim: 1e9 }, ConfigError, /head_dim is 1000000000/],
     ["llama", { rms_norm_eps: 0 }, ConfigError, /rms_norm_eps/],
     ["gpt2", { activation_function: "hasOwnProperty" }, UnsupportedError, /"hasOwnProperty"/],
-    ["gpt2", { scale_attn_weights: false }, UnsupportedError, /scale_attn_weights is false; supported: true/],
+    ["gpt2", { scale_attn_weights: 1 }, ConfigError, /scale_attn_weights is 1, expected true or false/],
     ["gpt2", { n_embd: 66 }, ConfigError, /n_head: 4 does not divide 66/],
-    ["qwen2", { use_sliding_window: true }, UnsupportedError, /full attention only/],
+    ["qwen2", { use_sliding_window: 1 }, ConfigError, /use_sliding_window is 1/],
+    ["qwen2", { layer_types: Array(3).fill("sliding_attention") }, ConfigError, /3 layers slide/],
   ])("%s with %j", (family, change, type, message) => {
     const read = () => modelSpec(config(family, change));
     expect(read).toThrow(type);

@@ -1,40 +1,49 @@
 // GPT-2 (Radford et al. 2019): learned positions, layer norm, fused q-k-v, weights stored [in, out].
-import { UnsupportedError } from "../errors.ts";
+import { joinNotes } from "../base/notes.ts";
+import { readActivation } from "./blocks/activations.ts";
 import { fusedAttention, linear } from "./blocks/attention.ts";
-import { geluErf, geluTanh, layerNorm, plainMlp } from "./blocks/mlp.ts";
-import { MAX_LAYERS } from "./config.ts";
+import { layerNorm, plainMlp } from "./blocks/mlp.ts";
+import { MAX_HEAD_DIM, MAX_LAYERS, type RawConfig } from "./config.ts";
+import { learnedPositions, unnamedWindows, withinWindows } from "./positions.ts";
 import type { Family, Stage, WeightSpec } from "./spec.ts";
 
 const none: Record<string, string> = {};
-const ACTIVATIONS = { gelu_new: geluTanh, gelu_pytorch_tanh: geluTanh, gelu: geluErf } as const;
+
+/** Newer names of keys. Where a file has both, the newer one counts, as in transformers. */
+const NEWER = {
+  n_embd: "hidden_size",
+  n_positions: "max_position_embeddings",
+  n_head: "num_attention_heads",
+  n_layer: "num_hidden_layers",
+} as const;
+
+/** The name of a size in this file, with a note where it has both and they differ. */
+function nameOf(config: RawConfig, key: keyof typeof NEWER, notes: string[]): string {
+  const newer = NEWER[key];
+  if (!config.names(newer)) return key;
+  if (config.names(key) && config.raw(key) !== config.raw(newer))
+    notes.push(`${config.where}: ${newer} counts, ${key} beside it is not used`);
+  return newer;
+}
 
 export const gpt2: Family = {
   model_type: "gpt2",
   spec: (config) => {
-    const hidden = config.size("n_embd");
-    const heads = config.size("n_head");
+    const notes: string[] = [];
+    const hidden = config.dimension(nameOf(config, "n_embd", notes), 768);
+    const heads = config.dimension(nameOf(config, "n_head", notes), 12);
     if (hidden % heads !== 0) config.fail("n_head", `${heads} does not divide ${hidden}`);
     const headDim = hidden / heads;
-    const layers = config.size("n_layer", undefined, MAX_LAYERS);
-    const vocab = config.size("vocab_size");
-    const maxPositions = config.size("n_positions", 1024);
-    const inner = config.size("n_inner", 4 * hidden);
+    if (headDim > MAX_HEAD_DIM) config.fail("n_embd", `${hidden} is too large for ${heads} heads`);
+    const layers = config.dimension(nameOf(config, "n_layer", notes), 12, MAX_LAYERS);
+    const vocab = config.dimension("vocab_size", 50_257);
+    const rows = config.dimension(nameOf(config, "n_positions", notes), 1024);
+    const positions = withinWindows(learnedPositions(rows), config, layers, unnamedWindows(config));
+    const inner = config.has("n_inner") ? config.size("n_inner") : 4 * hidden;
     const eps = config.positive("layer_norm_epsilon", 1e-5);
-    const name = config.string("activation_function", "gelu_new");
-    const activation = Object.hasOwn(ACTIVATIONS, name) && ACTIVATIONS[name as keyof typeof ACTIVATIONS];
-    if (!activation) {
-      throw new UnsupportedError(
-        `config.json: activation_function "${name}"; supported: ${Object.keys(ACTIVATIONS).join(", ")}`,
-      );
-    }
-    for (const [key, supported] of [
-      ["scale_attn_weights", true],
-      ["scale_attn_by_inverse_layer_idx", false],
-    ] as const) {
-      if (config.boolean(key, supported) !== supported) {
-        throw new UnsupportedError(`config.json: ${key} is ${!supported}; supported: ${supported}`);
-      }
-    }
+    const activation = readActivation(config, "activation_function", "gelu_new");
+    const scale = config.boolean("scale_attn_weights", true) ? 1 / Math.sqrt(headDim) : 1;
+    const byLayer = config.boolean("scale_attn_by_inverse_layer_idx", false);
     const conv1d = (at: string, input: number, out: number, key: string): Record<string, WeightSpec> => ({
       [key]: { name: `${at}.weight`, shape: [input, out], transposed: true },
       [`${key}_bias`]: { name: `${at}.bias`, shape: [out] },
@@ -50,7 +59,7 @@ export const gpt2: Family = {
         kind: "embed",
         weights: {
           tokens: { ...table, rows: "tokens" },
-          positions: { name: "transformer.wpe.weight", shape: [maxPositions, hidden], rows: "positions" },
+          positions: { name: "transformer.wpe.weight", shape: [rows, hidden], rows: "positions" },
         },
         build: (g, _x, w) => g.add(w.tokens!, w.positions!),
       },
@@ -69,11 +78,15 @@ export const gpt2: Family = {
           },
           build: (g, x, w, ctx) =>
             g.add(
-              fusedAttention(g, layerNorm(g, x!, w.norm!, w.norm_bias!, eps), w, ctx, layer, {
-                heads,
-                kvHeads: heads,
-                headDim,
-              }),
+              fusedAttention(
+                g,
+                layerNorm(g, x!, w.norm!, w.norm_bias!, eps),
+                w,
+                ctx,
+                layer,
+                { heads, kvHeads: heads, headDim },
+                byLayer ? scale / (layer + 1) : scale,
+              ),
               x!,
             ),
         },
@@ -107,11 +120,13 @@ export const gpt2: Family = {
       num_heads: heads,
       num_kv_heads: heads,
       head_dim: headDim,
-      max_positions: maxPositions,
+      max_positions: positions.usual,
+      positions,
       stages,
       prefix: "transformer",
       tied: config.boolean("tie_word_embeddings", true) ? { "lm_head.weight": table.name } : none,
       ignored: [/\.attn\.(masked_)?bias$/],
+      notes: joinNotes(notes, positions.notes),
     };
   },
 };

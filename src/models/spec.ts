@@ -55,7 +55,10 @@ export interface ModelSpec {
   readonly num_heads: number;
   readonly num_kv_heads: number;
   readonly head_dim: number;
+  /** Tokens a sequence may have: the config's number, after scaling of rotary positions. */
   readonly max_positions: number;
+  /** What `context_length` may raise that to, and what it ends at, for a message. */
+  readonly positions: { readonly most: number; readonly end: string };
   readonly stages: readonly Stage[];
   /** Module prefix that checkpoints saved from the bare model lack: "model", "transformer". */
   readonly prefix: string;
@@ -63,13 +66,15 @@ export interface ModelSpec {
   readonly tied: Readonly<Record<string, string>>;
   /** Tensors a checkpoint may hold that are not parameters. */
   readonly ignored: readonly RegExp[];
+  /** Sizes that config.json does not name, with the family's defaults: "hidden_size 4096". */
+  readonly defaulted: readonly string[];
   /** What config.json says that is not used: see base/notes.ts. */
-  readonly notes?: readonly string[];
+  readonly notes: readonly string[];
 }
 
 /** A family of models: one per `model_type`. */
 export interface Family {
   readonly model_type: string;
   /** Reads config.json. Throws ConfigError or UnsupportedError that names the key. */
-  spec(config: RawConfig): ModelSpec;
+  spec(config: RawConfig): Omit<ModelSpec, "defaulted">;
 }

@@ -11,8 +11,16 @@ export type DeviceMap = "auto" | Tier | Readonly<Record<string, Tier | string | 
 /** Bytes or sizes such as "6GiB" per tier. Device indices and names ("0", "cuda:0") mean the GPU. */
 export type MaxMemory = Readonly<Partial<Record<string, string | number>>>;
 
-/** Modules that maps made by Accelerate name though they have no parameters. */
-const WITHOUT_WEIGHTS = /(^|\.)(rotary_emb|drop)$/;
+/** Modules that maps made by Accelerate name though they have no parameters: rotary tables, activations, dropout. */
+const WITHOUT_WEIGHTS = /(^|\.)(rotary_emb|act|act_fn|drop|dropout|attn_dropout|resid_dropout)$/;
+
+/** What people call types besides the names of torch and of safetensors. */
+const SHORT_NAMES: Readonly<Record<string, string>> = {
+  fp32: "float32",
+  float: "float32",
+  fp16: "float16",
+  half: "float16",
+};
 
 function tierOf(value: string | number, where: string): Tier {
   const name = String(value).toLowerCase();
@@ -36,7 +44,8 @@ export function parseMaxMemory(max: MaxMemory | undefined): Partial<Record<Tier,
 /** A type that weights can be held in; "auto" is the checkpoint's. Throws ConfigError for any other. */
 export function parseWeightDType(name: string): "auto" | FloatDType {
   if (name === "auto") return "auto";
-  const dtype = parseDType(name);
+  const lower = name.toLowerCase();
+  const dtype = parseDType(Object.hasOwn(SHORT_NAMES, lower) ? (SHORT_NAMES[lower] as string) : name);
   if (dtype === "f32" || dtype === "f16" || dtype === "bf16") return dtype;
   throw new ConfigError(`dtype "${name}" is not one of auto, float32, float16, bfloat16`);
 }

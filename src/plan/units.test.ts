@@ -142,6 +142,6 @@ describe("names", () => {
       entries.set(q.name, { ...q, dtype: "i8" });
     });
     expect(build).toThrow(UnsupportedError);
-    expect(build).toThrow(/q_proj.weight is i8; weights of f32, f16 and bf16 can be run/);
+    expect(build).toThrow(/q_proj.weight is i8; weights of f64, f32, f16 and bf16 can be run/);
   });
 });

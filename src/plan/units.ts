@@ -1,11 +1,13 @@
 // Joins a model's stages with a checkpoint: which tensor each weight is, in which type it will be held, and which
 // unit it moves with. Shapes and bytes only; nothing is allocated.
-import { checkSkeleton } from "../checkpoint/index.ts";
+import { listed } from "../base/notes.ts";
+import { checkSkeleton, ModelModules } from "../checkpoint/index.ts";
 import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { DType, FloatDType } from "../ggml/dtypes.ts";
 import { rowBytes } from "../ggml/tensor.ts";
 import type { ModelSpec, Stage, WeightSpec } from "../models/spec.ts";
+import { heldName, resolveName } from "../models/ties.ts";
 
 /** A tensor of the checkpoint as it will be held in memory; stages may share one (a tied head). */
 export interface Matrix {
@@ -64,7 +66,7 @@ export interface ModelUnits {
   /** Bytes in place by type, shared ones once; vectors counted as f32. */
   readonly bytesByDType: Readonly<Partial<Record<DType, number>>>;
   /** What the checkpoint holds that the model does not use: see base/notes.ts. */
-  readonly notes?: readonly string[];
+  readonly notes: readonly string[];
 }
 
 export interface UnitOptions {
@@ -73,7 +75,8 @@ export interface UnitOptions {
   readonly keepLayout?: boolean;
 }
 
-const FLOATS: readonly string[] = ["f32", "f16", "bf16"];
+/** Types of weights in files. f64 is for reading only: it becomes f32 at the latest in memory. */
+const FLOATS: readonly string[] = ["f32", "f16", "bf16", "f64"];
 
 /** The units of a model over a checkpoint. Throws CheckpointError for missing, extra or misshapen tensors. */
 export function modelUnits(spec: ModelSpec, checkpoint: Checkpoint, options: UnitOptions): ModelUnits {
@@ -81,8 +84,11 @@ export function modelUnits(spec: ModelSpec, checkpoint: Checkpoint, options: Uni
   const expected = spec.stages.flatMap((stage) =>
     Object.values(stage.weights).map((w) => ({ name: resolve(w.name), shape: w.shape })),
   );
-  checkSkeleton(checkpoint, dedupe(expected), {
+  const names = spec.stages.flatMap((stage) => Object.values(stage.weights).map((w) => w.name));
+  const notes = checkSkeleton(checkpoint, dedupe(expected), {
     ignore: [...spec.ignored, ...Object.keys(spec.tied).map((alias) => new RegExp(`^${literal(alias)}$`))],
+    modules: new ModelModules(names, spec.prefix),
+    hints: hints(spec, checkpoint),
   });
 
   const matrices = new Map<string, Matrix>();
@@ -119,7 +125,20 @@ export function modelUnits(spec: ModelSpec, checkpoint: Checkpoint, options: Uni
       rowsOnly: owned.every((m) => m.rowsOnly),
     };
   });
-  return { units, ...totals(units, matrices) };
+  return { units, notes, ...totals(units, matrices) };
+}
+
+/** What may explain that weights are missing or have other shapes. */
+function hints(spec: ModelSpec, checkpoint: Checkpoint): string[] {
+  const found: string[] = [];
+  if (spec.defaulted.length > 0)
+    found.push(`config.json does not name some sizes, so these are defaults: ${listed(spec.defaulted, 9)}`);
+  const head = spec.stages.find(({ kind }) => kind === "head")?.weights.head?.name;
+  if (head !== undefined && !spec.tied[head] && heldName(spec, checkpoint, head) === undefined)
+    found.push(
+      `config.json says that ${head} is a matrix of its own; tie_word_embeddings: true makes it the embedding`,
+    );
+  return found;
 }
 
 /** The same units with some matrices, by name, replaced wherever they appear. */
@@ -145,18 +164,10 @@ function totals(units: readonly Unit[], matrices: ReadonlyMap<string, Matrix>) {
   return { parameters, bytesByDType };
 }
 
-/** The name a weight has in this checkpoint: its own, its other name if tied, or without the family's prefix. */
-export function resolveName(spec: ModelSpec, checkpoint: Checkpoint, name: string): string {
-  const real = spec.tied[name] ?? name;
-  if (checkpoint.tensors.has(real)) return real;
-  const bare = real.startsWith(`${spec.prefix}.`) ? real.slice(spec.prefix.length + 1) : real;
-  return checkpoint.tensors.has(bare) ? bare : real;
-}
-
 function matrixOf(weight: WeightSpec, source: TensorEntry, { dtype, keepLayout }: UnitOptions): Matrix {
   const [rows, columns] = weight.shape as [number, number];
-  const target = dtype === "auto" ? floatSource(source).dtype : dtype;
-  floatSource(source);
+  const stored = floatSource(source).dtype;
+  const target = dtype !== "auto" ? dtype : stored === "f64" ? "f32" : stored;
   const transposed = weight.transposed ?? false;
   const kept = transposed && (keepLayout ?? false);
   const ne: [number, number] = transposed && !kept ? [rows, columns] : [columns, rows];
@@ -175,7 +186,7 @@ function matrixOf(weight: WeightSpec, source: TensorEntry, { dtype, keepLayout }
 function floatSource(source: TensorEntry): TensorEntry {
   if (!FLOATS.includes(source.dtype)) {
     throw new UnsupportedError(
-      `tensor ${source.name} is ${source.dtype}; weights of f32, f16 and bf16 can be run`,
+      `tensor ${source.name} is ${source.dtype}; weights of f64, f32, f16 and bf16 can be run`,
     );
   }
   return source;

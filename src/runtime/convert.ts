@@ -1,5 +1,5 @@
 // Turns values from one type or orientation into another with the library's own kernels, block by block.
-
+import { narrowDoubles } from "../base/narrow-doubles.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import type { DType } from "../ggml/dtypes.ts";
@@ -40,7 +40,12 @@ export class Converter {
   async run(block: RowBlock, place: Place, first: number, transposed: boolean): Promise<void> {
     this.#arena.reset();
     const g = new Graph(this.#cpu, this.#arena);
-    const from = g.bind(block.buffer, block.offset, block.dtype, [block.width, block.rows]);
+    const dtype = block.dtype === "f64" ? "f32" : block.dtype;
+    if (block.dtype === "f64") {
+      const count = block.width * block.rows;
+      narrowDoubles(block.buffer.bytes(block.offset, count * 8), count);
+    }
+    const from = g.bind(block.buffer, block.offset, dtype, [block.width, block.rows]);
     const whole = g.bind(place.buffer, place.offset, place.dtype, place.ne);
     if (transposed) {
       const columns = g.view(whole, [block.rows, place.ne[1]], [whole.nb[1]], first * whole.nb[0]);

@@ -143,13 +143,19 @@ export class Engine {
     signal?: AbortSignal,
   ): Promise<void> {
     await this.settle?.();
-    const { max_positions } = this.prepared.spec;
+    const { max_positions, positions } = this.prepared.spec;
     for (const { past, tokens, base } of sequences) {
       if (tokens.length === 0)
         throw new ConfigError("input_ids: a sequence is empty; it needs at least one token");
       const length = past + tokens.length;
       if (length > max_positions) {
-        throw new ConfigError(`${length} tokens are more than the model's ${max_positions} positions`);
+        const more =
+          max_positions < positions.most
+            ? `open it with context_length ${length} (--context-length) to go beyond what it was trained for`
+            : positions.end;
+        throw new ConfigError(
+          `${length} tokens are more than the model's ${max_positions} positions; ${more}`,
+        );
       }
       if (base + length > this.#kv.capacity) {
         throw new ConfigError(`row ${base + length} is beyond the KV cache of ${this.#kv.capacity} tokens`);

@@ -1,7 +1,6 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
 import { type Adapter, joinSaved, openAdapter } from "../adapters/index.ts";
 import { joinNotes } from "../base/notes.ts";
-import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
 import type { Checkpoint } from "../checkpoint/types.ts";
 import { BudgetError, ConfigError } from "../errors.ts";
 import { Device, findDevice, listDevices } from "../ggml/device.ts";
@@ -10,7 +9,7 @@ import type { BeforeRead } from "../memory/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../memory/limits.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
-import { modelSpec } from "../models/families.ts";
+import { openBaseModel } from "../models/base-model.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import {
   type DeviceMap,
@@ -126,9 +125,7 @@ export async function readSkeleton(
   adapterDir?: string,
   training?: TrainingHooks,
 ): Promise<Skeleton> {
-  const config = await readConfigJson(dir);
-  const own = modelSpec(config, `${dir}/config.json`);
-  const base = await openCheckpoint(dir, { ignore: own.ignored, ...(signal && { signal }) });
+  const { config, spec: own, checkpoint: base, notes: found } = await openBaseModel(dir, signal);
   const adapter =
     adapterDir === undefined
       ? undefined
@@ -137,7 +134,7 @@ export async function readSkeleton(
   const { checkpoint, spec } = training ? training.join(joined.checkpoint, joined.spec) : joined;
   const keepLayout = training !== undefined;
   const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
-  const notes = joinNotes(spec.notes, checkpoint.notes, model.notes, adapter?.notes);
+  const notes = joinNotes(found, model.notes, adapter?.notes);
   return { dir, checkpoint, config, spec, model, adapter, notes };
 }
 
@@ -156,7 +153,8 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   try {
     if (info.kind === "gpu") device = Device.open(info, { threads });
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
-    const { spec, model, adapter } = skeleton;
+    const { model, adapter } = skeleton;
+    const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
     const ways = training?.ways({ ...skeleton, device, cpu, budgets });
@@ -186,20 +184,8 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     );
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
-    const notes = joinNotes(skeleton.notes, unusedBudgets(options, device));
-    return {
-      ...skeleton,
-      notes,
-      cpu,
-      device,
-      budgets,
-      plan: expected,
-      packing,
-      kv_dtype,
-      context,
-      flash,
-      way,
-    };
+    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, context, flash, way };
+    return { ...decided, notes: joinNotes(notes, unusedBudgets(options, device)), cpu, device, budgets };
   } catch (error) {
     if (device !== cpu) await device.dispose();
     await cpu.dispose();
@@ -274,6 +260,13 @@ function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
   throw refusal ?? new ConfigError("training: there is no way to keep its state");
 }
 
+/** The spec with as many positions as were asked for, and a note where those are more than the model was made for. */
+function withPositions({ spec, notes }: Skeleton, asked = 0): Pick<Skeleton, "spec" | "notes"> {
+  if (!(asked > spec.max_positions) || asked > spec.positions.most) return { spec, notes };
+  const note = `context_length ${asked} is more than the ${spec.max_positions} positions of config.json: beyond those the model was not trained`;
+  return { spec: { ...spec, max_positions: asked }, notes: joinNotes(notes, [note]) };
+}
+
 /** The context asked for, or the longest default whose cache is a fair part of the budget and whose plan fits. */
 function chooseContext(
   spec: ModelSpec,
@@ -285,10 +278,9 @@ function chooseContext(
   if (asked !== undefined) {
     if (!Number.isInteger(asked) || asked < 1)
       throw new ConfigError(`context_length is ${asked}, expected a whole number above 0`);
-    if (asked > spec.max_positions) {
-      throw new ConfigError(
-        `context_length is ${asked}, the model has positions for ${spec.max_positions} tokens`,
-      );
+    if (asked > spec.positions.most) {
+      const { most, end } = spec.positions;
+      throw new ConfigError(`context_length is ${asked}, the model has positions for ${most} tokens: ${end}`);
     }
     return { context: asked, ...withAdvice(asked, planFor) };
   }

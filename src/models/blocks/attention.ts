@@ -49,12 +49,13 @@ export function fusedAttention(
   ctx: StageContext,
   layer: number,
   shape: AttentionShape,
+  scale = 1 / Math.sqrt(shape.headDim),
 ): Tensor {
   const { heads, headDim } = shape;
   const width = heads * headDim;
   const qkv = linear(g, w.qkv!, x, w.qkv_bias); // [3 * hidden, tokens]
   const part = (i: number) =>
     g.view(qkv, [headDim, heads, ctx.tokens], [headDim * 4, qkv.nb[1]], i * width * 4);
-  const mixed = ctx.attend(g, layer, part(0), part(1), part(2), 1 / Math.sqrt(headDim));
+  const mixed = ctx.attend(g, layer, part(0), part(1), part(2), scale);
   return linear(g, w.o!, mixed, w.o_bias);
 }

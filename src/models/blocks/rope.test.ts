@@ -1,14 +1,15 @@
 // Frequencies of every scaling method against the formulas they were published with.
 import { describe, expect, test } from "vitest";
-import { ConfigError, UnsupportedError } from "../../errors.ts";
+import { ConfigError } from "../../errors.ts";
 import { RawConfig } from "../config.ts";
-import { readRope } from "./rope.ts";
+import { readRopeConfig } from "../rope-config.ts";
+import { rope as ropeOf } from "./rope.ts";
 
 const HEAD = 32;
 const POSITIONS = 4096;
 
 function rope(config: Record<string, unknown>, headDim = HEAD) {
-  return readRope(new RawConfig(config), headDim, POSITIONS);
+  return ropeOf(readRopeConfig(new RawConfig(config, "config.json", "refused"), POSITIONS), headDim);
 }
 
 /** Radians per position of each pair: what the kernel makes of the parameters. */
@@ -42,11 +43,8 @@ describe("without scaling", () => {
     expectNear(frequencies({ rope_theta: 5, ...newer }), plain(777));
   });
 
-  test("some of the dimensions of a head", () => {
-    expectNear(frequencies({ partial_rotary_factor: 0.25 }), plain(10_000, 8));
-    expect(() => rope({ partial_rotary_factor: 0.1 })).toThrow(/rotates 3 of 32 dimensions/);
-    expect(() => rope({ partial_rotary_factor: 1.5 })).toThrow(/rotates 48 of 32 dimensions/);
-    expect(() => rope({}, 7)).toThrow(/rotates 7 of 7 dimensions/);
+  test("heads must be pairs", () => {
+    expect(() => rope({}, 7)).toThrow(/heads have 7 elements/);
   });
 });
 
@@ -103,6 +101,9 @@ describe("yarn (Peng et al. 2023)", () => {
       expected(16, 2, true),
     );
     expectNear(frequencies({ rope_scaling: { ...scaling, truncate: false } }), expected(32, 1, false));
+    const unset = { beta_fast: 0, beta_slow: null, attention_factor: null, mscale: null };
+    expectNear(frequencies({ rope_scaling: { ...scaling, ...unset } }), expected(32, 1, true));
+    expectNear(frequencies({ rope_scaling: { ...scaling, truncate: null } }), expected(32, 1, false));
   });
 
   test("values are multiplied by 0.1 ln(factor) + 1, or by what the config says", () => {
@@ -117,31 +118,72 @@ describe("yarn (Peng et al. 2023)", () => {
     expect(attention({ factor: 1 })).toBe(1);
   });
 
-  test("the factor is the new context over the old one where it is not given", () => {
-    const found = frequencies({ rope_scaling: { rope_type: "yarn", original_max_position_embeddings: 256 } });
+  test("the factor is the new context over the old one where it is null", () => {
+    const found = frequencies({ rope_scaling: { ...scaling, factor: null } });
     expect((plain(10_000).at(-1) as number) / (found.at(-1) as number)).toBeCloseTo(POSITIONS / 256, 4);
   });
 });
 
+test("llama3 with its limits the wrong way round divides wherever waves are longer than the lower one", () => {
+  const scaling = { rope_type: "llama3", factor: 8, low_freq_factor: 4, high_freq_factor: 1 };
+  const rope_scaling = { ...scaling, original_max_position_embeddings: 256 };
+  const expected = plain(10_000).map((f) => ((256 * f) / (2 * Math.PI) < 4 ? f / 8 : f));
+  expectNear(frequencies({ rope_scaling }), expected);
+});
+
+describe("longrope (Ding et al. 2024)", () => {
+  const short_factor = Array.from({ length: HEAD / 2 }, (_, i) => 1 + i / 10);
+  const long_factor = short_factor.map((f) => 2 * f);
+  const scaling = {
+    rope_type: "longrope",
+    short_factor,
+    long_factor,
+    original_max_position_embeddings: 1024,
+  };
+
+  test("a divisor for each pair, those for contexts of the original length", () => {
+    const expected = plain(10_000).map((f, i) => f / (short_factor[i] as number));
+    expectNear(frequencies({ rope_scaling: scaling }), expected);
+  });
+
+  test("values are multiplied by sqrt(1 + ln(factor) / ln(original))", () => {
+    const attention = (more: object) => rope({ rope_scaling: { ...scaling, ...more } }).params.attnFactor;
+    const of = (factor: number) => Math.sqrt(1 + Math.log(factor) / Math.log(1024));
+    expect(attention({})).toBeCloseTo(of(POSITIONS / 1024), 12);
+    expect(attention({ factor: 8 })).toBeCloseTo(of(8), 12);
+    expect(attention({ factor: 0.5 })).toBe(1);
+    expect(attention({ attention_factor: 1.25 })).toBe(1.25);
+  });
+
+  test.each([
+    [{ short_factor: [1] }, /short_factor is \[1\], expected a list of 16 numbers above 0/],
+    [{ long_factor: undefined }, /long_factor is missing/],
+    [{ short_factor: short_factor.map(() => "1") }, /short_factor is/],
+    [{ original_max_position_embeddings: 1 }, /not finite numbers/],
+  ])("%j is refused", (more, message) => {
+    expect(() => rope({ rope_scaling: { ...scaling, ...more } })).toThrow(message);
+  });
+});
+
+test("dynamic is plain up to the length it was trained for", () => {
+  expect(rope({ rope_scaling: { type: "dynamic", factor: 2 } }).factors).toBeUndefined();
+});
+
 describe("what is refused", () => {
   test.each<[object, RegExp]>([
-    [
-      { rope_type: "longrope" },
-      /rope type "longrope" is not supported; supported: default, linear, llama3, yarn/,
-    ],
     [{ rope_type: "linear" }, /rope_scaling: factor is missing/],
+    [{ rope_type: "yarn", original_max_position_embeddings: 256 }, /factor is missing/],
+    [{ rope_type: "dynamic" }, /factor is missing/],
     [{ rope_type: "linear", factor: 0 }, /factor is 0, expected a number above 0/],
     [{ rope_type: "linear", factor: "2" }, /factor is "2"/],
+    [{ rope_type: "linear", factor: 1e308 }, /not finite numbers/],
     [{ rope_type: "llama3", factor: 8 }, /low_freq_factor is missing/],
-    [{ rope_type: 3 }, /rope_type is 3, expected a string/],
     [{ rope_type: "yarn", factor: -1 }, /factor is -1/],
+    [{ rope_type: "yarn", factor: 4, rope_theta: 1 }, /not finite numbers/],
+    [{ rope_type: "yarn", factor: 4, mscale: 1e308, mscale_all_dim: 1e-308 }, /not finite numbers/],
   ])("%j", (rope_scaling, message) => {
     const read = () => rope({ rope_scaling });
     expect(read).toThrow(message);
-    try {
-      read();
-    } catch (error) {
-      expect([ConfigError, UnsupportedError].some((type) => error instanceof type)).toBe(true);
-    }
+    expect(read).toThrow(ConfigError);
   });
 });

@@ -1,8 +1,8 @@
-// Rotary position embedding: from config.json to frequencies. One path for every scaling method: the method's
+// Rotary position embedding: from rotary settings to frequencies. One path for every scaling method: the method's
 // inverse frequencies are computed here and given to the kernel as divisors of the plain ones.
-import { UnsupportedError } from "../../errors.ts";
+import { ConfigError } from "../../errors.ts";
 import type { RopeParams } from "../../ggml/ops.ts";
-import type { RawConfig } from "../config.ts";
+import type { RopeConfig } from "../rope-config.ts";
 
 export interface Rope {
   readonly params: RopeParams;
@@ -10,102 +10,101 @@ export interface Rope {
   readonly factors: Float32Array | undefined;
 }
 
-/**
- * Reads `rope_theta` and `rope_scaling` (older files) or `rope_parameters` (newer ones).
- * Methods: default, linear (Chen et al. 2023), llama3 (Llama 3.1), yarn (Peng et al. 2023).
- */
-export function readRope(config: RawConfig, headDim: number, maxPositions: number): Rope {
-  const scaling = config.object("rope_parameters") ?? config.object("rope_scaling");
-  const theta = scaling?.has("rope_theta")
-    ? scaling.positive("rope_theta")
-    : config.positive("rope_theta", 10000);
-  const partial = scaling?.has("partial_rotary_factor")
-    ? scaling.positive("partial_rotary_factor")
-    : config.positive("partial_rotary_factor", 1);
-  const dims = Math.floor(headDim * partial);
-  if (dims < 2 || dims > headDim || dims % 2 !== 0)
-    config.fail("partial_rotary_factor", `rotates ${dims} of ${headDim} dimensions`);
-  const type = scaling
-    ? scaling.string(scaling.has("rope_type") ? "rope_type" : "type", "default")
-    : "default";
-  const plain = Float64Array.from({ length: dims / 2 }, (_, i) => theta ** ((-2 * i) / dims));
-  const { inverse, attention } = scaled(type, scaling, plain, { theta, dims, maxPositions });
+/** The frequencies of heads of `headDim` elements. Throws ConfigError for values that give none. */
+export function rope(config: RopeConfig, headDim: number): Rope {
+  if (headDim < 2 || headDim % 2 !== 0) {
+    throw new ConfigError(
+      `config.json: heads have ${headDim} elements; pairs are rotated, so it must be even`,
+    );
+  }
+  const { theta, values } = config;
+  const plain = Float64Array.from({ length: headDim / 2 }, (_, i) => theta ** ((-2 * i) / headDim));
+  const { inverse, attention } = scaled(config, plain);
+  const factors = inverse && Float32Array.from(plain, (f, i) => f / (inverse[i] as number));
+  const usable = (n: number) => Number.isFinite(n) && n !== 0;
+  if (!usable(Math.fround(attention)) || !(factors?.every(usable) ?? true)) {
+    throw new ConfigError(
+      `${values.where}: rope type "${config.method}" with these values gives frequencies that are not finite numbers`,
+    );
+  }
   const params: RopeParams = {
-    dims,
+    dims: headDim,
     freqBase: theta,
     freqScale: 1,
     extFactor: 0,
     attnFactor: attention,
     betaFast: 32,
     betaSlow: 1,
-    originalContext: maxPositions,
+    originalContext: config.maxPositions,
   };
-  return { params, factors: inverse && Float32Array.from(plain, (f, i) => f / (inverse[i] as number)) };
+  return { params, factors };
 }
 
 interface Scaled {
-  inverse?: Float64Array;
+  readonly inverse?: Float64Array;
   /** Multiplies sines and cosines. */
-  attention: number;
+  readonly attention: number;
 }
 
-function scaled(
-  type: string,
-  scaling: RawConfig | undefined,
-  plain: Float64Array,
-  model: { theta: number; dims: number; maxPositions: number },
-): Scaled {
-  if (type === "default" || !scaling) return { attention: 1 };
-  switch (type) {
-    case "linear": {
-      const factor = scaling.positive("factor");
-      return { inverse: plain.map((f) => f / factor), attention: 1 };
-    }
-    case "llama3": {
-      const factor = scaling.positive("factor");
-      const low = scaling.positive("low_freq_factor");
-      const high = scaling.positive("high_freq_factor");
-      const original = scaling.positive("original_max_position_embeddings");
-      const inverse = plain.map((f) => {
-        const wavelength = (2 * Math.PI) / f;
-        if (wavelength < original / high) return f;
-        if (wavelength > original / low) return f / factor;
-        const smooth = (original / wavelength - low) / (high - low);
-        return ((1 - smooth) * f) / factor + smooth * f;
-      });
-      return { inverse, attention: 1 };
-    }
+function scaled(config: RopeConfig, plain: Float64Array): Scaled {
+  switch (config.method) {
+    case "default":
+      return { attention: 1 };
+    case "dynamic": // as it is up to the length it was trained for, where positions end
+      config.values.positive("factor");
+      return { attention: 1 };
+    case "linear":
+      return { inverse: linear(config, plain), attention: 1 };
+    case "llama3":
+      return { inverse: llama3(config, plain), attention: 1 };
     case "yarn":
-      return yarn(scaling, plain, model);
+      return yarn(config, plain);
+    case "longrope":
+      return longrope(config, plain);
     default:
-      throw new UnsupportedError(
-        `config.json: rope type "${type}" is not supported; supported: default, linear, llama3, yarn`,
-      );
+      return config.method satisfies never;
   }
 }
 
-function yarn(
-  scaling: RawConfig,
-  plain: Float64Array,
-  model: { theta: number; dims: number; maxPositions: number },
-): Scaled {
-  const original = scaling.positive("original_max_position_embeddings", model.maxPositions);
-  const factor = scaling.positive("factor", model.maxPositions / original);
+/** Chen et al. 2023. */
+function linear({ values }: RopeConfig, plain: Float64Array): Float64Array {
+  const factor = values.positive("factor");
+  return plain.map((f) => f / factor);
+}
+
+/** Llama 3.1 (Grattafiori et al. 2024). */
+function llama3({ values, original }: RopeConfig, plain: Float64Array): Float64Array {
+  const factor = values.positive("factor");
+  const low = values.positive("low_freq_factor");
+  const high = values.positive("high_freq_factor");
+  return plain.map((f) => {
+    const wavelength = (2 * Math.PI) / f;
+    if (wavelength > original / low) return f / factor;
+    if (wavelength < original / high) return f;
+    const smooth = (original / wavelength - low) / (high - low);
+    return ((1 - smooth) * f) / factor + smooth * f;
+  });
+}
+
+/** Peng et al. 2023. */
+function yarn({ values, theta, original, maxPositions }: RopeConfig, plain: Float64Array): Scaled {
+  const dims = 2 * plain.length;
+  const factor = namedFactor(values, maxPositions / original);
   const magnitude = (mscale: number) => (factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1);
-  const both = scaling.has("mscale") && scaling.has("mscale_all_dim");
-  const attention = scaling.has("attention_factor")
-    ? scaling.positive("attention_factor")
-    : both && scaling.number("mscale") !== 0 && scaling.number("mscale_all_dim") !== 0
-      ? magnitude(scaling.number("mscale")) / magnitude(scaling.number("mscale_all_dim"))
+  const ofConfig = (key: string) => (values.has(key) ? values.number(key) : 0);
+  const [mscale, allDims] = [ofConfig("mscale"), ofConfig("mscale_all_dim")];
+  const attention = values.has("attention_factor")
+    ? values.positive("attention_factor")
+    : mscale !== 0 && allDims !== 0
+      ? magnitude(mscale) / magnitude(allDims)
       : magnitude(1);
-  const { dims, theta } = model;
   // The dimension whose wave turns `rotations` times within the original context.
   const dimension = (rotations: number) =>
     (dims * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
-  const truncate = scaling.boolean("truncate", true);
-  let first = dimension(scaling.positive("beta_fast", 32));
-  let last = dimension(scaling.positive("beta_slow", 1));
-  if (truncate) {
+  // As in transformers, null and 0 mean the paper's values, and truncate: null is false.
+  let first = dimension(ofConfig("beta_fast") === 0 ? 32 : values.positive("beta_fast"));
+  let last = dimension(ofConfig("beta_slow") === 0 ? 1 : values.positive("beta_slow"));
+  if (!values.names("truncate") || (values.has("truncate") && values.boolean("truncate"))) {
     first = Math.floor(first);
     last = Math.ceil(last);
   }
@@ -117,4 +116,22 @@ function yarn(
     return (f / factor) * ramp + f * (1 - ramp);
   });
   return { inverse, attention };
+}
+
+/** Ding et al. 2024: the factors for contexts up to the original one; beyond it positions end. */
+function longrope({ values, original, maxPositions }: RopeConfig, plain: Float64Array): Scaled {
+  const short = values.numbers("short_factor", plain.length);
+  values.numbers("long_factor", plain.length);
+  const factor = values.has("factor") ? values.positive("factor") : maxPositions / original;
+  const attention = values.has("attention_factor")
+    ? values.positive("attention_factor")
+    : factor <= 1
+      ? 1
+      : Math.sqrt(1 + Math.log(factor) / Math.log(original));
+  return { inverse: plain.map((f, i) => f / (short[i] as number)), attention };
+}
+
+/** `factor`, which must be named, and where it is null follows from the lengths. */
+function namedFactor(values: RopeConfig["values"], implied: number): number {
+  return values.names("factor") && !values.has("factor") ? implied : values.positive("factor");
 }
