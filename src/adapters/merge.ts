@@ -18,7 +18,7 @@ import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
 import { threadCount } from "../memory/limits.ts";
 import { modelSpec } from "../models/families.ts";
 import type { ModelSpec } from "../models/spec.ts";
-import { parseWeightDType } from "../plan/options.ts";
+import { parseWeightDType, type WeightDType } from "../plan/options.ts";
 import { modelUnits, resolveName } from "../plan/units.ts";
 import { type Adapter, openAdapter } from "./files.ts";
 import { type Joined, joinSaved } from "./join.ts";
@@ -26,7 +26,7 @@ import { TensorMerger, type Update } from "./merge-tensors.ts";
 
 export interface MergeOptions {
   /** Type of the merged weights: "auto" keeps the base's of each tensor; else float32, float16, bfloat16. */
-  readonly dtype?: string;
+  readonly dtype?: WeightDType;
   readonly signal?: AbortSignal;
   /** Called with bytes of weights written so far and in all. */
   readonly progress?: (done: number, total: number) => void;
