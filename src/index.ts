@@ -2,6 +2,7 @@
 export { type LoraConfig, parseLoraConfig } from "./adapters/index.ts";
 export { type MergeOptions, type MergeResult, mergeAdapter } from "./adapters/merge.ts";
 export * from "./errors.ts";
+export type { Streamer } from "./generate/causal-lm.ts";
 export {
   AutoModelForCausalLM,
   type CausalLM,
@@ -9,21 +10,39 @@ export {
   type GenerateOptions,
   type GenerationOptions,
   type ModelStatistics,
+  type PretrainedOptions,
   type StreamPiece,
 } from "./generate/causal-lm.ts";
-export type { ChatMessage } from "./generate/chat-template.ts";
+export type { ChatMessage, ChatTemplateOptions } from "./generate/chat-template.ts";
 export type { FinishReason } from "./generate/decode-loop.ts";
+export type { StreamerTokenizer } from "./generate/text-streamer.ts";
 export { TextStreamer, type TextStreamerOptions } from "./generate/text-streamer.ts";
+export type { BatchEncoding, DecodeOptions, EncodeOptions } from "./generate/tokenizer.ts";
 export { AutoTokenizer } from "./generate/tokenizer.ts";
+export type { FloatDType } from "./ggml/dtypes.ts";
+export type { BeforeRead, SystemRead } from "./memory/direct-io.ts";
+export type { BeforeTransfer, SystemTransfer } from "./memory/stores/state-file.ts";
 export type { Tier } from "./memory/tiers.ts";
-export type { DeviceMap, MaxMemory } from "./plan/options.ts";
-export type { Plan } from "./plan/plan.ts";
+export type { CacheDType, DeviceMap, MaxMemory, TierName, WeightDType } from "./plan/options.ts";
+export type { FixedBytes, Plan } from "./plan/plan.ts";
+export type { MemorySource, ProbedMemory, ResidentMemory } from "./report/memory-probe.ts";
 export { MemoryProbe } from "./report/memory-probe.ts";
+export type { TrainingRecord } from "./report/training-log.ts";
+export type { EngineMemory } from "./runtime/engine.ts";
 export type { LoadProgress } from "./runtime/loader.ts";
-export type { EngineOptions as PretrainedOptions } from "./runtime/prepare.ts";
 export type { TrainingBatch } from "./train/batch.ts";
+export type { BeforeWrite, SystemWrite } from "./train/checkpoints/output-file.ts";
+export type { RowTokenizer } from "./train/data/encode.ts";
+export type { DataLoaderOptions } from "./train/data/loader.ts";
 export { type FitResult, fit } from "./train/fit.ts";
-export type { FitOptions } from "./train/fit-options.ts";
-export type { LoraOptions, OffloadOptions, TrainerOptions } from "./train/options.ts";
+export type { DataPaths, FitOptions } from "./train/fit-options.ts";
+export type {
+  LoraOptions,
+  OffloadOptions,
+  OptimizerName,
+  Precision,
+  TrainerOptions,
+} from "./train/options.ts";
+export type { ScheduleName, ScheduleOptions } from "./train/schedule.ts";
 export { Trainer } from "./train/trainer.ts";
-export type { SaveOptions, StepResult, TrainingPlanSummary } from "./train/trainer-face.ts";
+export type { SaveOptions, StepResult, TrainerFace, TrainingPlanSummary } from "./train/trainer-face.ts";

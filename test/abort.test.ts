@@ -80,7 +80,7 @@ describe("aborting from_pretrained", () => {
     const offload_folder = temporaryFolder();
     for (const read of [0, 3]) {
       const { controller, reason, count } = new AbortAt(read);
-      const options = { ...ON_DISK, dtype: "float16", offload_folder, beforeRead: count };
+      const options = { ...ON_DISK, dtype: "float16" as const, offload_folder, beforeRead: count };
       await leavesNothing(async () => {
         const { signal } = controller;
         expectAborted(
@@ -90,7 +90,7 @@ describe("aborting from_pretrained", () => {
       });
     }
     const { prompts } = await readGolden("llama");
-    const options = { ...ON_DISK, dtype: "float16", offload_folder };
+    const options = { ...ON_DISK, dtype: "float16" as const, offload_folder };
     await using model = await AutoModelForCausalLM.from_pretrained(LLAMA, options);
     expect(await model.generate({ input_ids: [prompts[0]?.ids ?? []], max_new_tokens: 3 })).toHaveLength(1);
   });

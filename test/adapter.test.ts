@@ -115,7 +115,7 @@ describe("the result does not depend on the placement", () => {
       target_modules: "all-linear",
       modules_to_save: ["lm_head"],
     });
-    const options = { adapter, dtype: "bfloat16", offload_folder: temporaryFolder() };
+    const options = { adapter, dtype: "bfloat16" as const, offload_folder: temporaryFolder() };
     const memory = await ask(LLAMA, { ...options, device_map: "cpu" });
     const disk = await ask(LLAMA, { ...options, device_map: "disk" });
     expect(bits(disk.logits).equals(bits(memory.logits))).toBe(true);

@@ -8,7 +8,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import type { SyntheticOptions } from "../src/checkpoint/synthetic.ts";
 import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
 import { BudgetError, IoError } from "../src/errors.ts";
-import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
+import { AutoModelForCausalLM, engineOf } from "../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../src/runtime/prepare.ts";
 import { expectStillRight, FIXTURES, readGolden } from "./golden/golden.ts";
 import { budgetRange, checkpoint } from "./support/checkpoints.ts";
@@ -109,7 +109,7 @@ test("whatever the budget, a model opens within it or is refused", async () => {
     dtype: "float32",
     offload_folder: temporaryFolder(),
   });
-  const options = { dtype: "float32", offload_folder: temporaryFolder() };
+  const options = { dtype: "float32" as const, offload_folder: temporaryFolder() };
   for (let i = 0; i < 12; i++) {
     await expectWorksWithin(dir, options, Math.floor(least + ((full * 1.1 - least) * i) / 11));
   }
@@ -175,7 +175,7 @@ describe("a batch whose graphs need more memory than was planned", () => {
     const { full } = await budgetRange(dir, options);
     const max_memory = { cpu: full + 2 ** 21 };
     const model = await AutoModelForCausalLM.from_pretrained(dir, { ...options, max_memory });
-    const { ledger } = model.engine.parts;
+    const { ledger } = engineOf(model).parts;
     const others = ledger.reserve("cpu", ledger.free("cpu") - left, "others");
     return { model, others, budget: max_memory.cpu };
   }

@@ -35,21 +35,24 @@ function copies(folder: string) {
 describe.each(["gpt2", "llama", "llama-tied-sharded", "qwen2"])("%s", (name) => {
   const dir = join(FIXTURES, name);
 
-  test.each(["float16", "bfloat16"])("%s: resident, streamed and mixed give the same bits", async (dtype) => {
-    const resident = await ask(dir, { dtype, device_map: "cpu" });
-    const offload_folder = temporaryFolder();
-    const streamed = await ask(dir, { dtype, device_map: "disk", offload_folder });
-    expect(streamed.weights.cpu).toBe(0);
-    expect(streamed.ids).toEqual(resident.ids);
-    expect(streamed.bits.equals(resident.bits)).toBe(true);
+  test.each(["float16", "bfloat16"] as const)(
+    "%s: resident, streamed and mixed give the same bits",
+    async (dtype) => {
+      const resident = await ask(dir, { dtype, device_map: "cpu" });
+      const offload_folder = temporaryFolder();
+      const streamed = await ask(dir, { dtype, device_map: "disk", offload_folder });
+      expect(streamed.weights.cpu).toBe(0);
+      expect(streamed.ids).toEqual(resident.ids);
+      expect(streamed.bits.equals(resident.bits)).toBe(true);
 
-    const { least, full } = await budgetRange(dir, { ...CPU, dtype, offload_folder });
-    const cpu = Math.floor((least + full) / 2);
-    const mixed = await ask(dir, { dtype, max_memory: { cpu }, offload_folder });
-    expect(mixed.weights.cpu).toBeGreaterThan(0);
-    expect(mixed.weights.disk).toBeGreaterThan(0);
-    expect(mixed.bits.equals(resident.bits)).toBe(true);
-  });
+      const { least, full } = await budgetRange(dir, { ...CPU, dtype, offload_folder });
+      const cpu = Math.floor((least + full) / 2);
+      const mixed = await ask(dir, { dtype, max_memory: { cpu }, offload_folder });
+      expect(mixed.weights.cpu).toBeGreaterThan(0);
+      expect(mixed.weights.disk).toBeGreaterThan(0);
+      expect(mixed.bits.equals(resident.bits)).toBe(true);
+    },
+  );
 
   test("float16 is near the reference, and not the same as float32", async () => {
     const { prompts } = await readGolden(name);

@@ -20,6 +20,7 @@ import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import { Device, findDevice } from "../src/ggml/device.ts";
 import { Ledger } from "../src/memory/ledger.ts";
 import { modelSpec } from "../src/models/families.ts";
+import type { WeightDType } from "../src/plan/options.ts";
 import { FIXTURES, largestDifference } from "./golden/golden.ts";
 import { PEFT_ADAPTER, randomAdapter } from "./support/adapters.ts";
 import { checkpoint } from "./support/checkpoints.ts";
@@ -28,8 +29,8 @@ import { leavesNothing } from "./support/leaks.ts";
 const LLAMA = join(FIXTURES, "llama");
 const PROMPT = Array.from({ length: 13 }, (_, i) => (i * 53 + 5) % 512);
 
-async function logits(dir: string, adapter?: string, dtype = "auto"): Promise<Float32Array> {
-  const options = { device: "cpu", dtype, kv_dtype: "float32", context_length: 64, threads: 1 };
+async function logits(dir: string, adapter?: string, dtype: WeightDType = "auto"): Promise<Float32Array> {
+  const options = { device: "cpu", dtype, kv_dtype: "float32" as const, context_length: 64, threads: 1 };
   await using model = await AutoModelForCausalLM.from_pretrained(dir, {
     ...options,
     ...(adapter && { adapter }),
@@ -64,7 +65,7 @@ describe("the merged model says what base and adapter say together", () => {
   });
 
   // Rounding sums to 16 bits moves logits by more than adding in another order does.
-  test.each<[SyntheticOptions, string]>([
+  test.each<[SyntheticOptions, WeightDType]>([
     [{ family: "llama", dtype: "bf16" }, "auto"],
     [{ family: "gpt2", dtype: "f16" }, "auto"],
     [{ family: "qwen2", dtype: "bf16" }, "float32"],
@@ -230,7 +231,7 @@ describe("a merge that fails leaves nothing", () => {
     expect(other).toBeInstanceOf(CheckpointError);
     expect(await failure(LLAMA, join(LLAMA, "nothing"))).toBeInstanceOf(CheckpointError);
     expect(await failure(join(LLAMA, "nothing"), PEFT_ADAPTER)).toBeInstanceOf(CheckpointError);
-    expect(await failure(LLAMA, PEFT_ADAPTER, { dtype: "int8" })).toBeInstanceOf(ConfigError);
+    expect(await failure(LLAMA, PEFT_ADAPTER, { dtype: "int8" as WeightDType })).toBeInstanceOf(ConfigError);
   });
 
   test("an abort half-way", async () => {

@@ -84,7 +84,7 @@ function expectSame(said: Said, reference: Said, where: string): void {
   expect(said.drawn, where).toEqual(reference.drawn);
 }
 
-describe.each(["float16", "float32"])("%s cache", (kv_dtype) => {
+describe.each(["float16", "float32"] as const)("%s cache", (kv_dtype) => {
   // Transposed weights, grouped heads, a tied head in shards, biases, frequencies that are scaled.
   test.each(["gpt2", "llama", "llama-tied-sharded", "llama3-rope", "llama-yarn", "qwen2"])(
     "%s, 5 budgets and disk",

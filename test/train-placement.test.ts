@@ -215,7 +215,7 @@ test("bfloat16: what computes is the master rounded, both are exported, and it l
     await trained.export(working);
     await trained.export(master, { dtype: "float32" });
     await trained.dispose();
-    const logits = async (path: string, dtype: string) => {
+    const logits = async (path: string, dtype: "auto" | "float32" | "bfloat16") => {
       await using opened = await AutoModelForCausalLM.from_pretrained(path, { ...CPU, dtype });
       return (await opened.forward({ input_ids })).logits.data;
     };

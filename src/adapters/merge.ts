@@ -15,7 +15,7 @@ import { threadCount } from "../memory/limits.ts";
 import { openBaseModel } from "../models/base-model.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { resolveName } from "../models/ties.ts";
-import { type MaxMemory, parseMaxMemory, parseWeightDType } from "../plan/options.ts";
+import { type MaxMemory, parseMaxMemory, parseWeightDType, type WeightDType } from "../plan/options.ts";
 import { type ModelUnits, modelUnits } from "../plan/units.ts";
 import { type Adapter, openAdapter } from "./files.ts";
 import { type Joined, joinSaved } from "./join.ts";
@@ -23,7 +23,7 @@ import { TensorMerger, type Update } from "./merge-tensors.ts";
 
 export interface MergeOptions {
   /** Type of the merged weights: "auto" keeps the base's of each tensor; else float32, float16, bfloat16. */
-  readonly dtype?: string;
+  readonly dtype?: WeightDType;
   /** Bytes of RAM that may be taken: { cpu }. Default: no limit, which takes up to about 200 MiB. */
   readonly max_memory?: MaxMemory;
   readonly signal?: AbortSignal;

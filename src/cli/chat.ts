@@ -6,6 +6,7 @@ import type { CausalLM, GenerationOptions } from "../generate/causal-lm.ts";
 import type { ChatMessage } from "../generate/chat-template.ts";
 import { RunRecorder } from "../report/run-report.ts";
 import { reportLines, summaryLine } from "../report/text-report.ts";
+import { linkSignals } from "../signals.ts";
 import { checkModel } from "./check-model.ts";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "./generation-options.ts";
 import { forTerminal, Interruption, type Io, note, styled, warn, writeJson, writeOut } from "./io.ts";
@@ -139,7 +140,7 @@ class Conversation {
     const asked = messages.length;
     messages.push({ role: "user", content });
     this.#answer = new AbortController();
-    const signal = AbortSignal.any([this.#io.signal, this.#answer.signal]);
+    const { signal, unlink } = linkSignals(this.#io.signal, this.#answer.signal);
     let text = "";
     try {
       this.#recorder.prompt();
@@ -162,6 +163,7 @@ class Conversation {
         return;
       }
     } finally {
+      unlink();
       this.#answer = undefined;
     }
     if (!this.#flags.json && !text.endsWith("\n")) await writeOut(this.#io, "\n");

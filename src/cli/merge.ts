@@ -1,7 +1,9 @@
 // spillway merge: writes a checkpoint that has an adapter added to its weights, so that it runs without one.
+
 import type { Command } from "commander";
 import { requireModelFolder } from "../checkpoint/model-path.ts";
 import { formatBytes, formatDuration } from "../memory/sizes.ts";
+import type { WeightDType } from "../plan/options.ts"; // a name from outside is checked when the model is opened
 import { tableLines } from "../report/table.ts";
 import { shortPath } from "./installation.ts";
 import { type Io, warn, writeJson, writeLines } from "./io.ts";
@@ -43,7 +45,7 @@ async function merge(io: Io, base: string, adapter: string, out: string, flags: 
   try {
     const result = await mergeAdapter(base, adapter, out, {
       signal: io.signal,
-      ...(flags.dtype !== undefined && { dtype: flags.dtype }),
+      ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
       ...(line && {
         progress: (loaded: number, total: number) => {
           line.update({ status: loaded === total ? "done" : "progress", name: "", loaded, total });

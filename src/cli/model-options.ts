@@ -1,11 +1,12 @@
 // The options of every command that opens a model, and what they mean to the engine. One table, so that run, chat and
 // inspect cannot drift apart.
+
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError } from "commander";
 import { ConfigError, IoError } from "../errors.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS } from "../memory/tiers.ts";
-import type { DeviceMap } from "../plan/options.ts";
+import type { CacheDType, DeviceMap, WeightDType } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
 
 export interface ModelFlags {
@@ -67,8 +68,8 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
     ...(flags.deviceMap !== undefined && { device_map: await deviceMap(flags.deviceMap) }),
     ...(flags.offloadFolder !== undefined && { offload_folder: flags.offloadFolder }),
     ...(flags.offloadPacked !== undefined && { offload_packed: flags.offloadPacked }),
-    ...(flags.dtype !== undefined && { dtype: flags.dtype }),
-    ...(flags.kvDtype !== undefined && { kv_dtype: flags.kvDtype }),
+    ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
+    ...(flags.kvDtype !== undefined && { kv_dtype: flags.kvDtype as CacheDType }),
     ...(flags.contextLength !== undefined && { context_length: flags.contextLength }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };

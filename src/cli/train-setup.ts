@@ -1,7 +1,8 @@
 // From what was asked for to what the library is told: options of the model, the trainer and the loop, all checked before
 // anything is loaded.
+
 import { join, resolve } from "node:path";
-import type { DeviceMap } from "../plan/options.ts";
+import type { DeviceMap, WeightDType } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
 import type { FitOptions } from "../train/fit-options.ts";
 import { fitSettings, sequenceLength } from "../train/fit-options.ts";
@@ -115,7 +116,7 @@ function engineOptions(config: TrainConfig, offload_folder: string, max_position
     },
     offload_folder,
     ...(device !== undefined && { device }),
-    ...(dtype !== undefined && { dtype }),
+    ...(dtype !== undefined && { dtype: dtype as WeightDType }),
     ...(threads !== undefined && { threads }),
   };
 }

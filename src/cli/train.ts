@@ -85,7 +85,7 @@ async function train(
       throw new IoError("the folder for the report could not be made", report, { cause: error });
     });
   }
-  const { AutoModelForCausalLM } = await import("../generate/causal-lm.ts");
+  const { AutoModelForCausalLM, engineOf } = await import("../generate/causal-lm.ts");
   const loading = flags.quiet ? undefined : new ProgressLine(io);
   try {
     const model = await AutoModelForCausalLM.from_pretrained(setup.model, {
@@ -93,7 +93,7 @@ async function train(
       signal: io.signal,
       warning_callback: (warning) => warn(io, [warning]),
     });
-    const threads = model.engine.prepared.cpu.threads;
+    const threads = engineOf(model).prepared.cpu.threads;
     let plan: TrainingPlanSummary | undefined;
     try {
       const { Trainer } = await import("../train/trainer.ts");

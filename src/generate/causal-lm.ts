@@ -7,6 +7,7 @@ import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Engine, type EngineMemory, type StreamStatistics } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
+import { linkSignals } from "../signals.ts";
 import type { ChatMessage } from "./chat-template.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
@@ -64,19 +65,26 @@ export interface ModelStatistics extends StreamStatistics {
   readonly decodeSeconds: number;
 }
 
+/** How a model is opened. */
+export type PretrainedOptions = Omit<EngineOptions, "training">;
+
 /** Loads a causal language model from a checkpoint directory in the Hub's layout. */
 export const AutoModelForCausalLM = {
   /**
    * Opens a model under budgets. Throws CheckpointError, ConfigError, UnsupportedError, BudgetError (with the smallest
    * budget that works), LibraryError, IoError, AbortError; after a throw nothing stays allocated.
    */
-  async from_pretrained(dir: string, options: EngineOptions = {}): Promise<CausalLM> {
+  async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<CausalLM> {
     await requireModelFolder(dir);
     const generation = await readGenerationConfig(dir);
     for (const note of generation.notes ?? []) options.warning_callback?.(note);
-    return new CausalLM(dir, await Engine.open(dir, options), generation);
+    return makeCausalLM(dir, await Engine.open(dir, options), generation);
   },
 };
+
+let makeCausalLM: (path: string, engine: Engine, generation: GenerationConfig) => CausalLM;
+/** What runs a model. For the parts of the library that use it in their own way. */
+export let engineOf: (model: CausalLM) => Engine;
 
 export class CausalLM {
   /** The checkpoint directory. */
@@ -87,15 +95,19 @@ export class CausalLM {
   #prefill = { tokens: 0, seconds: 0 };
   #decode = { tokens: 0, seconds: 0 };
 
-  constructor(path: string, engine: Engine, generation: GenerationConfig) {
+  private constructor(path: string, engine: Engine, generation: GenerationConfig) {
     this.path = path;
     this.#engine = engine;
     this.#generation = generation;
   }
 
-  /** What runs the model. For the parts of the library that use it in their own way. */
-  get engine(): Engine {
-    return this.#engine;
+  // Reachable for the package alone: neither is exported from it.
+  static {
+    makeCausalLM = (path, engine, generation) => new CausalLM(path, engine, generation);
+    engineOf = (model) => {
+      if (typeof model === "object" && model !== null && #engine in model) return model.#engine;
+      throw new ConfigError("model: a model opened with AutoModelForCausalLM.from_pretrained is expected");
+    };
   }
 
   /** The parsed config.json. */
@@ -222,12 +234,13 @@ export class CausalLM {
     const stops = new StopStrings(options.stop_strings ?? []);
     const pieces = new Mailbox<StreamPiece>();
     const leaving = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, leaving.signal]) : leaving.signal;
-    const run = this.#run({ ...options, signal }, [ids], (_sequence, token) => {
+    const { signal, unlink } = linkSignals(leaving.signal, options.signal);
+    const onToken = (_sequence: number, token: number) => {
       const { text, stop } = stops.push(decoder.push(token));
       pieces.put({ text, token });
       return stop !== undefined;
-    });
+    };
+    const run = (async () => this.#run({ ...options, signal }, [ids], onToken))();
     run.then(
       ({ finish }) => {
         const rest = stops.stopped === undefined ? stops.push(decoder.flush()).text + stops.flush() : "";
@@ -240,6 +253,7 @@ export class CausalLM {
       yield* pieces;
     } finally {
       leaving.abort();
+      unlink();
       await run.catch(() => {}); // its error has been thrown to the reader, or the reader has left
     }
   }

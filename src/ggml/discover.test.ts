@@ -1,5 +1,6 @@
-import { writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { describe, expect, test } from "vitest";
 import { temporaryFolder } from "../checkpoint/testing.ts";
 import {
@@ -16,6 +17,14 @@ function folderOf(...names: string[]): string {
   const dir = temporaryFolder();
   for (const name of names) writeFileSync(join(dir, name), "");
   return dir;
+}
+
+/** Empty libraries where a package of them would be. */
+function plant(dir: string, name: string): void {
+  const bins = join(dir, "node_modules", name, "bins", "x");
+  mkdirSync(bins, { recursive: true });
+  writeFileSync(join(bins, "..", "..", "package.json"), "{}");
+  for (const file of ["libggml-base.so", "libggml.so", "libggml-cpu.so"]) writeFileSync(join(bins, file), "");
 }
 
 /** What is found in a folder, as file names. */
@@ -110,9 +119,50 @@ describe("what a folder holds", () => {
 describe("where it is looked for", () => {
   test("SPILLWAY_GGML_DIR alone counts where it is set, even if it is wrong", () => {
     const dir = folderOf("libggml-base.so", "libggml.so", "libggml-cpu.so");
-    expect(discover({ SPILLWAY_GGML_DIR: dir })).toMatchObject([{ dir, source: "SPILLWAY_GGML_DIR" }]);
-    expect(discover({ SPILLWAY_GGML_DIR: temporaryFolder() })).toEqual([]);
+    expect(discover({ SPILLWAY_GGML_DIR: dir }).folders).toMatchObject([{ source: "SPILLWAY_GGML_DIR" }]);
+    expect(discover({ SPILLWAY_GGML_DIR: temporaryFolder() })).toEqual({ folders: [], refused: [] });
   });
+
+  test("a relative SPILLWAY_GGML_DIR would mean another folder in every working directory", () => {
+    const { folders, refused } = discover({ SPILLWAY_GGML_DIR: "libs" });
+    expect(folders).toEqual([]);
+    expect(refused).toMatchObject([{ dir: "libs", reason: expect.stringContaining("name an absolute one") }]);
+  });
+
+  test.skipIf(process.platform === "win32")("what others may write is left out, with the reason", () => {
+    const dir = folderOf("libggml-base.so", "libggml.so", "libggml-cpu.so");
+    chmodSync(join(dir, "libggml-cpu.so"), 0o666);
+    const { folders, refused } = discover({ SPILLWAY_GGML_DIR: dir });
+    expect(folders).toEqual([]);
+    expect(refused[0]?.reason).toMatch(/libggml-cpu\.so may be written by everybody/);
+  });
+
+  test("the working directory and those above it are not looked at, whatever is planted there", () => {
+    const dir = temporaryFolder();
+    for (const name of packagesFor()) plant(dir, name);
+    mkdirSync(join(dir, "model"));
+    const before = process.cwd();
+    const expected = discover({});
+    process.chdir(join(dir, "model"));
+    try {
+      expect(discover({})).toEqual(expected);
+    } finally {
+      process.chdir(before);
+    }
+  });
+
+  test.skipIf(packagesFor().length === 0)(
+    "the place of the package counts: folders above it, nearest first",
+    () => {
+      const dir = temporaryFolder();
+      const name = packagesFor()[0] as string;
+      plant(dir, name);
+      const place = pathToFileURL(join(dir, "app", "dist", "index.js")).href;
+      expect(discover({}, place).folders).toMatchObject([{ source: name }]);
+      plant(join(dir, "app"), name);
+      expect(discover({}, place).folders[0]?.dir).toContain(join("app", "node_modules"));
+    },
+  );
 
   test("else the packages of this platform, of which one is installed here", () => {
     const { folders } = discover({});

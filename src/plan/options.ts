@@ -5,11 +5,30 @@ import { parseSize } from "../memory/sizes.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { Unit } from "./units.ts";
 
+/** A tier, or what means the GPU: a device's index or name. */
+export type TierName =
+  | Tier
+  | number
+  | `${number}`
+  | "cuda"
+  | "vulkan"
+  | "metal"
+  | "hip"
+  | "sycl"
+  | "mps"
+  | `${"cuda" | "vulkan" | "metal" | "hip" | "sycl" | "mps"}:${number}`;
+
 /** "auto", one tier for all, or a tier per module path; the longest matching path wins. */
 export type DeviceMap = "auto" | Tier | Readonly<Record<string, Tier | string | number>>;
 
-/** Bytes or sizes such as "6GiB" per tier. Device indices and names ("0", "cuda:0") mean the GPU. */
-export type MaxMemory = Readonly<Partial<Record<string, string | number>>>;
+/** Bytes or sizes such as "6GiB" per tier. */
+export type MaxMemory = { readonly [K in TierName]?: string | number };
+
+/** A type that weights can be held in, by any of its names; "auto" is the checkpoint's. */
+export type WeightDType = "auto" | FloatDType | `${"" | "torch."}${"float32" | "float16" | "bfloat16"}`;
+
+/** A type that keys and values can be held in. */
+export type CacheDType = Exclude<WeightDType, "auto" | `${string}${"bf16" | "bfloat16"}`>;
 
 /** Modules that maps made by Accelerate name though they have no parameters: rotary tables, activations, dropout. */
 const WITHOUT_WEIGHTS = /(^|\.)(rotary_emb|act|act_fn|drop|dropout|attn_dropout|resid_dropout)$/;

@@ -3,7 +3,7 @@ import { AbortError, BudgetError, ConfigError, DisposedError } from "../errors.t
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { OneByOne } from "../one-by-one.ts";
-import { forManyListeners } from "../signals.ts";
+import { linkSignals } from "../signals.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
 import { inputBytes } from "./inputs.ts";
@@ -161,8 +161,12 @@ export class Engine {
         throw new ConfigError(`row ${base + length} is beyond the KV cache of ${this.#kv.capacity} tokens`);
       }
     }
-    const linked = forManyListeners(this.#closing.signal, signal); // every row that is read listens
-    await this.#parts.executor.run(this.#kv, sequences, want, sink, linked);
+    const linked = linkSignals(this.#closing.signal, signal); // every row that is read listens
+    try {
+      await this.#parts.executor.run(this.#kv, sequences, want, sink, linked.signal);
+    } finally {
+      linked.unlink();
+    }
   }
 
   /**

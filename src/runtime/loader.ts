@@ -13,7 +13,7 @@ import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Matrix, PackedRange, Unit, Vector } from "../plan/units.ts";
-import { forManyListeners } from "../signals.ts";
+import { type LinkedSignal, linkSignals } from "../signals.ts";
 import { Converter, type Place } from "./convert.ts";
 import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 import type { StateDict } from "./state-dict.ts";
@@ -127,11 +127,13 @@ export interface Placed {
 
 export class Loader {
   readonly #ctx: LoaderContext;
+  readonly #link: LinkedSignal;
   readonly #converter: Converter;
   readonly #arena = new HeaderArena(8);
 
   constructor(ctx: LoaderContext) {
-    this.#ctx = { ...ctx, signal: forManyListeners(ctx.signal) }; // vectors are read side by side
+    this.#link = linkSignals(ctx.signal); // vectors are read side by side
+    this.#ctx = { ...ctx, signal: this.#link.signal };
     this.#converter = new Converter(ctx.cpu);
   }
 
@@ -162,7 +164,7 @@ export class Loader {
       pieces.push({ begin, length: end - begin });
     }
     const failed = new AbortController();
-    const until = forManyListeners(failed.signal, signal); // every read listens
+    const { signal: until, unlink } = linkSignals(failed.signal, signal); // every read listens
     const reads = pieces.map(({ begin, length }, i) =>
       this.#fetch(m.source, begin, length, target, i * MOVE_BYTES, until),
     );
@@ -182,6 +184,8 @@ export class Loader {
       stop(error);
       await over; // nothing may be on its way to memory that is freed
       throw failure?.error ?? error;
+    } finally {
+      unlink();
     }
     return start;
   }
@@ -299,6 +303,7 @@ export class Loader {
   }
 
   dispose(): void {
+    this.#link.unlink();
     this.#converter.dispose();
     this.#arena.dispose();
   }

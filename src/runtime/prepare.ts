@@ -12,11 +12,13 @@ import type { Tier } from "../memory/tiers.ts";
 import { openBaseModel } from "../models/base-model.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import {
+  type CacheDType,
   type DeviceMap,
   type MaxMemory,
   parseDeviceMap,
   parseMaxMemory,
   parseWeightDType,
+  type WeightDType,
 } from "../plan/options.ts";
 import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../plan/plan.ts";
 import { type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
@@ -36,13 +38,13 @@ export interface EngineOptions {
   /** Folder of a PEFT LoRA adapter that is added to the model. */
   readonly adapter?: string;
   /** Type of the weights in memory: "auto" keeps the checkpoint's. */
-  readonly dtype?: string;
+  readonly dtype?: WeightDType;
   /** Where arithmetic runs: "auto", "cpu", "gpu", "cuda:0", "vulkan:0" ... */
   readonly device?: string;
   readonly device_map?: DeviceMap;
   /** Bytes that may be taken per tier. Defaults: free device memory, and RAM this process may still use. */
   readonly max_memory?: MaxMemory;
-  readonly kv_dtype?: string;
+  readonly kv_dtype?: CacheDType;
   /** Tokens of KV cache planned for. Default: the model's maximum, at most 4096, less in a small budget. */
   readonly context_length?: number;
   /** Where converted and packed copies of weights go. */

@@ -1,6 +1,8 @@
 // The training loop: batches to a trainer, step after step, with evaluation, checkpoints and logs; and from a checkpoint
 // on as if it had never stopped. What a step does is the trainer's business.
+
 import { AbortError, SpillwayError, throwIfAborted } from "../errors.ts";
+import { engineOf } from "../generate/causal-lm.ts";
 import type { TrainingRecord } from "../report/training-log.ts";
 import type { Batch } from "./data/index.ts";
 import { FitData } from "./fit-data.ts";
@@ -43,7 +45,7 @@ export async function fit(trainer: TrainerFace, options: FitOptions): Promise<Fi
   throwIfAborted(signal);
   const tokenizer = options.tokenizer ?? (await trainer.model.tokenizer());
   const max_length =
-    options.max_length ?? sequenceLength(undefined, trainer.model.engine.prepared.spec.max_positions);
+    options.max_length ?? sequenceLength(undefined, engineOf(trainer.model).prepared.spec.max_positions);
   await using data = await FitData.open(settings, { tokenizer, max_length, signal });
   const from = await startingPoint(settings);
   const total = await data.countSteps();

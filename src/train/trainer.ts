@@ -2,9 +2,9 @@
 // update-queue.ts; where things live is session.ts.
 
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
-import type { CausalLM } from "../generate/causal-lm.ts";
+import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
-import { forManyListeners } from "../signals.ts";
+import { withLinked } from "../signals.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
 import { microBatch } from "./batch.ts";
 import { openTrainingCheckpoint, restoreTensors, saveCheckpoint } from "./checkpoints/index.ts";
@@ -47,7 +47,7 @@ export class Trainer implements TrainerFace {
    */
   static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
     const settings = trainerSettings(options);
-    return new Trainer(model, await Session.open(model.engine, settings, options));
+    return new Trainer(model, await Session.open(engineOf(model), settings, options));
   }
 
   /** Updates made so far. */
@@ -66,7 +66,8 @@ export class Trainer implements TrainerFace {
    * error where parts are updated as backward goes along (`non_finite` "error" without clipping).
    */
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
-    return this.#exclusive(() => this.#step(isList(batch) ? batch : [batch], forManyListeners(signal)));
+    const batches = isList(batch) ? batch : [batch];
+    return this.#exclusive(() => withLinked([signal], (many) => this.#step(batches, many)));
   }
 
   async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
@@ -214,9 +215,8 @@ export class Trainer implements TrainerFace {
     batches: Iterable<TrainingBatch> | AsyncIterable<TrainingBatch>,
     signal?: AbortSignal,
   ): Promise<{ loss: number; tokens: number }> {
-    return this.#exclusive(async () => {
+    const evaluate = async (many: AbortSignal | undefined) => {
       const { passes, spec } = this.#session;
-      const many = forManyListeners(signal);
       await this.#session.beginEvaluation();
       let loss = 0;
       let tokens = 0;
@@ -233,7 +233,8 @@ export class Trainer implements TrainerFace {
       }
       if (tokens === 0) throw new ConfigError("evaluate: no token has a target");
       return { loss: loss / tokens, tokens };
-    });
+    };
+    return this.#exclusive(() => withLinked([signal], evaluate));
   }
 
   /**
@@ -333,7 +334,7 @@ export class Trainer implements TrainerFace {
   }
 
   #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    return this.model.engine.exclusive(() => {
+    return engineOf(this.model).exclusive(() => {
       if (this.#disposed) throw new DisposedError("the trainer");
       return work();
     });

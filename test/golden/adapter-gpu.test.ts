@@ -15,7 +15,7 @@ const HOMES = ["gpu", "cpu", "disk"] as const;
 
 async function logits(dir: string, ids: readonly number[], options: object): Promise<Float32Array> {
   return leavesNothing(async () => {
-    const common = { kv_dtype: "float32", context_length: 64, threads: 1, ...options };
+    const common = { kv_dtype: "float32" as const, context_length: 64, threads: 1, ...options };
     await using model = await AutoModelForCausalLM.from_pretrained(dir, common);
     const { data } = (await model.forward({ input_ids: [ids] })).logits;
     if (model.plan.compute === "gpu")
