@@ -8,7 +8,7 @@ export interface TemplateLimits {
   readonly steps?: number | undefined;
   /** Characters created or searched; an element of a list counts as eight. Default 48 million. */
   readonly characters?: number | undefined;
-  /** Macros, calls and recursive loops within one another. Default 180, about where Python stops. */
+  /** Macros, calls and recursive loops within one another. Default 200, about where Python stops. */
   readonly depth?: number | undefined;
   /** The time that strftime_now tells. Default: now. */
   readonly now?: Date | undefined;
@@ -17,7 +17,7 @@ export interface TemplateLimits {
 /** The deepest nesting of lists and dicts that is printed, compared or taken from the caller. */
 export const MAX_NESTING = 200;
 
-const DEFAULTS = { steps: 10_000_000, characters: 48_000_000, depth: 180 };
+const DEFAULTS = { steps: 10_000_000, characters: 48_000_000, depth: 200 };
 
 interface Budget {
   steps: number;
@@ -27,8 +27,15 @@ interface Budget {
   readonly limits: { steps: number; characters: number; depth: number };
 }
 
-const none: Budget = { steps: 0, characters: 0, depth: 0, longest: 0, limits: { ...DEFAULTS } };
-let current: Budget = none;
+/** Outside of renders there is no limit. */
+const UNLIMITED = Number.POSITIVE_INFINITY;
+let current: Budget = {
+  steps: UNLIMITED,
+  characters: UNLIMITED,
+  depth: UNLIMITED,
+  longest: UNLIMITED,
+  limits: { ...DEFAULTS },
+};
 
 /** Runs `run` with a budget of its own. */
 export function withBudget<T>(limits: TemplateLimits, run: () => T): T {

@@ -70,15 +70,19 @@ function guarded<T>(run: () => T, line?: () => number | undefined): T {
     return run();
   } catch (error) {
     if (error instanceof TemplateError) {
-      error.line ??= line?.();
-      throw error;
+      throw located(error, error.line ?? line?.());
     }
     // The stack ended, or V8 refused a size: both are what a template does, not what the engine does.
     if (error instanceof RangeError) {
-      throw new TemplateError("failed", "the template nests too deeply or makes too long a text", line?.(), {
-        cause: error,
-      });
+      const message = "the template nests too deeply or makes too long a text";
+      throw located(new TemplateError("failed", message, undefined, { cause: error }), line?.());
     }
     throw error;
   }
+}
+
+/** An error with its line, in its message too; what the template itself says stays as it is. */
+function located(error: TemplateError, line: number | undefined): TemplateError {
+  if (line === undefined || error.kind === "refused") return error;
+  return new TemplateError(error.kind, `${error.message} (line ${line})`, line, { cause: error.cause });
 }

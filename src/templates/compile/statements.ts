@@ -1,7 +1,6 @@
 // Compiles statements, with jinja2's scopes: loops, macros, blocks with a filter and "with" have names of their own.
 import { deeper, step } from "../budget.ts";
 import { fail, syntaxError } from "../errors.ts";
-import { Namespace } from "../library/globals.ts";
 import type {
   BlockNode,
   CallBlockNode,
@@ -13,8 +12,7 @@ import type {
   Stmt,
   Target,
 } from "../syntax/nodes.ts";
-import { children } from "../syntax/nodes.ts";
-import { iterate, truthy } from "../values/compare.ts";
+import { truthy } from "../values/compare.ts";
 import { escapeHtml } from "../values/markup.ts";
 import { str } from "../values/text.ts";
 import { Markup, Undefined, type Value } from "../values/types.ts";
@@ -24,8 +22,7 @@ import { Frame } from "./frame.ts";
 import { Macro, type MacroShape } from "./macro.ts";
 import { Env, type Eval, Flow, type Library, Output, type Run, type Runtime } from "./runtime.ts";
 import { undeclared } from "./symbols.ts";
-
-type Store = (env: Env, value: Value) => void;
+import { compileTarget, namespaceOf, namespaceRefs } from "./targets.ts";
 
 /** A template that can be run any number of times. */
 export type CompiledTemplate = (runtime: Runtime) => string;
@@ -152,43 +149,13 @@ export class StatementCompiler extends ExpressionCompiler {
     return new ForCompiler(node, frame, {
       body: (statements, inner) => this.body(statements, inner),
       expression: (expr, inner) => this.compile(expr, inner),
-      target: (target, inner) => this.target(target, inner),
+      target: compileTarget,
     }).compile();
-  }
-
-  /** Stores a value in a name, or its items in several. */
-  target(target: Target, frame: Frame): Store {
-    if (target.kind === "name") {
-      const write = frame.writer(frame.symbols.ref(target.name));
-      if (!frame.place.toplevel) return write;
-      return (env, value) => {
-        write(env, value);
-        env.runtime.exported.set(target.name, value);
-      };
-    }
-    if (target.kind === "nsref") {
-      const read = frame.reader(frame.symbols.ref(target.name));
-      return (env, value) => namespaceOf(read(env)).set(target.attr, value);
-    }
-    const stores = target.items.map((item) => this.target(item as Target, frame));
-    return (env, value) => {
-      const items: Value[] = [];
-      for (const item of iterate(value)) {
-        if (items.length === stores.length) {
-          return fail(`too many values to unpack (expected ${stores.length})`);
-        }
-        items.push(item);
-      }
-      if (items.length < stores.length) {
-        return fail(`not enough values to unpack (expected ${stores.length}, got ${items.length})`);
-      }
-      for (const [i, store] of stores.entries()) store(env, items[i] as Value);
-    };
   }
 
   #assign(target: Target, node: Expr, frame: Frame): Run {
     const checks = namespaceRefs(target).map((name) => frame.reader(frame.symbols.ref(name)));
-    const [evaluate, store] = [this.compile(node, frame), this.target(target, frame)];
+    const [evaluate, store] = [this.compile(node, frame), compileTarget(target, frame)];
     return (env) => {
       for (const read of checks) namespaceOf(read(env));
       store(env, evaluate(env));
@@ -201,7 +168,7 @@ export class StatementCompiler extends ExpressionCompiler {
     block.symbols.visitAll(node.body);
     const [enter, leave, body] = [block.enter(), block.leave(), this.body(node.body, block)];
     const filter = node.filter === undefined ? undefined : this.#blockFilter(node.filter, block);
-    const store = this.target(node.target, frame);
+    const store = compileTarget(node.target, frame);
     return (env) => {
       const out = new Output();
       enter(env);
@@ -253,7 +220,7 @@ export class StatementCompiler extends ExpressionCompiler {
     const enter = frame.enter();
     const stores = node.targets.map((target, i) => {
       const evaluate = this.compile(node.values[i] as Expr, outer);
-      return [this.target(target, frame), evaluate] as const;
+      return [compileTarget(target, frame), evaluate] as const;
     });
     const [leave, body] = [frame.leave(), this.body(node.body, frame)];
     return (env, out) => {
@@ -308,7 +275,7 @@ export class StatementCompiler extends ExpressionCompiler {
 
   #macro(node: MacroNode, frame: Frame): Run {
     const make = this.#function(node, node.name, frame);
-    const store = this.target({ kind: "name", name: node.name, ctx: "store", line: node.line }, frame);
+    const store = compileTarget({ kind: "name", name: node.name, ctx: "store", line: node.line }, frame);
     return (env) => {
       store(env, make(env));
       return Flow.Next;
@@ -390,13 +357,4 @@ export class StatementCompiler extends ExpressionCompiler {
 function notProvided(name: string): Eval {
   const value = new Undefined(`parameter '${name}' was not provided`);
   return () => value;
-}
-
-function namespaceOf(value: Value | undefined): Namespace {
-  return value instanceof Namespace ? value : fail("cannot assign attribute on non-namespace object");
-}
-
-function namespaceRefs(target: Target): string[] {
-  if (target.kind === "nsref") return [target.name];
-  return children(target).flatMap((child) => namespaceRefs(child as Target));
 }

@@ -102,6 +102,7 @@ export function strip(text: string, chars: string | undefined, ends: "both" | "l
   return text.slice(from, to);
 }
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: Python ends lines at them
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/g;
 
 /** str.splitlines() */
