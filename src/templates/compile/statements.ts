@@ -15,7 +15,7 @@ import type {
 import { truthy } from "../values/compare.ts";
 import { escapeHtml } from "../values/markup.ts";
 import { str } from "../values/text.ts";
-import { Markup, Undefined, type Value } from "../values/types.ts";
+import { Markup, textOf, typeName, Undefined, type Value } from "../values/types.ts";
 import { ExpressionCompiler } from "./expressions.ts";
 import { ForCompiler } from "./for.ts";
 import { Frame } from "./frame.ts";
@@ -208,7 +208,7 @@ export class StatementCompiler extends ExpressionCompiler {
       enter(env);
       const flow = body(env, inner);
       if (flow !== Flow.Next) return flow;
-      out.write(str(apply(env, inner.text())));
+      out.write(written(apply(env, inner.text())));
       leave(env);
       return Flow.Next;
     };
@@ -289,7 +289,7 @@ export class StatementCompiler extends ExpressionCompiler {
         ? (env: Env) => env.runtime.call(make(env), [], new Map())
         : this.call(node.call, frame, make);
     return (env, out) => {
-      out.write(str(call(env)));
+      out.write(written(call(env)));
       return Flow.Next;
     };
   }
@@ -357,4 +357,9 @@ export class StatementCompiler extends ExpressionCompiler {
 function notProvided(name: string): Eval {
   const value = new Undefined(`parameter '${name}' was not provided`);
   return () => value;
+}
+
+/** What a block writes has to be text already. */
+function written(value: Value): string {
+  return textOf(value) ?? fail(`expected str instance, ${typeName(value)} found`);
 }

@@ -9,7 +9,9 @@ import { repeatText } from "../values/operators.ts";
 import { repr, str } from "../values/text.ts";
 import { Dict, Float, Markup, Tuple, textOf, typeName, Undefined, type Value } from "../values/types.ts";
 import { capitalize, length, splitLines, strip, substring } from "../values/unicode.ts";
+import { lengthOf } from "./filters-items.ts";
 import { toJson } from "./json.ts";
+import { parseFloatText } from "./number-parse.ts";
 import { formatPercent } from "./percent-format.ts";
 import { native, nativeWithRuntime, toInt } from "./signature.ts";
 import { centerText, lower, replaceText, STR_METHODS, upper } from "./str-methods.ts";
@@ -50,13 +52,13 @@ function indent(value: Value, width: Value, first: Value, blank: Value): Value {
 }
 
 function truncate(value: Value, size: Value, kill: Value, end: Value, leeway: Value): Value {
-  const text = needText(value, "truncate");
   const most = toInt(size);
   const mark = needText(end, "truncate");
   const more = leeway === null ? 5 : toInt(leeway);
   if (most < length(mark)) fail(`expected length >= ${length(mark)}, got ${most}`);
   if (more < 0) fail(`expected leeway >= 0, got ${more}`);
-  if (length(text) <= most + more) return value;
+  if (lengthOf(value) <= most + more) return value;
+  const text = needText(value, "truncate");
   let cut = substring(text, 0, most - length(mark));
   if (!truthy(kill) && cut.includes(" ")) cut = cut.slice(0, cut.lastIndexOf(" "));
   return value instanceof Markup ? new Markup(cut + escapeHtml(end).text) : cut + mark;
@@ -148,11 +150,14 @@ function sortDicts(value: Value): Value {
 
 function fileSizeFormat(value: Value, binaryUnits: Value): Value {
   const text = textOf(value);
-  const number = value instanceof Float ? value.value : text === undefined ? intOf(value) : Number(text);
-  if (number === undefined)
-    return fail(`float() argument must be a string or a real number, not '${typeName(value)}'`);
-  if (Number.isNaN(Number(number)) && text !== undefined)
-    fail(`could not convert string to float: ${repr(text)}`);
+  const number =
+    value instanceof Float ? value.value : text === undefined ? intOf(value) : parseFloatText(text);
+  if (value instanceof Undefined) value.use();
+  if (number === undefined) {
+    return text === undefined
+      ? fail(`float() argument must be a string or a real number, not '${typeName(value)}'`)
+      : fail(`could not convert string to float: ${repr(text)}`);
+  }
   return fileSize(Number(number), truthy(binaryUnits));
 }
 

@@ -168,7 +168,8 @@ export function iterate(value: Value): Iterable<Value> {
   if (value instanceof Undefined) return [];
   if (value instanceof View) return value;
   if (value instanceof Range) return rangeItems(value);
-  if (value instanceof Markup) return markupItems(value.text);
+  // The characters of a Markup are plain strings.
+  if (value instanceof Markup) return value.text;
   if (value instanceof Iter) return { [Symbol.iterator]: () => onlyNext(value.iterator) };
   return fail(`'${typeName(value)}' object is not iterable`);
 }
@@ -180,10 +181,6 @@ function onlyNext(iterator: Iterator<Value>): Iterator<Value> {
 
 function* rangeItems(range: Range): Generator<Value> {
   for (let i = 0; i < range.length; i++) yield range.at(i);
-}
-
-function* markupItems(text: string): Generator<Value> {
-  for (const c of text) yield new Markup(c);
 }
 
 /** list(value) */
