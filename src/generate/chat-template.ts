@@ -1,7 +1,16 @@
-// Renders a conversation into the text a model was trained on, with the checkpoint's Jinja chat template.
-// Not a general template engine: it offers what transformers offers to templates, and bounds what they can do.
-import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
-import { ConfigError, UnsupportedError } from "../errors.ts";
+// Renders a conversation into the text a model was trained on, with the checkpoint's Jinja chat template: chooses the
+// template and its variables. What templates are is in templates/, what is done to messages in conversation.ts.
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
+import { shown } from "../base/shown.ts";
+import { renderTemplate, TemplateError } from "../templates/index.ts";
+import {
+  checkLists,
+  type Finish,
+  hasParts,
+  joinParts,
+  openFinalMessage,
+  textOptions,
+} from "./conversation.ts";
 
 /** One turn. Templates may read further fields, such as tool_calls. */
 export interface ChatMessage {
@@ -14,34 +23,29 @@ export interface ChatMessage {
 export interface ChatTemplateOptions {
   /** End with the beginning of an assistant turn. Default false. */
   add_generation_prompt?: boolean;
+  /** Leave the final message open, so that the model goes on with it: true, or the field of the message to continue. */
+  continue_final_message?: boolean | string;
   /** JSON schemas of the functions that the model may call. */
   tools?: unknown[] | null;
   documents?: unknown[] | null;
   /** The name of one of the checkpoint's templates, or a template. */
-  chat_template?: string;
+  chat_template?: string | null;
   [variable: string]: unknown;
 }
 
-/** The limit of Jinja's own sandbox (jinja2.sandbox.MAX_RANGE). */
-const MAX_RANGE = 100_000;
-
-/** The template itself called raise_exception: it does not accept these messages. */
-class Refusal extends Error {}
-
-/** A parsed template. The library's declarations do not resolve under NodeNext, so what is used of it is typed here. */
-type Program = NonNullable<unknown>;
-interface Scope {
-  set(name: string, value: unknown): void;
-}
-interface TemplateRunner {
-  run(program: Program): { value: unknown };
+/** What a rendering needs, and what is done with its text. */
+interface Rendering {
+  readonly template: string;
+  readonly variables: Record<string, unknown>;
+  readonly finish: Finish;
+  /** Where content comes in parts: the variables for a template that takes text alone. */
+  readonly asText: (() => Record<string, unknown>) | undefined;
 }
 
 /** The chat templates of one checkpoint, by name; a single one is called "default". */
 export class ChatTemplates {
   readonly #templates: ReadonlyMap<string, string>;
   readonly #specialTokens: Readonly<Record<string, unknown>>;
-  readonly #parsed = new Map<string, Program>();
 
   /**
    * @param templates template texts by name
@@ -57,46 +61,51 @@ export class ChatTemplates {
    * @throws UnsupportedError if there is no template or it cannot be parsed; ConfigError if it refuses the messages
    */
   render(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    const { template, variables, finish, asText } = this.#prepare(messages, options);
+    try {
+      return finish(renderTemplate(template, variables));
+    } catch (error) {
+      // As transformers does, a template gets content in parts as it is. One that fails on it takes text.
+      if (asText === undefined || !(error instanceof TemplateError) || error.kind === "syntax")
+        throw explained(error);
+    }
+    try {
+      return finish(renderTemplate(template, asText()));
+    } catch (error) {
+      throw explained(error);
+    }
+  }
+
+  #prepare(messages: readonly ChatMessage[], options: ChatTemplateOptions): Rendering {
     if (!Array.isArray(messages)) {
-      throw new ConfigError(`messages must be a list of { role, content }, got ${typeof messages}`);
+      throw new ConfigError(`messages must be a list of { role, content }, got ${shown(messages)}`);
     }
     const {
       chat_template,
       add_generation_prompt = false,
+      continue_final_message = false,
       tools = null,
       documents = null,
-      ...variables
-    } = options;
-    const program = this.#parse(this.#choose(chat_template, tools !== null));
-    const scope = {
-      true: true,
-      True: true,
-      false: false,
-      False: false,
-      none: null,
-      None: null,
-      range,
-      raise_exception: (message: unknown) => {
-        throw new Refusal(String(message));
-      },
-      strftime_now: (format: unknown) => strftime(new Date(), String(format)),
-      ...this.#specialTokens,
-      ...variables,
-      messages,
-      add_generation_prompt,
-      tools,
-      documents,
-    };
-    try {
-      const environment: Scope = new Environment();
-      for (const [name, value] of Object.entries(scope)) environment.set(name, value);
-      const runner: TemplateRunner = new Interpreter(environment);
-      return String(runner.run(program).value);
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      const what = error instanceof Refusal ? "does not accept these messages" : "failed on these messages";
-      throw new ConfigError(`the chat template ${what}: ${reason}`, { cause: error });
+      ...more
+    } = textOptions(options);
+    checkLists({ tools, documents });
+    if (continue_final_message && add_generation_prompt) {
+      throw new ConfigError(
+        "continue_final_message and add_generation_prompt exclude one another: " +
+          "the first goes on with the final message, the second begins another",
+      );
     }
+    const template = this.#choose(chat_template ?? undefined, tools !== null);
+    const opened = continue_final_message
+      ? openFinalMessage(messages, continue_final_message, template)
+      : { messages, finish: (rendered: string) => rendered };
+    const variables = { ...this.#specialTokens, ...more, add_generation_prompt, tools, documents };
+    return {
+      template,
+      variables: { ...variables, messages: opened.messages },
+      finish: opened.finish,
+      asText: hasParts(messages) ? () => ({ ...variables, messages: joinParts(opened.messages) }) : undefined,
+    };
   }
 
   #choose(requested: string | undefined, hasTools: boolean): string {
@@ -124,53 +133,14 @@ export class ChatTemplates {
   #names(): string {
     return [...this.#templates.keys()].map((name) => `"${name}"`).join(", ") || "none";
   }
+}
 
-  #parse(template: string): Program {
-    const known = this.#parsed.get(template);
-    if (known !== undefined) return known;
-    try {
-      const program: Program = parse(tokenize(template, { lstrip_blocks: true, trim_blocks: true }));
-      // Only the checkpoint's own are kept: callers may bring any number of others.
-      if ([...this.#templates.values()].includes(template)) this.#parsed.set(template, program);
-      return program;
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new UnsupportedError(`the chat template cannot be parsed: ${reason}`, { cause: error });
-    }
+function explained(error: unknown): unknown {
+  if (!(error instanceof TemplateError)) return error;
+  const { kind, message } = error;
+  if (kind === "syntax") {
+    return new UnsupportedError(`the chat template cannot be parsed: ${message}`, { cause: error });
   }
-}
-
-/** Python's range(), bounded as in Jinja's sandbox so that a template cannot exhaust memory. */
-function range(first: number, second?: number | null, step: number | null = 1): number[] {
-  const [start, stop] = second === undefined || second === null ? [0, first] : [first, second];
-  const by = step ?? 1;
-  if (by === 0) throw new Error("range() step must not be zero");
-  const length = Math.max(0, Math.ceil((stop - start) / by));
-  if (!(length <= MAX_RANGE))
-    throw new Error(`range() of ${length} numbers, at most ${MAX_RANGE} are allowed`);
-  return Array.from({ length }, (_, i) => start + i * by);
-}
-
-/** Python's strftime in the C locale, local time: a prompt must not depend on the machine's language. */
-export function strftime(date: Date, format: string): string {
-  const pad = (value: number, width = 2) => String(value).padStart(width, "0");
-  const name = (options: Intl.DateTimeFormatOptions) =>
-    new Intl.DateTimeFormat("en-US", options).format(date);
-  const fields: Record<string, () => string> = {
-    Y: () => String(date.getFullYear()),
-    y: () => pad(date.getFullYear() % 100),
-    m: () => pad(date.getMonth() + 1),
-    B: () => name({ month: "long" }),
-    b: () => name({ month: "short" }),
-    d: () => pad(date.getDate()),
-    A: () => name({ weekday: "long" }),
-    a: () => name({ weekday: "short" }),
-    H: () => pad(date.getHours()),
-    I: () => pad(date.getHours() % 12 || 12),
-    M: () => pad(date.getMinutes()),
-    S: () => pad(date.getSeconds()),
-    p: () => (date.getHours() < 12 ? "AM" : "PM"),
-    "%": () => "%",
-  };
-  return format.replace(/%(.)/gs, (directive, letter: string) => fields[letter]?.() ?? directive);
+  const what = kind === "refused" ? "does not accept these messages" : "failed on these messages";
+  return new ConfigError(`the chat template ${what}: ${message}`, { cause: error });
 }
