@@ -1,7 +1,7 @@
-// Renders a conversation into the text a model was trained on, with the checkpoint's Jinja chat template.
-// Not a general template engine: it offers what transformers offers to templates, and bounds what they can do.
-import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
-import { ConfigError, UnsupportedError } from "../errors.ts";
+// Turns a conversation into the text a model was trained on, with the checkpoint's Jinja chat template. Chooses the
+// template and its variables; it runs in the sandbox, with limits.
+import { ConfigError, SpillwayError, UnsupportedError } from "../errors.ts";
+import { type Sandbox, SandboxFailure, sandbox } from "../sandbox/sandbox.ts";
 
 /** One turn. Templates may read further fields, such as tool_calls. */
 export interface ChatMessage {
@@ -22,26 +22,11 @@ export interface ChatTemplateOptions {
   [variable: string]: unknown;
 }
 
-/** The limit of Jinja's own sandbox (jinja2.sandbox.MAX_RANGE). */
-const MAX_RANGE = 100_000;
-
-/** The template itself called raise_exception: it does not accept these messages. */
-class Refusal extends Error {}
-
-/** A parsed template. The library's declarations do not resolve under NodeNext, so what is used of it is typed here. */
-type Program = NonNullable<unknown>;
-interface Scope {
-  set(name: string, value: unknown): void;
-}
-interface TemplateRunner {
-  run(program: Program): { value: unknown };
-}
-
 /** The chat templates of one checkpoint, by name; a single one is called "default". */
 export class ChatTemplates {
   readonly #templates: ReadonlyMap<string, string>;
   readonly #specialTokens: Readonly<Record<string, unknown>>;
-  readonly #parsed = new Map<string, Program>();
+  readonly #sandbox: Sandbox;
 
   /**
    * @param templates template texts by name
@@ -50,13 +35,37 @@ export class ChatTemplates {
   constructor(templates: ReadonlyMap<string, string>, specialTokens: Readonly<Record<string, unknown>>) {
     this.#templates = templates;
     this.#specialTokens = specialTokens;
+    this.#sandbox = sandbox();
   }
 
   /**
-   * The conversation as text.
+   * The conversation as text. Waits for the sandbox, at most for the sandbox's limit of time.
    * @throws UnsupportedError if there is no template or it cannot be parsed; ConfigError if it refuses the messages
    */
   render(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    const input = this.#input(messages, options);
+    try {
+      return this.#sandbox.runSync("render", input, { work: workOf(input.variables) });
+    } catch (error) {
+      throw failed(error);
+    }
+  }
+
+  /** As {@link render}, without holding up the event loop. Throws AbortError too. */
+  async renderAsync(
+    messages: readonly ChatMessage[],
+    options: ChatTemplateOptions = {},
+    signal?: AbortSignal,
+  ): Promise<string> {
+    const input = this.#input(messages, options);
+    try {
+      return await this.#sandbox.run("render", input, { work: workOf(input.variables), signal });
+    } catch (error) {
+      throw failed(error);
+    }
+  }
+
+  #input(messages: readonly ChatMessage[], options: ChatTemplateOptions) {
     if (!Array.isArray(messages)) {
       throw new ConfigError(`messages must be a list of { role, content }, got ${typeof messages}`);
     }
@@ -67,36 +76,11 @@ export class ChatTemplates {
       documents = null,
       ...variables
     } = options;
-    const program = this.#parse(this.#choose(chat_template, tools !== null));
-    const scope = {
-      true: true,
-      True: true,
-      false: false,
-      False: false,
-      none: null,
-      None: null,
-      range,
-      raise_exception: (message: unknown) => {
-        throw new Refusal(String(message));
-      },
-      strftime_now: (format: unknown) => strftime(new Date(), String(format)),
-      ...this.#specialTokens,
-      ...variables,
-      messages,
-      add_generation_prompt,
-      tools,
-      documents,
+    const template = this.#choose(chat_template, tools !== null);
+    return {
+      template,
+      variables: { ...this.#specialTokens, ...variables, messages, add_generation_prompt, tools, documents },
     };
-    try {
-      const environment: Scope = new Environment();
-      for (const [name, value] of Object.entries(scope)) environment.set(name, value);
-      const runner: TemplateRunner = new Interpreter(environment);
-      return String(runner.run(program).value);
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      const what = error instanceof Refusal ? "does not accept these messages" : "failed on these messages";
-      throw new ConfigError(`the chat template ${what}: ${reason}`, { cause: error });
-    }
   }
 
   #choose(requested: string | undefined, hasTools: boolean): string {
@@ -124,53 +108,28 @@ export class ChatTemplates {
   #names(): string {
     return [...this.#templates.keys()].map((name) => `"${name}"`).join(", ") || "none";
   }
-
-  #parse(template: string): Program {
-    const known = this.#parsed.get(template);
-    if (known !== undefined) return known;
-    try {
-      const program: Program = parse(tokenize(template, { lstrip_blocks: true, trim_blocks: true }));
-      // Only the checkpoint's own are kept: callers may bring any number of others.
-      if ([...this.#templates.values()].includes(template)) this.#parsed.set(template, program);
-      return program;
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new UnsupportedError(`the chat template cannot be parsed: ${reason}`, { cause: error });
-    }
-  }
 }
 
-/** Python's range(), bounded as in Jinja's sandbox so that a template cannot exhaust memory. */
-function range(first: number, second?: number | null, step: number | null = 1): number[] {
-  const [start, stop] = second === undefined || second === null ? [0, first] : [first, second];
-  const by = step ?? 1;
-  if (by === 0) throw new Error("range() step must not be zero");
-  const length = Math.max(0, Math.ceil((stop - start) / by));
-  if (!(length <= MAX_RANGE))
-    throw new Error(`range() of ${length} numbers, at most ${MAX_RANGE} are allowed`);
-  return Array.from({ length }, (_, i) => start + i * by);
+/** More time for longer conversations. Of what is not text, a little is assumed. */
+function workOf(variables: Record<string, unknown>): number {
+  const { messages } = variables;
+  if (!Array.isArray(messages)) return 0;
+  return messages.reduce((sum: number, message: ChatMessage | null) => {
+    const content = message?.content;
+    return sum + (typeof content === "string" ? content.length : 1000);
+  }, 0);
 }
 
-/** Python's strftime in the C locale, local time: a prompt must not depend on the machine's language. */
-export function strftime(date: Date, format: string): string {
-  const pad = (value: number, width = 2) => String(value).padStart(width, "0");
-  const name = (options: Intl.DateTimeFormatOptions) =>
-    new Intl.DateTimeFormat("en-US", options).format(date);
-  const fields: Record<string, () => string> = {
-    Y: () => String(date.getFullYear()),
-    y: () => pad(date.getFullYear() % 100),
-    m: () => pad(date.getMonth() + 1),
-    B: () => name({ month: "long" }),
-    b: () => name({ month: "short" }),
-    d: () => pad(date.getDate()),
-    A: () => name({ weekday: "long" }),
-    a: () => name({ weekday: "short" }),
-    H: () => pad(date.getHours()),
-    I: () => pad(date.getHours() % 12 || 12),
-    M: () => pad(date.getMinutes()),
-    S: () => pad(date.getSeconds()),
-    p: () => (date.getHours() < 12 ? "AM" : "PM"),
-    "%": () => "%",
-  };
-  return format.replace(/%(.)/gs, (directive, letter: string) => fields[letter]?.() ?? directive);
+function failed(error: unknown): unknown {
+  if (error instanceof SpillwayError) return error;
+  if (!(error instanceof SandboxFailure))
+    return new ConfigError(
+      `the messages or variables of the chat template are no plain data: ${error instanceof Error ? error.message : error}`,
+      { cause: error },
+    );
+  const { kind, message } = error;
+  if (kind === "syntax")
+    return new UnsupportedError(`the chat template cannot be parsed: ${message}`, { cause: error });
+  const what = kind === "refused" ? "does not accept these messages" : "failed on these messages";
+  return new ConfigError(`the chat template ${what}: ${message}`, { cause: error });
 }
