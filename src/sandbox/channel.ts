@@ -1,5 +1,5 @@
 // One thread of the sandbox and the way to talk to it, asynchronously or waiting. Knows no tasks and no limits of time.
-import { type MessagePort, MessageChannel, receiveMessageOnPort, Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import type { Reply, Request } from "./protocol.ts";
 import SOURCE from "./worker.ts?text";
 

@@ -31,7 +31,12 @@ export interface TokenizerDescription {
 export interface Tasks {
   describe: { input: { tokenizer: number }; output: TokenizerDescription };
   encode: {
-    input: { tokenizer: number; texts: readonly string[]; addSpecialTokens: boolean; maxTokens: number | undefined };
+    input: {
+      tokenizer: number;
+      texts: readonly string[];
+      addSpecialTokens: boolean;
+      maxTokens: number | undefined;
+    };
     output: Int32Array[];
   };
   decode: { input: { tokenizer: number; tokens: string[] }; output: string };

@@ -77,7 +77,11 @@ export class Sandbox {
   }
 
   /** Does a task. Throws {@link SandboxFailure}, AbortError, or what structured cloning of the input throws. */
-  run<T extends TaskName>(task: T, input: Tasks[T]["input"], options: RunOptions = {}): Promise<Tasks[T]["output"]> {
+  run<T extends TaskName>(
+    task: T,
+    input: Tasks[T]["input"],
+    options: RunOptions = {},
+  ): Promise<Tasks[T]["output"]> {
     const { signal } = options;
     return new Promise((resolve, reject) => {
       throwIfAborted(signal);
@@ -99,7 +103,11 @@ export class Sandbox {
   }
 
   /** As {@link run}, holding up the event loop until it is done or its time is over. */
-  runSync<T extends TaskName>(task: T, input: Tasks[T]["input"], options: RunOptions = {}): Tasks[T]["output"] {
+  runSync<T extends TaskName>(
+    task: T,
+    input: Tasks[T]["input"],
+    options: RunOptions = {},
+  ): Tasks[T]["output"] {
     let value: unknown;
     let failure: { error: unknown } | undefined;
     const job = this.#job(task, input, options, {
@@ -116,7 +124,8 @@ export class Sandbox {
     while (!job.done) {
       const active = this.#active!;
       const channel = this.#channel!;
-      if (!this.#isReady && !channel.wait(() => this.#isReady, START_TIME)) this.#overtime(active, "its thread did not begin");
+      if (!this.#isReady && !channel.wait(() => this.#isReady, START_TIME))
+        this.#overtime(active, "its thread did not begin");
       else if (!active.done && !channel.wait(() => active.done, active.milliseconds)) this.#overtime(active);
     }
     if (failure !== undefined) throw failure.error;

@@ -1,4 +1,4 @@
-// Modules that scripts/worker-text.mjs makes: a TypeScript file and all it imports, bundled into one text.
+// Modules that scripts/worker-text.ts makes: a TypeScript file and all it imports, bundled into one text.
 declare module "*?text" {
   const source: string;
   export default source;

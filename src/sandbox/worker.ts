@@ -1,14 +1,22 @@
 // What the sandbox's thread runs: one task after another, with regexes, normalizers and templates of files that nobody
-// has vouched for. It has no limits of its own; who started it ends it. Bundled into a text by scripts/worker-text.mjs,
+// has vouched for. It has no limits of its own; who started it ends it. Bundled into a text by scripts/worker-text.ts,
 // because a worker's file would not survive bundling, so nothing may import this file as it is.
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { type MessagePort, workerData } from "node:worker_threads";
-import { renderTemplate } from "./jinja.ts";
-import { FormatError, TokenizingError } from "../tokenizer/fields.ts";
+import { isJsonObject, parseJson } from "../base/json.ts";
 import { readDecoder } from "../tokenizer/decoders.ts";
-import { Fields } from "../tokenizer/fields.ts";
+import { Fields, FormatError, TokenizingError } from "../tokenizer/fields.ts";
 import { Tokenizer, TooManyTokens } from "../tokenizer/tokenizer.ts";
-import type { FailureKind, Reply, Request, TaskName, Tasks, TokenizerDescription, TokenizerSource } from "./protocol.ts";
+import { renderTemplate } from "./jinja.ts";
+import type {
+  FailureKind,
+  Reply,
+  Request,
+  TaskName,
+  Tasks,
+  TokenizerDescription,
+  TokenizerSource,
+} from "./protocol.ts";
 
 /** A decoder whose description is longer is kept here. */
 const LARGE_DECODER = 100_000;
@@ -33,7 +41,9 @@ const tokenizers = new Map<number, Loaded>();
 const TASKS: { [T in TaskName]: (input: Tasks[T]["input"]) => Tasks[T]["output"] } = {
   describe: ({ tokenizer }) => describe(loaded(tokenizer)),
   encode: ({ tokenizer, texts, addSpecialTokens, maxTokens }) =>
-    texts.map((text) => Int32Array.from(loaded(tokenizer).tokenizer.encode(text, { addSpecialTokens, maxTokens }))),
+    texts.map((text) =>
+      Int32Array.from(loaded(tokenizer).tokenizer.encode(text, { addSpecialTokens, maxTokens })),
+    ),
   decode: ({ tokenizer, tokens }) => loaded(tokenizer).tokenizer.decode(tokens),
   render: ({ template, variables }) => renderTemplate(template, variables),
 };
@@ -71,22 +81,27 @@ function load(handle: number, source: TokenizerSource): void {
   const { text, fingerprint } = read(source);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseJson(text);
   } catch (error) {
-    throw new Failure("format", `is not JSON (${messageOf(error)}); copy the file again, it may be cut off`);
+    throw new Failure(
+      "format",
+      `is not valid JSON (${messageOf(error)}); copy the file again, it may be cut off`,
+    );
   }
-  if (typeof json !== "object" || json === null || Array.isArray(json))
-    throw new Failure("format", "must hold a JSON object");
+  if (!isJsonObject(json)) throw new Failure("format", "is not a JSON object");
   try {
     const tokenizer = new Tokenizer(json, source.files);
-    tokenizers.set(handle, { tokenizer, decoder: (json as { decoder?: unknown }).decoder, fingerprint });
+    tokenizers.set(handle, { tokenizer, decoder: json.decoder, fingerprint });
   } catch (error) {
     throw new Failure("format", `is not a tokenizer that can be used (${messageOf(error)})`);
   }
 }
 
 /** Opens without waiting, so that a pipe in the file's place is seen as one. */
-function read({ path, limit, fingerprint: expected }: TokenizerSource): { text: string; fingerprint: string } {
+function read({ path, limit, fingerprint: expected }: TokenizerSource): {
+  text: string;
+  fingerprint: string;
+} {
   let file: number;
   try {
     file = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
@@ -96,7 +111,8 @@ function read({ path, limit, fingerprint: expected }: TokenizerSource): { text: 
   try {
     const stat = fstatSync(file, { bigint: true });
     if (!stat.isFile()) throw new Failure("format", "is not a file but a pipe, a device or a folder");
-    if (stat.size > BigInt(limit)) throw new Failure("format", `has ${stat.size} bytes, at most ${limit} are read`);
+    if (stat.size > BigInt(limit))
+      throw new Failure("format", `has ${stat.size} bytes, at most ${limit} are read`);
     const fingerprint = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}`;
     if (expected !== undefined && expected !== fingerprint)
       throw new Failure("changed", "has changed since the tokenizer was opened; open it again");

@@ -50,7 +50,9 @@ export class CharacterMap {
       if ((unit & 0x100) === 0) continue;
       const start = (trie[node] ?? 0) & 0x7fff_ffff;
       const end = this.#texts.indexOf(0, start);
-      return start > this.#texts.length ? undefined : this.#texts.toString("utf8", start, end < 0 ? undefined : end);
+      return start > this.#texts.length
+        ? undefined
+        : this.#texts.toString("utf8", start, end < 0 ? undefined : end);
     }
     return undefined;
   }
@@ -64,8 +66,8 @@ const segmenter = new Intl.Segmenter("en", { granularity: "grapheme" });
 
 /** The text's graphemes. In ASCII only a line feed after a carriage return joins anything. */
 function* graphemes(text: string): Iterable<string> {
-  if (/^[\0-\x7f]*$/.test(text)) {
-    for (const [grapheme] of text.matchAll(/\r\n|[^]/g)) yield grapheme;
+  if (/^\p{ASCII}*$/u.test(text)) {
+    for (const [grapheme] of text.matchAll(/\r\n|[\s\S]/g)) yield grapheme;
     return;
   }
   for (const { segment } of segmenter.segment(text)) yield segment;

@@ -13,7 +13,15 @@ export interface ConfigFiles {
 /** Special tokens by their role, such as eos_token. */
 export type Roles = Readonly<Record<string, string>>;
 
-export const ROLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+export const ROLES = [
+  "bos_token",
+  "eos_token",
+  "unk_token",
+  "sep_token",
+  "pad_token",
+  "cls_token",
+  "mask_token",
+];
 
 export interface ConfiguredTokens {
   readonly tokens: readonly AddedToken[];
@@ -35,7 +43,9 @@ export function configuredTokens(files: ConfigFiles, known: AddedTokens): Config
   if (isLegacy) readSpecialTokensMap(files.specialTokensMap ?? {}, settings);
   const named = namedTokens(settings);
   const extra = Array.isArray(settings.extra_special_tokens)
-    ? settings.extra_special_tokens.flatMap((token, i) => specialToken(token, `extra_special_tokens[${i}]`) ?? [])
+    ? settings.extra_special_tokens.flatMap(
+        (token, i) => specialToken(token, `extra_special_tokens[${i}]`) ?? [],
+      )
     : [];
   if (isLegacy && files.addedTokens !== undefined) {
     const special = new Set([...named.values(), ...extra].map(({ content }) => content));
@@ -62,7 +72,8 @@ function declaredTokens(config: Fields): AddedToken[] {
   const entries = config.object("added_tokens_decoder");
   return Object.keys(decoder as object)
     .map((id) => {
-      if (!/^\s*\d+\s*$/.test(id)) throw new FormatError(entries.key(id.slice(0, 60)), "must be named by a token id");
+      if (!/^\s*\d+\s*$/.test(id))
+        throw new FormatError(entries.key(id.slice(0, 60)), "must be named by a token id");
       return [Number(id), readAddedToken(entries.object(id))] as const;
     })
     .sort(([a], [b]) => a - b)
@@ -89,12 +100,18 @@ function specialToken(value: unknown, key: string): AddedToken | undefined {
   if (value === undefined || value === null || value === "") return undefined;
   const place = `tokenizer_config.json: ${key}`;
   if (typeof value === "string") return readAddedToken(new Fields({ content: value }, place), true);
-  if (!isObject(value)) throw new FormatError(place, "must be a token, as a text or as an object with its content");
-  return readAddedToken(new Fields({ ...value, special: true, normalized: value.normalized ?? false }, place));
+  if (!isObject(value))
+    throw new FormatError(place, "must be a token, as a text or as an object with its content");
+  return readAddedToken(
+    new Fields({ ...value, special: true, normalized: value.normalized ?? false }, place),
+  );
 }
 
 /** Its members take the place of those of tokenizer_config.json; lists of further tokens are joined. */
-function readSpecialTokensMap(map: Readonly<Record<string, unknown>>, settings: Record<string, unknown>): void {
+function readSpecialTokensMap(
+  map: Readonly<Record<string, unknown>>,
+  settings: Record<string, unknown>,
+): void {
   for (const [key, value] of Object.entries(map)) {
     if (key === "extra_special_tokens" && Array.isArray(value)) {
       const before = Array.isArray(settings[key]) ? settings[key] : [];
@@ -106,15 +123,29 @@ function readSpecialTokensMap(map: Readonly<Record<string, unknown>>, settings: 
 }
 
 /** added_tokens.json: ids by token. */
-function legacyAddedTokens(file: Readonly<Record<string, unknown>>, special: ReadonlySet<string>): AddedToken[] {
+function legacyAddedTokens(
+  file: Readonly<Record<string, unknown>>,
+  special: ReadonlySet<string>,
+): AddedToken[] {
   return Object.entries(file)
     .map(([content, id]) => {
-      if (typeof id !== "number") throw new FormatError(`added_tokens.json: ${JSON.stringify(content.slice(0, 60))}`, "must be a token id");
+      if (typeof id !== "number")
+        throw new FormatError(
+          `added_tokens.json: ${JSON.stringify(content.slice(0, 60))}`,
+          "must be a token id",
+        );
       const isSpecial = special.has(content);
       const text = content.toWellFormed();
       return [
         id,
-        { content: text, single_word: false, lstrip: false, rstrip: false, normalized: !isSpecial, special: isSpecial },
+        {
+          content: text,
+          single_word: false,
+          lstrip: false,
+          rstrip: false,
+          normalized: !isSpecial,
+          special: isSpecial,
+        },
       ] as const;
     })
     .sort(([a], [b]) => a - b)
@@ -122,7 +153,11 @@ function legacyAddedTokens(file: Readonly<Record<string, unknown>>, special: Rea
 }
 
 function isFilled(value: unknown): boolean {
-  return Array.isArray(value) ? value.length > 0 : isObject(value) ? Object.keys(value).length > 0 : Boolean(value);
+  return Array.isArray(value)
+    ? value.length > 0
+    : isObject(value)
+      ? Object.keys(value).length > 0
+      : Boolean(value);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

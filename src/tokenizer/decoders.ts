@@ -53,7 +53,9 @@ function bounded(tokens: string[]): string[] {
   let length = 0;
   for (const token of tokens) length += token.length;
   if (length > LONGEST_TEXT)
-    throw new TokenizingError(`its decoders make a text of ${length} characters, at most ${LONGEST_TEXT} are allowed`);
+    throw new TokenizingError(
+      `its decoders make a text of ${length} characters, at most ${LONGEST_TEXT} are allowed`,
+    );
   return tokens;
 }
 

@@ -1,4 +1,5 @@
 // Reads values of tokenizer.json with the place they come from, so that a wrong one is named. Knows no tokenizer.
+import { shown } from "../base/shown.ts";
 
 /** A value of a tokenizer's file cannot be used; `key` is its place in the file, such as "model.merges[3]". */
 export class FormatError extends Error {
@@ -12,17 +13,6 @@ export class FormatError extends Error {
 /** A tokenizer that is well-formed cannot do what was asked of it. */
 export class TokenizingError extends Error {}
 
-/** More than this is not shown of a value. */
-const SHOWN = 60;
-
-/** A value in a message, cut before it is written out: it may be of any size and depth. */
-function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.slice(0, SHOWN));
-  if (Array.isArray(value)) return `a list of ${value.length}`;
-  if (typeof value === "object" && value !== null) return "an object";
-  return String(value);
-}
-
 /** The members of an object, by name. */
 export class Fields {
   readonly path: string;
@@ -30,7 +20,7 @@ export class Fields {
 
   constructor(value: unknown, path: string) {
     if (typeof value !== "object" || value === null || Array.isArray(value))
-      throw new FormatError(path, `must be an object, not ${show(value)}`);
+      throw new FormatError(path, `must be an object, not ${shown(value)}`);
     this.path = path;
     this.#members = new Map(Object.entries(value));
   }
@@ -49,7 +39,7 @@ export class Fields {
     const value = this.raw(name);
     throw new FormatError(
       this.key(name),
-      value === undefined ? `is missing; it must be ${expected}` : `must be ${expected}, not ${show(value)}`,
+      value === undefined ? `is missing; it must be ${expected}` : `must be ${expected}, not ${shown(value)}`,
     );
   }
 
@@ -103,8 +93,8 @@ export class Fields {
       const id = (value as Record<string, unknown>)[token];
       if (!isId(id))
         throw new FormatError(
-          `${this.key(name)}[${show(token)}]`,
-          `must be a whole number from 0 to 2147483647, not ${show(id)}`,
+          `${this.key(name)}[${shown(token)}]`,
+          `must be a whole number from 0 to 2147483647, not ${shown(id)}`,
         );
       vocabulary.set(token, id);
     }

@@ -53,20 +53,24 @@ const KINDS: Readonly<Record<string, (fields: Fields) => Normalizer>> = {
 export function readNormalizer(fields: Fields): Normalizer {
   const kind = fields.text("type");
   const make = Object.hasOwn(KINDS, kind) ? KINDS[kind] : undefined;
-  if (make === undefined) return fields.fail("type", `one of the normalizers ${Object.keys(KINDS).join(", ")}`);
+  if (make === undefined)
+    return fields.fail("type", `one of the normalizers ${Object.keys(KINDS).join(", ")}`);
   return make(fields);
 }
 
 function sequence(parts: readonly Normalizer[]): Normalizer {
   const shrinks = parts.reduce<number | undefined>(
-    (product, part) => (product === undefined || part.shrinks === undefined ? undefined : product * part.shrinks),
+    (product, part) =>
+      product === undefined || part.shrinks === undefined ? undefined : product * part.shrinks,
     1,
   );
   const normalize = (text: string) => {
     for (const part of parts) {
       text = part.normalize(text);
       if (text.length > LONGEST_TEXT)
-        throw new TokenizingError(`its normalizers make a text of ${text.length} characters, at most ${LONGEST_TEXT} are allowed`);
+        throw new TokenizingError(
+          `its normalizers make a text of ${text.length} characters, at most ${LONGEST_TEXT} are allowed`,
+        );
     }
     return text;
   };
@@ -116,15 +120,22 @@ function bert(fields: Fields): Normalize {
   const lowers = fields.flag("lowercase", true);
   const stripsAccents = fields.flag("strip_accents", lowers);
   return (text) => {
-    if (cleans) text = text.replace(/(?![\t\n\r])[\0\ufffd\p{C}]/gu, "").replace(/[\t\n\r\p{White_Space}]/gu, " ");
+    if (cleans)
+      text = text.replace(/(?![\t\n\r])[\ufffd\p{C}]/gu, "").replace(/[\t\n\r\p{White_Space}]/gu, " ");
     if (spacesChinese) text = text.replace(CHINESE, " $& ");
     if (stripsAccents) text = text.normalize("NFD").replace(/\p{Mn}+/gu, "");
     return lowers ? lowercase(text) : text;
   };
 }
 
+/** Control characters that Nmt takes out: all of ASCII's but tab, line feed, form feed and carriage return, and two more. */
+function isTakenOut(code: number): boolean {
+  const isControl = code <= 0x1f || code === 0x7f || code === 0x8f || code === 0x9f;
+  return isControl && ![0, 0x09, 0x0a, 0x0c, 0x0d].includes(code);
+}
+
 function nmt(text: string): string {
   return text
-    .replace(/[\u0001-\u0008\u000b\u000e-\u001f\u007f\u008f\u009f]/g, "")
+    .replace(/\p{Cc}/gu, (character) => (isTakenOut(character.charCodeAt(0)) ? "" : character))
     .replace(/[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g, " ");
 }

@@ -7,7 +7,8 @@ import { literal, type Pattern, regexPattern } from "./splitting.ts";
 export function readPattern(fields: Fields, name: string): Pattern {
   const pattern = fields.object(name);
   if (typeof pattern.raw("String") === "string") return literal(pattern.text("String"));
-  if (typeof pattern.raw("Regex") === "string") return onigurumaPattern(pattern.text("Regex"), pattern.key("Regex"));
+  if (typeof pattern.raw("Regex") === "string")
+    return onigurumaPattern(pattern.text("Regex"), pattern.key("Regex"));
   return fields.fail(name, 'an object with "String" or "Regex"');
 }
 

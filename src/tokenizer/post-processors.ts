@@ -18,7 +18,8 @@ const KINDS: Readonly<Record<string, (fields: Fields) => PostProcess>> = {
 export function readPostProcessor(fields: Fields): PostProcess {
   const kind = fields.text("type");
   const make = Object.hasOwn(KINDS, kind) ? KINDS[kind] : undefined;
-  if (make === undefined) return fields.fail("type", `one of the post-processors ${Object.keys(KINDS).join(", ")}`);
+  if (make === undefined)
+    return fields.fail("type", `one of the post-processors ${Object.keys(KINDS).join(", ")}`);
   return make(fields);
 }
 
@@ -41,9 +42,13 @@ function template(fields: Fields): PostProcess {
     const key = `${fields.key("single")}[${i}]`;
     const { token, sequence } = readPiece(piece, key);
     if (sequence === "A") return undefined;
-    if (sequence !== undefined) throw new FormatError(key, `names the sequence ${sequence}, and a single text is only A`);
+    if (sequence !== undefined)
+      throw new FormatError(key, `names the sequence ${sequence}, and a single text is only A`);
     if (tokens?.raw(token!) === undefined)
-      throw new FormatError(key, `names the token ${JSON.stringify(token!.slice(0, 60))}, which special_tokens does not have`);
+      throw new FormatError(
+        key,
+        `names the token ${JSON.stringify(token!.slice(0, 60))}, which special_tokens does not have`,
+      );
     const entry = tokens.object(token!);
     return entry.list("ids").map((id) => (isId(id) ? id : entry.fail("ids", "a list of token ids")));
   });

@@ -38,13 +38,18 @@ const KINDS: Readonly<Record<string, (fields: Fields) => PreTokenizer>> = {
   Whitespace: () =>
     splitter(regexPattern(new RegExp(`[${WORD}]+|[^${WORD}\\p{White_Space}]+`, "gu")), "Removed", true),
   WhitespaceSplit: () => splitter(regexPattern(/\p{White_Space}+/gu), "Removed"),
-  Punctuation: (fields) => splitter(regexPattern(PUNCTUATION), fields.choice("behavior", BEHAVIORS, "Isolated")),
+  Punctuation: (fields) =>
+    splitter(regexPattern(PUNCTUATION), fields.choice("behavior", BEHAVIORS, "Isolated")),
   Digits: (fields) =>
     fields.flag("individual_digits", false)
       ? splitter(regexPattern(/\p{N}/gu), "Isolated")
       : splitter(regexPattern(/\p{N}+/gu), "Isolated"),
   Split: (fields) =>
-    splitter(readPattern(fields, "pattern"), fields.choice("behavior", BEHAVIORS), fields.flag("invert", false)),
+    splitter(
+      readPattern(fields, "pattern"),
+      fields.choice("behavior", BEHAVIORS),
+      fields.flag("invert", false),
+    ),
   UnicodeScripts: () => each((text, words) => splitByScript(text, words)),
   FixedLength: fixedLength,
   Sequence: (fields) => chain(fields.objects("pretokenizers").map(readPreTokenizer)),
@@ -53,7 +58,8 @@ const KINDS: Readonly<Record<string, (fields: Fields) => PreTokenizer>> = {
 export function readPreTokenizer(fields: Fields): PreTokenizer {
   const kind = fields.text("type");
   const make = Object.hasOwn(KINDS, kind) ? KINDS[kind] : undefined;
-  if (make === undefined) return fields.fail("type", `one of the pre-tokenizers ${Object.keys(KINDS).join(", ")}`);
+  if (make === undefined)
+    return fields.fail("type", `one of the pre-tokenizers ${Object.keys(KINDS).join(", ")}`);
   return make(fields);
 }
 

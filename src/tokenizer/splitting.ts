@@ -7,7 +7,13 @@ export interface Pattern {
   spans(text: string): Spans;
 }
 
-export const BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"] as const;
+export const BEHAVIORS = [
+  "Removed",
+  "Isolated",
+  "MergedWithPrevious",
+  "MergedWithNext",
+  "Contiguous",
+] as const;
 export type Behavior = (typeof BEHAVIORS)[number];
 
 /** @param regex with the flags g and u or v */

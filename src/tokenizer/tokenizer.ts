@@ -68,7 +68,9 @@ export class Tokenizer {
   /** Token ids of a text. Throws TokenizingError where the tokenizer has none for it. */
   encode(text: string, { addSpecialTokens, maxTokens = Number.POSITIVE_INFINITY }: EncodeRequest): number[] {
     if (text.length > LONGEST_INPUT)
-      throw new TokenizingError(`a text of ${text.length} characters is longer than the ${LONGEST_INPUT} that can be tokenized at once`);
+      throw new TokenizingError(
+        `a text of ${text.length} characters is longer than the ${LONGEST_INPUT} that can be tokenized at once`,
+      );
     const ids: number[] = [];
     for (const part of this.#added.split(text.toWellFormed(), this.#splitsSpecial)) {
       if ("id" in part) ids.push(part.id);
@@ -86,7 +88,9 @@ export class Tokenizer {
   #words(text: string, atStart: boolean): string[] {
     if (this.#preTokenizer === undefined) return [text];
     const words = this.#preTokenizer.split({ list: [text], atStart });
-    return this.#preTokenizer.endsInBytes && !this.#modelTakesBytes ? inByteCharacters(words).list : words.list;
+    return this.#preTokenizer.endsInBytes && !this.#modelTakesBytes
+      ? inByteCharacters(words).list
+      : words.list;
   }
 
   /** The text of tokens, given as the texts of the vocabulary. */
@@ -104,7 +108,9 @@ export class Tokenizer {
 
   /** The texts that skip_special_tokens leaves out. */
   specialTokens(): string[] {
-    return [...this.#added.byId.values()].map(({ content }) => content).filter((text) => this.#added.isSpecial(text));
+    return [...this.#added.byId.values()]
+      .map(({ content }) => content)
+      .filter((text) => this.#added.isSpecial(text));
   }
 }
 
@@ -138,9 +144,9 @@ function longestToken(
   added: AddedTokens,
 ): number | undefined {
   const shrinks = normalizer === undefined ? 1 : normalizer.shrinks;
-  if (model.longest === undefined || shrinks === undefined || preTokenizer?.drops || added.takeSpace) return undefined;
+  if (model.longest === undefined || shrinks === undefined || preTokenizer?.drops || added.takeSpace)
+    return undefined;
   let longest = model.longest;
   for (const { content } of added.byId.values()) longest = Math.max(longest, Buffer.byteLength(content));
   return longest * shrinks;
 }
-

@@ -92,14 +92,15 @@ export class Bpe implements Model {
     const symbols = this.#symbols;
     const count = mergeSymbols(symbols, given, this.#merges);
     for (let i = 0; i < count; i++) ids.push(symbols[i]!);
-    if (!(this.#ignoresMerges && this.#joints)) this.#cache.set(word, count === 1 ? symbols[0]! : symbols.slice(0, count));
+    if (!(this.#ignoresMerges && this.#joints))
+      this.#cache.set(word, count === 1 ? symbols[0]! : symbols.slice(0, count));
     if (symbols.length > 1 << 16) this.#symbols = new Int32Array(256);
   }
 
   /** Symbols of the word's bytes. As the reference does, bytes without a token are left out where there is no unknown token. */
   #bytes(word: string): number {
     const byteLevel = this.#byteLevel!;
-    const isAscii = word.length <= this.#symbols.length && /^[\0-\x7f]*$/.test(word);
+    const isAscii = word.length <= this.#symbols.length && /^\p{ASCII}*$/u.test(word);
     const bytes = isAscii ? undefined : Buffer.from(word, "utf8");
     const length = bytes?.length ?? word.length;
     if (this.#symbols.length < length) this.#symbols = new Int32Array(length * 2);
@@ -179,14 +180,19 @@ function byteText(word: string): string {
 /** The longest token in bytes of text. A token of byte characters stands for as many bytes as it has characters. */
 function longestToken(tokens: Iterable<string>, isByteLevel: boolean): number {
   let longest = 1;
-  for (const token of tokens) longest = Math.max(longest, isByteLevel ? token.length : Buffer.byteLength(token));
+  for (const token of tokens)
+    longest = Math.max(longest, isByteLevel ? token.length : Buffer.byteLength(token));
   return longest;
 }
 
 /** Pairs of ids to rank and id of the merged token, from "a b" or ["a", "b"]. A pair given twice has its last rank. */
 function readMerges(fields: Fields, vocabulary: ReadonlyMap<string, number>, prefix: number): PairTable {
   const list = fields.list("merges");
-  if (list.length > MOST_MERGES) throw new FormatError(fields.key("merges"), `has ${list.length} entries, at most ${MOST_MERGES} can be used`);
+  if (list.length > MOST_MERGES)
+    throw new FormatError(
+      fields.key("merges"),
+      `has ${list.length} entries, at most ${MOST_MERGES} can be used`,
+    );
   const merges = new PairTable(list.length);
   for (let rank = 0; rank < list.length; rank++) {
     const merge = list[rank];
@@ -196,13 +202,20 @@ function readMerges(fields: Fields, vocabulary: ReadonlyMap<string, number>, pre
       const space = merge.indexOf(" ");
       // With a header line, ranks count from the line after it; the order is the same.
       if (merge.startsWith("#version")) continue;
-      if (space >= 0 && merge.indexOf(" ", space + 1) < 0) [left, right] = [merge.slice(0, space), merge.slice(space + 1)];
+      if (space >= 0 && merge.indexOf(" ", space + 1) < 0)
+        [left, right] = [merge.slice(0, space), merge.slice(space + 1)];
     } else if (Array.isArray(merge) && merge.length === 2) [left, right] = merge;
     if (typeof left !== "string" || typeof right !== "string")
-      throw new FormatError(`${fields.key("merges")}[${rank}]`, "must be two tokens, as a text with a space between them or a list");
+      throw new FormatError(
+        `${fields.key("merges")}[${rank}]`,
+        "must be two tokens, as a text with a space between them or a list",
+      );
     const [a, b, both] = [left, right, left + right.slice(prefix)].map((token) => vocabulary.get(token));
     if (a === undefined || b === undefined || both === undefined)
-      throw new FormatError(`${fields.key("merges")}[${rank}]`, "names a token that is not in the vocabulary");
+      throw new FormatError(
+        `${fields.key("merges")}[${rank}]`,
+        "names a token that is not in the vocabulary",
+      );
     merges.set(a, b, rank, both);
   }
   return merges;

@@ -119,7 +119,8 @@ export class Unigram implements Model {
     if (id !== undefined) ids.push(id);
     else if (this.#byteIds !== undefined) {
       const bytes = Buffer.from(text, "utf8");
-      if (bytes.every((byte) => this.#byteIds![byte]! >= 0)) for (const byte of bytes) ids.push(this.#byteIds[byte]!);
+      if (bytes.every((byte) => this.#byteIds![byte]! >= 0))
+        for (const byte of bytes) ids.push(this.#byteIds[byte]!);
       else ids.push(this.#unknown!);
     } else ids.push(this.#unknown!);
   }

@@ -65,7 +65,8 @@ export class WordLevel implements Model {
 }
 
 function unknownId(id: number | undefined): number {
-  if (id === undefined) throw new TokenizingError("it meets an unknown word and its unk_token is not in its vocabulary");
+  if (id === undefined)
+    throw new TokenizingError("it meets an unknown word and its unk_token is not in its vocabulary");
   return id;
 }
 
