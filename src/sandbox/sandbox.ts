@@ -24,6 +24,11 @@ export class SandboxFailure extends Error {
     super(message);
     this.kind = kind;
   }
+
+  /** Whether it was a limit of the sandbox that ended the task. */
+  get isLimit(): boolean {
+    return this.kind === "time" || this.kind === "memory";
+  }
 }
 
 export interface RunOptions {
