@@ -102,10 +102,15 @@ export class AddedTokens {
       if (token.single_word && (endsInWord(text, found) || startsWithWord(text, foundEnd))) continue;
       let start = found;
       let end = foundEnd;
-      if (token.lstrip) while (start > done && isWhiteSpace(text.charCodeAt(start - 1))) start--;
+      if (token.lstrip) {
+        while (start > done && isWhiteSpace(text.charCodeAt(start - 1))) start--;
+        // What the token before has taken is not taken again.
+        start = Math.max(start, done);
+      }
       if (token.rstrip) while (end < text.length && isWhiteSpace(text.charCodeAt(end))) end++;
       if (done < start) yield { text: text.slice(done, start), start: at + done };
-      yield { id };
+      // Nothing is left of a token whose spaces another has taken.
+      if (start < end) yield { id };
       done = end;
     }
     if (done < text.length) yield { text: text.slice(done), start: at + done };

@@ -2,6 +2,7 @@
 import { toByteCharacters } from "./byte-level.ts";
 import { CharacterMap } from "./charsmap.ts";
 import { type Fields, TokenizingError } from "./fields.ts";
+import { CONTROLS, MARKS, NONSPACING_MARKS } from "./older-unicode.ts";
 import { readPattern } from "./pattern.ts";
 import { replaced } from "./splitting.ts";
 
@@ -24,7 +25,7 @@ const COMPOSES: Pick<Normalizer, "shrinks"> = { shrinks: 4 };
 const KINDS: Readonly<Record<string, (fields: Fields) => Normalizer>> = {
   BertNormalizer: (fields) => ({ normalize: bert(fields), ...FORGETS }),
   Strip: (fields) => ({ normalize: strip(fields), ...FORGETS }),
-  StripAccents: () => ({ normalize: (text) => text.replace(/\p{M}+/gu, ""), ...FORGETS }),
+  StripAccents: () => ({ normalize: (text) => text.replace(MARKS, ""), ...FORGETS }),
   NFC: () => ({ normalize: (text) => text.normalize("NFC"), ...COMPOSES }),
   NFD: () => ({ normalize: (text) => text.normalize("NFD"), ...COMPOSES }),
   NFKC: () => ({ normalize: (text) => text.normalize("NFKC"), ...FORGETS }),
@@ -120,10 +121,9 @@ function bert(fields: Fields): Normalize {
   const lowers = fields.flag("lowercase", true);
   const stripsAccents = fields.flag("strip_accents", lowers);
   return (text) => {
-    if (cleans)
-      text = text.replace(/(?![\t\n\r])[\ufffd\p{C}]/gu, "").replace(/[\t\n\r\p{White_Space}]/gu, " ");
+    if (cleans) text = text.replace(CONTROLS, "").replace(/[\t\n\r\p{White_Space}]/gu, " ");
     if (spacesChinese) text = text.replace(CHINESE, " $& ");
-    if (stripsAccents) text = text.normalize("NFD").replace(/\p{Mn}+/gu, "");
+    if (stripsAccents) text = text.normalize("NFD").replace(NONSPACING_MARKS, "");
     return lowers ? lowercase(text) : text;
   };
 }

@@ -1,6 +1,7 @@
 // What splits a normalized text into words: one function for each pre-tokenizer of tokenizer.json, by its name there.
 import { toByteCharacters } from "./byte-level.ts";
 import type { Fields } from "./fields.ts";
+import { PUNCTUATION } from "./older-unicode.ts";
 import { readPattern } from "./pattern.ts";
 import { splitByScript } from "./scripts.ts";
 import { BEHAVIORS, type Behavior, literal, type Pattern, regexPattern, splitText } from "./splitting.ts";
@@ -23,7 +24,6 @@ export interface PreTokenizer {
 
 const GPT2 =
   /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
-const PUNCTUATION = /[\p{P}$+<=>^`|~]/gu;
 const WORD = String.raw`\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d`;
 
 const KINDS: Readonly<Record<string, (fields: Fields) => PreTokenizer>> = {

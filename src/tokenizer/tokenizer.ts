@@ -101,7 +101,9 @@ export class Tokenizer {
   /** The texts of all tokens by id. */
   tokens(): TokenTableData {
     const texts = new Map<number, string>();
-    for (const [token, id] of this.#model.vocabulary) texts.set(id, token);
+    const listed = this.#model.tokens;
+    if (listed !== undefined) for (const [id, token] of listed.entries()) texts.set(id, token);
+    else for (const [token, id] of this.#model.vocabulary) texts.set(id, token);
     for (const [id, token] of this.#added.byId) texts.set(id, this.#added.textOf(token));
     return packTokens(texts);
   }

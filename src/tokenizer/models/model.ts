@@ -3,6 +3,8 @@
 export interface Model {
   /** Ids by token. */
   readonly vocabulary: ReadonlyMap<string, number>;
+  /** Tokens by id, where they are not simply those of the vocabulary: one token may have several ids. */
+  readonly tokens?: readonly string[];
   /** Number of tokens, as ids of added tokens count on from it. */
   readonly size: number;
   /** Appends the ids of a word, which is not empty. Throws TokenizingError where the vocabulary has none for it. */

@@ -12,6 +12,7 @@ const UNKNOWN_PENALTY = 10;
 export class Unigram implements Model {
   readonly vocabulary: ReadonlyMap<string, number>;
   readonly size: number;
+  readonly tokens: readonly string[];
   readonly longest = undefined;
   readonly #scores: Float64Array;
   readonly #unknown: number | undefined;
@@ -24,6 +25,7 @@ export class Unigram implements Model {
   constructor(fields: Fields) {
     const list = fields.list("vocab");
     const vocabulary = new Map<string, number>();
+    const tokens: string[] = [];
     this.#scores = new Float64Array(list.length);
     let lowest = Number.POSITIVE_INFINITY;
     for (const [id, entry] of list.entries()) {
@@ -31,10 +33,12 @@ export class Unigram implements Model {
       if (typeof token !== "string" || typeof score !== "number")
         throw new FormatError(`${fields.key("vocab")}[${id}]`, "must be a token and its score");
       vocabulary.set(token, id);
+      tokens.push(token);
       this.#scores[id] = score;
       if (score < lowest) lowest = score;
     }
     this.vocabulary = vocabulary;
+    this.tokens = tokens;
     this.size = list.length;
     this.#unknownScore = lowest - UNKNOWN_PENALTY;
     this.#unknown = fields.raw("unk_id") === undefined ? undefined : fields.whole("unk_id");
