@@ -1,4 +1,5 @@
 import { defineConfig } from "tsdown";
+import { workerText } from "./scripts/worker-text.ts";
 
 export default defineConfig({
   entry: { index: "src/index.ts", cli: "src/cli/main.ts", synthetic: "src/checkpoint/synthetic.ts" },
@@ -9,4 +10,5 @@ export default defineConfig({
   fixedExtension: false,
   clean: true,
   sourcemap: false,
+  plugins: [workerText()],
 });

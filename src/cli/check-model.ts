@@ -1,8 +1,9 @@
 // Mistakes about MODEL that can be found before anything is loaded: a wrong path, no tokenizer, no chat template.
 import { requireModelFolder } from "../checkpoint/model-path.ts";
-import { UnsupportedError } from "../errors.ts";
+import { ConfigError, UnsupportedError } from "../errors.ts";
 import { ChatTemplates } from "../generate/chat-template.ts";
 import { readTokenizerFiles } from "../generate/tokenizer-files.ts";
+import { SandboxFailure } from "../sandbox/sandbox.ts";
 
 /** Throws CheckpointError or UnsupportedError that says what to do instead. Reads the tokenizer's files, no weights. */
 export async function checkModel(dir: string, { chat }: { chat: boolean }): Promise<void> {
@@ -14,8 +15,10 @@ export async function checkModel(dir: string, { chat }: { chat: boolean }): Prom
     throw new UnsupportedError(`${dir} has no chat template, so it is probably not a chat model; ${instead}`);
   }
   try {
-    new ChatTemplates(chatTemplates, specialTokens).render([{ role: "user", content: "" }]);
+    await new ChatTemplates(chatTemplates, specialTokens).renderAsync([{ role: "user", content: "" }]);
   } catch (error) {
+    if (error instanceof ConfigError && error.cause instanceof SandboxFailure && error.cause.isLimit)
+      throw error;
     // A template that wants other messages than this one is a template.
     if (!(error instanceof UnsupportedError)) return;
     throw new UnsupportedError(`${dir}: ${error.message}; ${instead}`, { cause: error });

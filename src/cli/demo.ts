@@ -48,7 +48,8 @@ async function demo(io: Io, given: string | undefined, flags: DemoFlags): Promis
   };
   await checkModel(dir, { chat: false });
   const { AutoTokenizer } = await import("../generate/tokenizer.ts");
-  const prompt = (await AutoTokenizer.from_pretrained(dir)).encode(flags.prompt).length;
+  const tokenizer = await AutoTokenizer.from_pretrained(dir);
+  const prompt = (await tokenizer.encode_async(flags.prompt)).length;
   const { demoPlacements } = await import("./demo-placements.ts");
   const placements = await demoPlacements(dir, prompt + flags.maxNewTokens, flags.threads);
   await say(`Checkpoint: ${shortPath(dir)}`);

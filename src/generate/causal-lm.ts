@@ -229,7 +229,7 @@ export class CausalLM {
     options: GenerationOptions = {},
   ): AsyncGenerator<StreamPiece, void, undefined> {
     const tokenizer = await this.tokenizer();
-    const ids = encodePrompt(tokenizer, prompt);
+    const ids = await encodePrompt(tokenizer, prompt, options.signal);
     const decoder = new IncrementalDecoder((list) => tokenizer.decode(list, { skip_special_tokens: true }));
     const stops = new StopStrings(options.stop_strings ?? []);
     const pieces = new Mailbox<StreamPiece>();
@@ -319,16 +319,19 @@ export class CausalLM {
   }
 }
 
-function encodePrompt(
+async function encodePrompt(
   tokenizer: AutoTokenizer,
   prompt: string | readonly number[] | readonly ChatMessage[],
-): number[] {
-  if (typeof prompt === "string") return tokenizer.encode(prompt);
+  signal: AbortSignal | undefined,
+): Promise<number[]> {
+  if (typeof prompt === "string") return tokenizer.encode_async(prompt, { signal });
   if (prompt.every((item) => typeof item === "number")) return [...prompt];
-  const text = tokenizer.apply_chat_template(prompt as readonly ChatMessage[], {
-    add_generation_prompt: true,
-  });
-  return tokenizer.encode(text, { add_special_tokens: false });
+  const text = await tokenizer.apply_chat_template_async(
+    prompt as readonly ChatMessage[],
+    { add_generation_prompt: true },
+    signal,
+  );
+  return tokenizer.encode_async(text, { add_special_tokens: false, signal });
 }
 
 /** Options that were set: an undefined one must not hide a default of the checkpoint. */

@@ -1,7 +1,9 @@
 // Renders a conversation into the text a model was trained on, with the checkpoint's Jinja chat template: chooses the
-// template and its variables. What templates are is in templates/, what is done to messages in conversation.ts.
-import { ConfigError, UnsupportedError } from "../base/errors.ts";
+// template and its variables. What templates are is in templates/, what is done to messages in conversation.ts; they run in
+// the sandbox, with limits.
+import { ConfigError, SpillwayError, UnsupportedError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
+import { type RunOptions, type Sandbox, SandboxFailure, sandbox } from "../sandbox/sandbox.ts";
 import { renderTemplate, TemplateError } from "../templates/index.ts";
 import {
   checkLists,
@@ -46,6 +48,7 @@ interface Rendering {
 export class ChatTemplates {
   readonly #templates: ReadonlyMap<string, string>;
   readonly #specialTokens: Readonly<Record<string, unknown>>;
+  readonly #sandbox: Sandbox;
 
   /**
    * @param templates template texts by name
@@ -54,25 +57,51 @@ export class ChatTemplates {
   constructor(templates: ReadonlyMap<string, string>, specialTokens: Readonly<Record<string, unknown>>) {
     this.#templates = templates;
     this.#specialTokens = specialTokens;
+    this.#sandbox = sandbox();
   }
 
   /**
-   * The conversation as text.
+   * The conversation as text. Waits for the sandbox, at most for the sandbox's limit of time.
    * @throws UnsupportedError if there is no template or it cannot be parsed; ConfigError if it refuses the messages
    */
   render(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
     const { template, variables, finish, asText } = this.#prepare(messages, options);
+    const attempt = (given: Record<string, unknown>) =>
+      finish(this.#sandbox.runSync("render", { template, variables: given }, limitsOf(given)));
     try {
-      return finish(renderTemplate(template, variables));
+      return attempt(variables);
     } catch (error) {
-      // As transformers does, a template gets content in parts as it is. One that fails on it takes text.
-      if (asText === undefined || !(error instanceof TemplateError) || error.kind === "syntax")
-        throw explained(error);
+      if (asText === undefined || !mayTakeText(error)) throw explained(error, variables);
     }
+    const text = asText();
     try {
-      return finish(renderTemplate(template, asText()));
+      return attempt(text);
     } catch (error) {
-      throw explained(error);
+      throw explained(error, text);
+    }
+  }
+
+  /** As {@link render}, without holding up the event loop. Throws AbortError too. */
+  async renderAsync(
+    messages: readonly ChatMessage[],
+    options: ChatTemplateOptions = {},
+    signal?: AbortSignal,
+  ): Promise<string> {
+    const { template, variables, finish, asText } = this.#prepare(messages, options);
+    const attempt = async (given: Record<string, unknown>) =>
+      finish(
+        await this.#sandbox.run("render", { template, variables: given }, { ...limitsOf(given), signal }),
+      );
+    try {
+      return await attempt(variables);
+    } catch (error) {
+      if (asText === undefined || !mayTakeText(error)) throw explained(error, variables);
+    }
+    const text = asText();
+    try {
+      return await attempt(text);
+    } catch (error) {
+      throw explained(error, text);
     }
   }
 
@@ -135,12 +164,41 @@ export class ChatTemplates {
   }
 }
 
-function explained(error: unknown): unknown {
-  if (!(error instanceof TemplateError)) return error;
+/** As transformers does, a template gets content in parts as it is. One that fails on it takes text. */
+function mayTakeText(error: unknown): boolean {
+  return error instanceof SandboxFailure && (error.kind === "refused" || error.kind === "failed");
+}
+
+/** More time for longer conversations. Of what is not text, a little is assumed. */
+function limitsOf({ messages }: Record<string, unknown>): RunOptions {
+  if (!Array.isArray(messages)) return {};
+  const work = messages.reduce((sum: number, message: ChatMessage | null) => {
+    const content = message?.content;
+    return sum + (typeof content === "string" ? content.length : 1000);
+  }, 0);
+  return { work };
+}
+
+function explained(error: unknown, variables: Readonly<Record<string, unknown>>): unknown {
+  if (error instanceof SpillwayError) return error;
+  if (!(error instanceof SandboxFailure))
+    return new ConfigError(unclonable(error, variables), { cause: error });
   const { kind, message } = error;
   if (kind === "syntax") {
     return new UnsupportedError(`the chat template cannot be parsed: ${message}`, { cause: error });
   }
   const what = kind === "refused" ? "does not accept these messages" : "failed on these messages";
   return new ConfigError(`the chat template ${what}: ${message}`, { cause: error });
+}
+
+/** What cannot be handed to the sandbox, by name: the reader of variables knows it, and no template runs for it. */
+function unclonable(error: unknown, variables: Readonly<Record<string, unknown>>): string {
+  try {
+    renderTemplate("", variables);
+  } catch (refusal) {
+    if (refusal instanceof TemplateError)
+      return `the chat template failed on these messages: ${refusal.message}`;
+  }
+  const reason = error instanceof Error ? error.message : String(error);
+  return `the messages or variables of the chat template are no plain data: ${reason}`;
 }

@@ -1,21 +1,23 @@
 // Finds and reads the files that make up a tokenizer. Says what is in them; what they mean is tokenizer.ts's business.
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { statIfPresent, withFile } from "../checkpoint/files.ts";
 import { LARGE_FILE_LIMIT } from "../checkpoint/json-files.ts";
 import { CheckpointError } from "../errors.ts";
 import { isJsonObject, type JsonObject, readJsonFile, readTextFile } from "./json-file.ts";
 
 export interface TokenizerFiles {
-  /** Path of tokenizer.json. */
+  /** Path of tokenizer.json. It is there and may be read; what is in it is read where a tokenizer is made of it. */
   readonly path: string;
-  /** tokenizer.json */
-  readonly tokenizer: JsonObject;
+  /** Bytes of tokenizer.json. */
+  readonly bytes: number;
   /** tokenizer_config.json; empty if there is none. */
   readonly config: JsonObject;
+  /** special_tokens_map.json and added_tokens.json, which older checkpoints have. */
+  readonly specialTokensMap: JsonObject | undefined;
+  readonly addedTokens: JsonObject | undefined;
   /** Special tokens' text by role: bos_token, eos_token, ... Roles that are not filled are absent. */
   readonly specialTokens: Readonly<Record<string, string>>;
-  /** Further special tokens that have no role. */
-  readonly additionalSpecialTokens: readonly string[];
   /** Chat templates by name; a single one is "default". */
   readonly chatTemplates: ReadonlyMap<string, string>;
 }
@@ -38,25 +40,34 @@ const OTHER_FORMATS = [
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   const path = resolve(dir, "tokenizer.json");
-  const tokenizer = await readJsonFile(path, LARGE_FILE_LIMIT);
-  if (tokenizer === undefined) throw new CheckpointError(await whyMissing(dir), { file: path });
-
+  const bytes = await sizeOfTokenizer(path, dir);
   const config = (await readJsonFile(join(dir, "tokenizer_config.json"))) ?? {};
-  const map = (await readJsonFile(join(dir, "special_tokens_map.json"))) ?? {};
+  const specialTokensMap = await readJsonFile(join(dir, "special_tokens_map.json"));
   const specialTokens: Record<string, string> = {};
   for (const role of ROLES) {
-    const text = tokenText(config[role]) ?? tokenText(map[role]);
+    const text = tokenText(config[role]) ?? tokenText(specialTokensMap?.[role]);
     if (text !== undefined) specialTokens[role] = text;
   }
-  const additional = config.additional_special_tokens ?? map.additional_special_tokens;
   return {
     path,
-    tokenizer,
+    bytes,
     config,
+    specialTokensMap,
+    addedTokens: await readJsonFile(join(dir, "added_tokens.json")),
     specialTokens,
-    additionalSpecialTokens: (Array.isArray(additional) ? additional : []).flatMap((t) => tokenText(t) ?? []),
     chatTemplates: await readChatTemplates(dir, config),
   };
+}
+
+/** Bytes of tokenizer.json, which must be a file of a size that can be read. */
+async function sizeOfTokenizer(path: string, dir: string): Promise<number> {
+  if ((await statIfPresent(path)) === undefined)
+    throw new CheckpointError(await whyMissing(dir), { file: path });
+  const size = await withFile(path, async (_, stat) => stat.size);
+  if (size <= LARGE_FILE_LIMIT) return size;
+  throw new CheckpointError(`is ${size} bytes, more than the ${LARGE_FILE_LIMIT} that such a file may have`, {
+    file: path,
+  });
 }
 
 /** A special token is written as its text, or as an object that holds the text. */

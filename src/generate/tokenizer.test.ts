@@ -115,7 +115,10 @@ describe("vocabulary and special tokens", () => {
   test("a special token may be written as an object that holds its text", async () => {
     const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
     const dir = await directory({
-      "tokenizer.json": { ...parts, model: { type: "WordLevel", vocab: { a: 0, "<other>": 1 } } },
+      "tokenizer.json": {
+        ...parts,
+        model: { type: "WordLevel", unk_token: "<other>", vocab: { a: 0, "<other>": 1 } },
+      },
       "tokenizer_config.json": { unk_token: { content: "<other>" }, eos_token: { content: "a" } },
     });
     const tokenizer = await AutoTokenizer.from_pretrained(dir);
@@ -150,12 +153,12 @@ describe("files that cannot be used", () => {
     [
       "without its parts",
       "{}",
-      'is not a tokenizer that can be used (Tokenizer must contain a "model" property)',
+      "is not a tokenizer that can be used (model must be an object, not undefined)",
     ],
     [
       "of an unknown kind",
       '{"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"Novel"}}',
-      "is not a tokenizer that can be used (Unknown TokenizerModel type: Novel)",
+      'is not a tokenizer that can be used (model.type must be one of BPE, Unigram, WordPiece, WordLevel, not "Novel")',
     ],
   ])("a tokenizer.json that is %s is a CheckpointError naming the file", async (_, content, message) => {
     const dir = await directory({ "tokenizer.json": content });
@@ -194,9 +197,11 @@ describe("files that cannot be used", () => {
       single: [{ SpecialToken: { id: "<nowhere>", type_id: 0 } }],
     };
     const dir = await directory({ "tokenizer.json": json });
-    const tokenizer = await AutoTokenizer.from_pretrained(dir);
-    expect(() => tokenizer.encode("the")).toThrow(CheckpointError);
-    expect(() => tokenizer.encode("the")).toThrow('gives the token "<nowhere>", which has no id');
+    const loading = AutoTokenizer.from_pretrained(dir);
+    await expect(loading).rejects.toThrow(CheckpointError);
+    await expect(loading).rejects.toThrow(
+      'post_processor.single[0] names the token "<nowhere>", which special_tokens does not have',
+    );
   });
 });
 

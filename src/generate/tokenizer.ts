@@ -1,39 +1,13 @@
-// Text to token ids and back, with the tokenizer.json that comes with a checkpoint. The algorithms are those of
-// @huggingface/tokenizers; here are loading, checking, special tokens and chat templates.
-import type { TextDecoder as Utf8Decoder } from "node:util";
-import { Tokenizer } from "@huggingface/tokenizers";
-import { CheckpointError, ConfigError } from "../errors.ts";
+// Text to token ids and back, with the tokenizer that comes with a checkpoint. Encoding runs in the sandbox, for the
+// regexes of a stranger's file may run for ever; decoding, which streams need token by token, runs here.
+import { ConfigError } from "../errors.ts";
+import type { TokenizerDescription } from "../sandbox/protocol.ts";
 import { type ChatMessage, type ChatTemplateOptions, ChatTemplates } from "./chat-template.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
+import { type DecodeOptions, type EncodeOptions, SandboxedTokenizer } from "./sandboxed-tokenizer.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.ts";
 
-export interface EncodeOptions {
-  /** Add what the tokenizer puts around a text, such as a begin token. Default true. */
-  add_special_tokens?: boolean;
-}
-
-export interface DecodeOptions {
-  /** Leave out special tokens, such as an end token. Default false. */
-  skip_special_tokens?: boolean;
-}
-
-/** The parts in use of the library's classes, whose own declarations do not resolve under NodeNext. */
-interface LibraryTokenizer {
-  readonly model: { readonly vocab: readonly string[] };
-  readonly decoder: LibraryDecoder | null;
-  encode(
-    text: string,
-    options: EncodeOptions,
-  ): { ids: (number | undefined)[]; tokens: (string | undefined)[] };
-  decode(ids: number[], options: DecodeOptions & { clean_up_tokenization_spaces: boolean }): string;
-  id_to_token(id: number): string | undefined;
-  token_to_id(token: string): number | undefined;
-}
-
-interface LibraryDecoder {
-  readonly decoders?: readonly LibraryDecoder[];
-  text_decoder?: Utf8Decoder;
-}
+export type { DecodeOptions, EncodeOptions };
 
 /** What a tokenizer returns when it is called: one row of ids for each text, not padded. */
 export interface BatchEncoding {
@@ -60,31 +34,34 @@ const Callable = function (): AutoTokenizer {
 export class AutoTokenizer extends Callable {
   /** Every id that ends a text: generation_config.json, else config.json, else the tokenizer's eos_token. */
   readonly eos_token_ids: readonly number[];
+  /** The tokenizer's own eos_token: what texts end with in training. */
+  readonly eos_token_id: number | undefined;
   readonly bos_token_id: number | undefined;
   readonly pad_token_id: number | undefined;
-  readonly #tokenizer: LibraryTokenizer;
+  readonly #tokenizer: SandboxedTokenizer;
   readonly #templates: ChatTemplates;
-  readonly #path: string;
 
-  private constructor(tokenizer: LibraryTokenizer, files: TokenizerFiles, generation: GenerationConfig) {
+  private constructor(
+    tokenizer: SandboxedTokenizer,
+    { roles, roleIds }: TokenizerDescription,
+    files: TokenizerFiles,
+    generation: GenerationConfig,
+  ) {
     super();
     this.#tokenizer = tokenizer;
-    this.#path = files.path;
-    this.#templates = new ChatTemplates(files.chatTemplates, files.specialTokens);
-    const idOf = (role: string) => {
-      const text = files.specialTokens[role];
-      return text === undefined ? undefined : this.token_to_id(text);
-    };
-    const eos = idOf("eos_token");
+    this.#templates = new ChatTemplates(files.chatTemplates, roles);
+    this.eos_token_id = roleIds.eos_token;
     this.eos_token_ids =
-      generation.eos_token_ids.length > 0 || eos === undefined ? generation.eos_token_ids : [eos];
-    this.bos_token_id = generation.bos_token_id ?? idOf("bos_token");
-    this.pad_token_id = generation.pad_token_id ?? idOf("pad_token");
+      generation.eos_token_ids.length > 0 || this.eos_token_id === undefined
+        ? generation.eos_token_ids
+        : [this.eos_token_id];
+    this.bos_token_id = generation.bos_token_id ?? roleIds.bos_token;
+    this.pad_token_id = generation.pad_token_id ?? roleIds.pad_token;
   }
 
   /**
-   * Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
-   * chat_template.json, generation_config.json and config.json.
+   * Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json, added_tokens.json,
+   * chat_template.jinja, chat_template.json, generation_config.json and config.json.
    * @param dir the checkpoint's directory
    * @throws CheckpointError naming the file that is missing or malformed; ConfigError; IoError
    */
@@ -93,84 +70,58 @@ export class AutoTokenizer extends Callable {
       throw new ConfigError(`the checkpoint must be a directory, got ${typeof dir}`);
     const files = await readTokenizerFiles(dir);
     const generation = await readGenerationConfig(dir);
-    let tokenizer: LibraryTokenizer;
-    try {
-      tokenizer = new Tokenizer(
-        { added_tokens: [], ...files.tokenizer },
-        {
-          ...files.config,
-          ...files.specialTokens,
-          additional_special_tokens: [
-            ...files.additionalSpecialTokens,
-            ...Object.values(files.specialTokens),
-          ],
-        },
-      );
-      keepByteOrderMarks(tokenizer.decoder);
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new CheckpointError(
-        `is not a tokenizer that can be used (${reason})`,
-        { file: files.path },
-        { cause: error },
-      );
-    }
-    return new AutoTokenizer(tokenizer, files, generation);
+    const { tokenizer, description } = await SandboxedTokenizer.open(files);
+    return new AutoTokenizer(tokenizer, description, files, generation);
   }
 
-  /** Number of ids the tokenizer knows, added tokens included. The model's vocabulary may be padded to more. */
+  /** Number of tokens that the tokenizer knows, added ones included. The model's vocabulary may be padded to more. */
   get vocab_size(): number {
-    return this.#tokenizer.model.vocab.length;
+    return this.#tokenizer.table.size;
   }
 
   /** The token's text in the vocabulary, where a space may be "Ġ" or "▁"; undefined for an id that is not in use. */
   id_to_token(id: number): string | undefined {
-    return this.#tokenizer.id_to_token(id);
+    return this.#tokenizer.table.textOf(id);
   }
 
   token_to_id(token: string): number | undefined {
-    return this.#tokenizer.token_to_id(token);
+    return this.#tokenizer.table.idOf(token);
   }
 
   /**
-   * Token ids of a text.
-   * @throws ConfigError if text is not a string; CheckpointError if the tokenizer contradicts itself
+   * Token ids of a text. Waits for the sandbox; {@link encode_async} does not hold up the event loop.
+   * @throws ConfigError if text is not a string, or has more than `max_tokens`; CheckpointError if the tokenizer cannot
+   *   do it, or not within its limits of time and memory
    */
   encode(text: string, options: EncodeOptions = {}): number[] {
-    if (typeof text !== "string")
-      throw new ConfigError(`the text to encode must be a string, got ${typeof text}`);
-    const { add_special_tokens = true } = options;
-    let encoding: ReturnType<LibraryTokenizer["encode"]>;
-    try {
-      encoding = this.#tokenizer.encode(text, { add_special_tokens });
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new CheckpointError(
-        `failed on a text of ${text.length} characters: ${reason}`,
-        { file: this.#path },
-        { cause: error },
-      );
-    }
-    return encoding.ids.map((id, i) => {
-      if (Number.isInteger(id)) return id as number;
-      throw new CheckpointError(`gives the token ${JSON.stringify(encoding.tokens[i])}, which has no id`, {
-        file: this.#path,
-      });
-    });
+    return this.#tokenizer.encode([text], options)[0]!;
+  }
+
+  /** As {@link encode}, off the event loop. Throws AbortError too: the signal ends it at once. */
+  async encode_async(
+    text: string,
+    options: EncodeOptions & { signal?: AbortSignal | undefined } = {},
+  ): Promise<number[]> {
+    return (await this.#tokenizer.encodeAsync([text], options))[0]!;
+  }
+
+  /** Many texts in one go, off the event loop. */
+  encode_batch(
+    texts: readonly string[],
+    options: EncodeOptions & { signal?: AbortSignal | undefined } = {},
+  ): Promise<number[][]> {
+    return this.#tokenizer.encodeAsync(texts, options);
   }
 
   /**
    * Text of token ids. Ids that are not in use (padding of the model's vocabulary) have no text.
    * Broken UTF-8 becomes U+FFFD.
-   * @throws ConfigError if ids is not an array
+   * @throws ConfigError if ids is not an array; CheckpointError if the tokenizer's decoder fails
    */
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
     if (!Array.isArray(ids))
       throw new ConfigError(`the ids to decode must be an array of numbers, got ${typeof ids}`);
-    const known = (ids as readonly number[]).filter((id) => this.id_to_token(id) !== undefined);
-    if (known.length === 0) return "";
-    const { skip_special_tokens = false } = options;
-    return this.#tokenizer.decode(known, { skip_special_tokens, clean_up_tokenization_spaces: false });
+    return this.#tokenizer.decode(ids, options.skip_special_tokens ?? false);
   }
 
   /**
@@ -182,22 +133,20 @@ export class AutoTokenizer extends Callable {
     return this.#templates.render(messages, options);
   }
 
+  /** As {@link apply_chat_template}, off the event loop. Throws AbortError too. */
+  apply_chat_template_async(
+    messages: readonly ChatMessage[],
+    options: ChatTemplateOptions = {},
+    signal?: AbortSignal,
+  ): Promise<string> {
+    return this.#templates.renderAsync(messages, options, signal);
+  }
+
   /** What calling the tokenizer does. */
   _call(text: string | readonly string[], options: EncodeOptions = {}): BatchEncoding {
     const texts = typeof text === "string" ? [text] : text;
     if (!Array.isArray(texts))
       throw new ConfigError(`the text to encode must be a string or a list, got ${typeof text}`);
-    return { input_ids: texts.map((one) => this.encode(one, options)) };
+    return { input_ids: this.#tokenizer.encode(texts, options) };
   }
-}
-
-/**
- * The library's byte-fallback decoder drops U+FEFF where the reference implementation keeps it. Dropping it would also
- * make text depend on where decoding starts.
- */
-function keepByteOrderMarks(decoder: LibraryDecoder | null): void {
-  if (decoder === null) return;
-  if (decoder.text_decoder !== undefined)
-    decoder.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  for (const part of decoder.decoders ?? []) keepByteOrderMarks(part);
 }

@@ -4,7 +4,10 @@ import type { ChatMessage, ChatTemplateOptions } from "../../generate/chat-templ
 import { RowProblem } from "./row.ts";
 
 /** Renders messages with the row's template and options. */
-export type Render = (messages: readonly ChatMessage[], options?: ChatTemplateOptions) => string;
+export type Render = (
+  messages: readonly ChatMessage[],
+  options?: ChatTemplateOptions,
+) => string | Promise<string>;
 
 /** Characters [from, to) of the text. */
 export type Span = readonly [from: number, to: number];
@@ -24,17 +27,20 @@ export interface RenderedChat {
  * A {@link RowProblem} if the template renders a message differently once others follow (some drop earlier reasoning):
  * then no text belongs to the turn alone.
  */
-export function renderChat(messages: readonly ChatMessage[], render: Render): RenderedChat | RowProblem {
-  const text = render(messages);
+export async function renderChat(
+  messages: readonly ChatMessage[],
+  render: Render,
+): Promise<RenderedChat | RowProblem> {
+  const text = await render(messages);
   const spans: Span[] = [];
   for (const [i, { role }] of messages.entries()) {
     if (role !== "assistant") continue;
-    const through = i + 1 === messages.length ? text : render(messages.slice(0, i + 1));
+    const through = i + 1 === messages.length ? text : await render(messages.slice(0, i + 1));
     if (!text.startsWith(through)) return unstable(i, text, through);
-    const asked = render(messages.slice(0, i), { add_generation_prompt: true });
+    const asked = await render(messages.slice(0, i), { add_generation_prompt: true });
     let from = asked.length;
     if (!text.startsWith(asked)) {
-      const before = render(messages.slice(0, i));
+      const before = await render(messages.slice(0, i));
       from = sharedPrefix(text, asked);
       if (!text.startsWith(before) || from < before.length) return unstable(i, text, asked);
     }

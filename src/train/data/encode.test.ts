@@ -14,13 +14,13 @@ function encode(
   value: unknown,
   tokenizer: RowTokenizer = chatml,
   options?: EncodeRowOptions,
-): Example | RowProblem {
+): Promise<Example | RowProblem> {
   return new RowEncoder(tokenizer, options).encode(parseRow(value) as Row);
 }
 
 /** The text of the tokens that are learned, other stretches as "_". */
-function learned(value: unknown, tokenizer = chatml, options?: EncodeRowOptions): string {
-  const example = encode(value, tokenizer, options);
+async function learned(value: unknown, tokenizer = chatml, options?: EncodeRowOptions): Promise<string> {
+  const example = await encode(value, tokenizer, options);
   if (example instanceof RowProblem) throw new Error(example.problem);
   const { input_ids, labels } = example;
   expect(labels).toHaveLength(input_ids.length);
@@ -40,57 +40,60 @@ function learned(value: unknown, tokenizer = chatml, options?: EncodeRowOptions)
 }
 
 describe("texts", () => {
-  test("every token but the first is learned, and the end", () => {
-    expect(new RowEncoder(numbers).encode({ kind: "text", text: "5 6 7" })).toEqual({
+  test("every token but the first is learned, and the end", async () => {
+    expect(await new RowEncoder(numbers).encode({ kind: "text", text: "5 6 7" })).toEqual({
       input_ids: [5, 6, 7, END],
       labels: [IGNORE_INDEX, 6, 7, END],
     });
   });
 
-  test("the end is not doubled, and can be left out or be another token", () => {
-    const ids = (text: string, options?: EncodeRowOptions) =>
-      (new RowEncoder(numbers, options).encode({ kind: "text", text }) as Example).input_ids;
-    expect(ids("5 0")).toEqual([5, END]);
-    expect(ids("5", { append_eos: false })).toEqual([5]);
-    expect(ids("5", { eos_token_id: 9 })).toEqual([5, 9]);
-    expect(ids("")).toEqual([END]);
+  test("the end is not doubled, and can be left out or be another token", async () => {
+    const ids = async (text: string, options?: EncodeRowOptions) =>
+      ((await new RowEncoder(numbers, options).encode({ kind: "text", text })) as Example).input_ids;
+    expect(await ids("5 0")).toEqual([5, END]);
+    expect(await ids("5", { append_eos: false })).toEqual([5]);
+    expect(await ids("5", { eos_token_id: 9 })).toEqual([5, 9]);
+    expect(await ids("")).toEqual([END]);
   });
 
-  test("a tokenizer without an end token needs to be told", () => {
+  test("a tokenizer without an end token needs to be told", async () => {
     const endless = { ...numbers, eos_token_ids: [] };
     expect(() => new RowEncoder(endless)).toThrow(ConfigError);
     expect(() => new RowEncoder(endless)).toThrow(/eos_token_id, or set append_eos to false/);
-    expect(new RowEncoder(endless, { append_eos: false }).encode({ kind: "text", text: "5" })).toMatchObject({
+    expect(
+      await new RowEncoder(endless, { append_eos: false }).encode({ kind: "text", text: "5" }),
+    ).toMatchObject({
       input_ids: [5],
     });
   });
 
-  test("what the tokenizer puts in front stays in front", () => {
-    const { input_ids } = encode({ text: "hello" }, sentencePiece) as Example;
+  test("what the tokenizer puts in front stays in front", async () => {
+    const { input_ids } = (await encode({ text: "hello" }, sentencePiece)) as Example;
     expect(input_ids[0]).toBe(sentencePiece.bos_token_id);
     expect(input_ids.at(-1)).toBe(sentencePiece.eos_token_ids[0]);
   });
 });
 
 describe("completions", () => {
-  test("the completion and the end are learned, the prompt is not", () => {
-    expect(learned({ prompt: "Q: 2+2\nA:", completion: " 4" })).toBe("_ 4<|endoftext|>");
+  test("the completion and the end are learned, the prompt is not", async () => {
+    expect(await learned({ prompt: "Q: 2+2\nA:", completion: " 4" })).toBe("_ 4<|endoftext|>");
   });
 
-  test("tokens are those of the whole text: one across the boundary belongs to the completion", () => {
-    const whole = encode({ text: "The end of it" }) as Example;
+  test("tokens are those of the whole text: one across the boundary belongs to the completion", async () => {
+    const whole = (await encode({ text: "The end of it" })) as Example;
     for (const cut of [3, 4, 5, 6, 9]) {
       const row = { prompt: "The end of it".slice(0, cut), completion: "The end of it".slice(cut) };
-      const example = encode(row) as Example;
+      const example = (await encode(row)) as Example;
       expect(example.input_ids).toEqual(whole.input_ids);
-      expect("The end of it<|endoftext|>".endsWith(learned(row).slice(1))).toBe(true);
-      expect(learned(row).slice(1).length).toBeGreaterThanOrEqual(`${row.completion}<|endoftext|>`.length);
+      const text = (await learned(row)).slice(1);
+      expect("The end of it<|endoftext|>".endsWith(text)).toBe(true);
+      expect(text.length).toBeGreaterThanOrEqual(`${row.completion}<|endoftext|>`.length);
     }
   });
 
-  test("an empty prompt, an empty completion", () => {
-    expect(learned({ prompt: "", completion: "abc abc" })).toMatch(/^_.+<\|endoftext\|>$/);
-    expect(learned({ prompt: "abc", completion: "" })).toBe("_<|endoftext|>");
+  test("an empty prompt, an empty completion", async () => {
+    expect(await learned({ prompt: "", completion: "abc abc" })).toMatch(/^_.+<\|endoftext\|>$/);
+    expect(await learned({ prompt: "abc", completion: "" })).toBe("_<|endoftext|>");
   });
 });
 
@@ -103,92 +106,92 @@ describe("conversations", () => {
     turn("assistant", "4"),
   ];
 
-  test("the assistant's words and what ends its turns are learned", () => {
-    expect(learned({ messages: two })).toBe("_Hello!<|im_end|>\n_4<|im_end|>\n");
+  test("the assistant's words and what ends its turns are learned", async () => {
+    expect(await learned({ messages: two })).toBe("_Hello!<|im_end|>\n_4<|im_end|>\n");
   });
 
-  test("a system turn, and a user who has the last word", () => {
+  test("a system turn, and a user who has the last word", async () => {
     const messages = [turn("system", "Be brief."), ...two.slice(0, 3)];
-    expect(learned({ messages })).toBe("_Hello!<|im_end|>\n_");
+    expect(await learned({ messages })).toBe("_Hello!<|im_end|>\n_");
   });
 
-  test("the tokens are those of the conversation as it is rendered", () => {
-    const { input_ids } = encode({ messages: two }) as Example;
+  test("the tokens are those of the conversation as it is rendered", async () => {
+    const { input_ids } = (await encode({ messages: two })) as Example;
     const text = chatml.apply_chat_template(two);
     expect(input_ids).toEqual(chatml.encode(text, { add_special_tokens: false }));
   });
 
-  test("nothing is learned after the token that ends a turn", () => {
+  test("nothing is learned after the token that ends a turn", async () => {
     const id = chatml.token_to_id("<|im_end|>")!;
-    const { input_ids, labels } = new RowEncoder({
+    const { input_ids, labels } = (await new RowEncoder({
       eos_token_ids: [id],
       encode: (text, options) => chatml.encode(text, options),
       apply_chat_template: (messages, options) => chatml.apply_chat_template(messages, options),
-    }).encode(parseRow({ messages: two }) as Row) as Example;
+    }).encode(parseRow({ messages: two }) as Row)) as Example;
     expect(labels.at(-1)).toBe(IGNORE_INDEX); // the line break
     expect(labels.at(-2)).toBe(id);
     expect(input_ids.filter((token) => token === id)).toHaveLength(4);
     expect(labels.filter((label) => label === id)).toHaveLength(2);
   });
 
-  test("words that look like another turn do not confuse it", () => {
+  test("words that look like another turn do not confuse it", async () => {
     const messages = [
       turn("user", "say assistant\nHello!"),
       turn("assistant", "assistant\nHello!"),
       ...two.slice(2),
     ];
-    expect(learned({ messages })).toBe("_assistant\nHello!<|im_end|>\n_4<|im_end|>\n");
+    expect(await learned({ messages })).toBe("_assistant\nHello!<|im_end|>\n_4<|im_end|>\n");
   });
 
-  test("templates of other shapes: begin tokens, content trimmed, answers begun with more than they keep", () => {
+  test("templates of other shapes: begin tokens, content trimmed, answers begun with more than they keep", async () => {
     const inst =
       "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]" +
       "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}";
     const template_options = { chat_template: inst };
-    expect(learned({ messages: two }, sentencePiece, { template_options })).toMatch(
+    expect(await learned({ messages: two }, sentencePiece, { template_options })).toMatch(
       /^_ ?Hello!<\/s>_ ?4<\/s>$/,
     );
     const thinking =
       "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}" +
       "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
-    expect(learned({ messages: two }, chatml, { template_options: { chat_template: thinking } })).toBe(
+    expect(await learned({ messages: two }, chatml, { template_options: { chat_template: thinking } })).toBe(
       "_Hello!<|im_end|>_4<|im_end|>",
     );
   });
 
-  test("a template that renders a turn differently once others follow is refused", () => {
+  test("a template that renders a turn differently once others follow is refused", async () => {
     const forgetful =
       "{% for m in messages %}{{ m.role }}: {% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}\n{% endfor %}" +
       "{% if add_generation_prompt %}assistant: {% endif %}";
     const template_options = { chat_template: forgetful };
-    const row = encode({ messages: two }, chatml, { template_options });
+    const row = await encode({ messages: two }, chatml, { template_options });
     expect(row).toBeInstanceOf(RowProblem);
     expect((row as RowProblem).problem).toMatch(
       /does not render the messages up to number 1 the same way .*chat_template/s,
     );
     // Where only the last turn is the assistant's there is nothing to confuse.
-    expect(learned({ messages: two.slice(0, 2) }, chatml, { template_options })).toBe(
+    expect(await learned({ messages: two.slice(0, 2) }, chatml, { template_options })).toBe(
       "_<think></think>Hello!\n",
     );
   });
 
-  test("what the template or the tokenizer refuses is a problem of the row", () => {
+  test("what the template or the tokenizer refuses is a problem of the row", async () => {
     const template_options = { chat_template: "{{ raise_exception('roles must alternate') }}" };
-    const row = encode({ messages: two }, chatml, { template_options });
+    const row = await encode({ messages: two }, chatml, { template_options });
     expect(row).toMatchObject({ problem: expect.stringContaining("roles must alternate") });
-    expect(encode({ messages: two }, numbers)).toMatchObject({
+    expect(await encode({ messages: two }, numbers)).toMatchObject({
       problem: "no template",
     });
   });
 
-  test("tools reach the template", () => {
+  test("tools reach the template", async () => {
     const template_options = {
       chat_template:
         "{% for t in tools or [] %}{{ t.name }} {% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}",
     };
-    const { input_ids } = encode({ messages: two, tools: [{ name: "add" }] }, chatml, {
+    const { input_ids } = (await encode({ messages: two, tools: [{ name: "add" }] }, chatml, {
       template_options,
-    }) as Example;
+    })) as Example;
     expect(chatml.decode(input_ids)).toBe("add Hi thereHello!2+2?4");
   });
 });

@@ -1,13 +1,14 @@
 // Rows to examples: text to token ids, and which of them are learned. One row at a time; lengths are pack.ts's business.
 import { ConfigError, SpillwayError } from "../../errors.ts";
 import type { ChatTemplateOptions } from "../../generate/chat-template.ts";
-import type { AutoTokenizer } from "../../generate/tokenizer.ts";
+import type { AutoTokenizer, EncodeOptions } from "../../generate/tokenizer.ts";
 import { renderChat, sharedPrefix } from "./chat-spans.ts";
 import { type Example, exampleOf } from "./example.ts";
 import { type ChatRow, type CompletionRow, type Row, RowProblem } from "./row.ts";
 
-/** What is used of a tokenizer. */
-export type RowTokenizer = Pick<AutoTokenizer, "encode" | "apply_chat_template" | "eos_token_ids">;
+/** What is used of a tokenizer. Where it can work off the event loop, it does. */
+export type RowTokenizer = Pick<AutoTokenizer, "encode" | "apply_chat_template" | "eos_token_ids"> &
+  Partial<Pick<AutoTokenizer, "encode_batch" | "apply_chat_template_async">>;
 
 export interface EncodeRowOptions {
   /** End texts and completions with the end token, unless the tokenizer does. Default true. Conversations end as their template says. */
@@ -41,17 +42,18 @@ export class RowEncoder {
    * The example of a row. Its first label, and in unlucky cases all of them, are IGNORE_INDEX.
    * What the tokenizer or the chat template refuses comes back as a {@link RowProblem}, so that the row can be named.
    */
-  encode(row: Row): Example | RowProblem {
+  async encode(row: Row): Promise<Example | RowProblem> {
     try {
       switch (row.kind) {
         case "text": {
-          const ids = this.#ended(this.#tokenizer.encode(row.text));
+          const [first] = await this.#ids([row.text]);
+          const ids = this.#ended(first!);
           return exampleOf(ids, [[0, ids.length]]);
         }
         case "completion":
-          return this.#completion(row);
+          return await this.#completion(row);
         case "chat":
-          return this.#chat(row);
+          return await this.#chat(row);
         default:
           return row satisfies never;
       }
@@ -65,24 +67,29 @@ export class RowEncoder {
    * The two are tokenized as one text, as they would be anywhere else. Learned is what follows the tokens that the prompt
    * alone begins with: a token across the boundary belongs to the completion.
    */
-  #completion({ prompt, completion }: CompletionRow): Example {
-    const ids = this.#tokenizer.encode(prompt + completion);
-    const given = sharedPrefix(ids, this.#tokenizer.encode(prompt));
+  async #completion({ prompt, completion }: CompletionRow): Promise<Example> {
+    const [whole, alone] = await this.#ids([prompt + completion, prompt]);
+    const ids = whole!;
+    const given = sharedPrefix(ids, alone!);
     this.#ended(ids);
     return exampleOf(ids, [[given, ids.length]]);
   }
 
-  #chat({ messages, tools }: ChatRow): Example | RowProblem {
-    const chat = renderChat(messages, (some, options) =>
-      this.#tokenizer.apply_chat_template(some, { ...this.#template, tools, ...options }),
-    );
+  async #chat({ messages, tools }: ChatRow): Promise<Example | RowProblem> {
+    const chat = await renderChat(messages, (some, options) => {
+      const given = { ...this.#template, tools, ...options };
+      const tokenizer = this.#tokenizer;
+      return tokenizer.apply_chat_template_async?.(some, given) ?? tokenizer.apply_chat_template(some, given);
+    });
     if (chat instanceof RowProblem) return chat;
-    const encode = (text: string) => this.#tokenizer.encode(text, { add_special_tokens: false });
-    const ids = encode(chat.text);
+    const ends = [...new Set(chat.spans.flat())].filter((end) => end < chat.text.length);
+    const texts = [chat.text, ...ends.map((end) => chat.text.slice(0, end))];
+    const [whole, ...beginnings] = await this.#ids(texts, { add_special_tokens: false });
+    const ids = whole!;
     // Tokens do not say which characters they are. Those of a beginning of the text do, as far as they agree with the
     // whole: a token across a boundary belongs to what follows it.
     const tokenAt = (character: number) =>
-      character === chat.text.length ? ids.length : sharedPrefix(ids, encode(chat.text.slice(0, character)));
+      character === chat.text.length ? ids.length : sharedPrefix(ids, beginnings[ends.indexOf(character)]!);
     const learned: [number, number][] = [];
     let end = 0;
     for (const [i, span] of chat.spans.entries()) {
@@ -98,6 +105,12 @@ export class RowEncoder {
       end = to;
     }
     return exampleOf(ids, learned);
+  }
+
+  /** The ids of several texts. */
+  async #ids(texts: readonly string[], options: EncodeOptions = {}): Promise<number[][]> {
+    const tokenizer = this.#tokenizer;
+    return tokenizer.encode_batch?.(texts, options) ?? texts.map((text) => tokenizer.encode(text, options));
   }
 
   /** Templates put a line break after the token that ends a turn; nothing is generated after that token, so nothing is learned. */

@@ -156,7 +156,7 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   async #example(row: number): Promise<Example> {
     throwIfAborted(this.#signal);
-    const example = this.#encoder.encode(await this.#rows.read(row));
+    const example = await this.#encoder.encode(await this.#rows.read(row));
     if (example instanceof RowProblem) throw badRow(await this.#rows.locate(row), example.problem);
     return example;
   }
