@@ -10,11 +10,12 @@ import { copyOthers, namedDType, refused } from "../checkpoint/model-folder.ts";
 import { ConfigError, throwIfAborted } from "../errors.ts";
 import { Device, findDevice } from "../ggml/device.ts";
 import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
+import { Ledger } from "../memory/ledger.ts";
 import { threadCount } from "../memory/limits.ts";
 import { openBaseModel } from "../models/base-model.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { resolveName } from "../models/ties.ts";
-import { parseWeightDType } from "../plan/options.ts";
+import { type MaxMemory, parseMaxMemory, parseWeightDType } from "../plan/options.ts";
 import { type ModelUnits, modelUnits } from "../plan/units.ts";
 import { type Adapter, openAdapter } from "./files.ts";
 import { type Joined, joinSaved } from "./join.ts";
@@ -23,6 +24,8 @@ import { TensorMerger, type Update } from "./merge-tensors.ts";
 export interface MergeOptions {
   /** Type of the merged weights: "auto" keeps the base's of each tensor; else float32, float16, bfloat16. */
   readonly dtype?: string;
+  /** Bytes of RAM that may be taken: { cpu }. Default: no limit, which takes up to about 200 MiB. */
+  readonly max_memory?: MaxMemory;
   readonly signal?: AbortSignal;
   /** Called with bytes of weights written so far and in all. */
   readonly progress?: (done: number, total: number) => void;
@@ -50,10 +53,11 @@ export interface MergeResult {
 /**
  * Merges the adapter in `adapterDir` into the checkpoint in `baseDir`, into the folder `outDir`, which must not exist
  * or be empty. Updates are added in f32 and rounded once, to the base's type. Split into files like the base. Files
- * beside the weights (config, tokenizer) are copied. Holds about 50 MB beside the two factors of one layer.
+ * beside the weights (config, tokenizer) are copied. Holds pieces of a fixed size, whatever the tensors' sizes: up to about
+ * 200 MiB, or what `max_memory` says.
  *
  * Throws ConfigError for a folder or dtype that cannot be used, CheckpointError if base and adapter do not fit,
- * UnsupportedError, IoError, AbortError. After a throw there is nothing in `outDir`.
+ * UnsupportedError, IoError, BudgetError, AbortError. After a throw there is nothing in `outDir`.
  */
 export async function mergeAdapter(
   baseDir: string,
@@ -64,6 +68,7 @@ export async function mergeAdapter(
   const { signal } = options;
   throwIfAborted(signal);
   const dtype = parseWeightDType(options.dtype ?? "auto");
+  const ledger = new Ledger(parseMaxMemory(options.max_memory));
   const out = resolve(outDir);
   await refuseFull(out);
   const { config, spec, checkpoint: base, apart: ownHead, notes } = await openBaseModel(baseDir, signal);
@@ -84,7 +89,7 @@ export async function mergeAdapter(
   return wholeFolder(out, async (folder) => {
     await copyOthers(resolve(baseDir), folder, { ...config, ...changed }, Object.keys(changed).length > 0);
     const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
-    const merger = new TensorMerger(cpu);
+    const merger = new TensorMerger(cpu, ledger);
     try {
       const tensors = mergedTensors(merger, { base, spec, adapter, joined, model, dtype });
       const { progress } = options;

@@ -21,13 +21,19 @@ export class HeaderArena {
   #context: bigint | undefined;
   #used = 0;
 
+  /** Bytes of an arena for so many tensors. */
+  static bytes(capacity: number, options: { graph?: boolean } = {}): number {
+    const { native } = library();
+    const overhead = Number(native.ggml_tensor_overhead());
+    const graph = options.graph ? Number(native.ggml_graph_overhead_custom(capacity, false)) : 0;
+    return overhead * (capacity + 1) + graph + 64;
+  }
+
   /** `capacity`: tensors it can hold. `graph`: leave room for one graph of as many nodes. */
   constructor(capacity: number, options: { graph?: boolean } = {}) {
     const { native } = library();
     this.capacity = capacity;
-    const overhead = Number(native.ggml_tensor_overhead());
-    const graph = options.graph ? Number(native.ggml_graph_overhead_custom(capacity, false)) : 0;
-    const mem_size = overhead * (capacity + 1) + graph + 64;
+    const mem_size = HeaderArena.bytes(capacity, options);
     const context = native.ggml_init({ mem_size, mem_buffer: null, no_alloc: true });
     if (!context) throw new GraphError(`headers for ${capacity} tensors could not be allocated`);
     this.#context = context;

@@ -13,11 +13,13 @@ export class GraphBuilder {
   readonly #memory: GraphMemory;
   /** Kinds of graphs that the device is known to run. */
   readonly #supported = new Set<string>();
-  #arena = new HeaderArena(FIRST_CAPACITY, { graph: true });
+  #arena: HeaderArena;
   /** The graph built last, and the generation of memory it was placed in. */
   #last: { graph: Graph; generation: number } | undefined;
 
-  constructor(device: Device, memory: GraphMemory) {
+  /** `capacity`: tensors that the headers have room for at first; they are made anew for a graph of more. */
+  constructor(device: Device, memory: GraphMemory, capacity = FIRST_CAPACITY) {
+    this.#arena = new HeaderArena(capacity, { graph: true });
     this.#device = device;
     this.#memory = memory;
   }

@@ -169,13 +169,16 @@ export function withNowhere<T>(use: (nowhere: NativeBuffer) => T): T {
   }
 }
 
-/** Builds a graph in an arena of its own, made larger until it fits; the graph is gone when this returns. */
-export function buildGraph(device: Device, headers: number, make: (g: Graph) => void): void {
+/**
+ * Builds a graph in an arena of its own, made larger until it fits; the graph is gone when this returns. Returns the tensors
+ * that arena had room for.
+ */
+export function buildGraph(device: Device, headers: number, make: (g: Graph) => void): number {
   for (let capacity = headers; ; capacity *= 2) {
     const arena = new HeaderArena(capacity, { graph: true });
     try {
       make(new Graph(device, arena));
-      return;
+      return capacity;
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;
     } finally {

@@ -1,6 +1,7 @@
 // How much memory training needs beside the model's weights, on each tier, for every way its parts can be placed; and
 // how many bytes a step then moves to and from disk. Arithmetic over shapes: nothing is taken.
 import { bytesOf } from "../ggml/dtypes.ts";
+import { HeaderArena } from "../ggml/graph.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import type { Graph } from "../ggml/ops.ts";
 import { wholeBlocks } from "../memory/direct-io.ts";
@@ -35,6 +36,10 @@ export const PASSING: readonly PlannedPart[] = [
   // saving, resuming and exporting: a training that could not be saved is of no use
   { tier: "cpu", what: "checkpoint staging", bytes: 2 * PIECE },
 ];
+/** What the objects of ours that stand for a tensor of a graph take beside its header. Bytes. */
+const OBJECT_BYTES = 400;
+/** Bytes of a token of a micro-batch: its id, position, place and target. */
+const TOKEN_BYTES = 16;
 const SLICE_ELEMENTS = 2 ** 20;
 const SMALL_SLICE_ELEMENTS = 2 ** 18;
 /** Budgets below this get small slices. Bytes. */
@@ -60,6 +65,8 @@ export interface TrainingWay extends Way {
   readonly updatesUnderWay: number;
   readonly sliceElements: number;
   readonly shape: BatchShape;
+  /** Tensors of the largest graph of a step. */
+  readonly tensors: number;
   /** Bytes of all that training keeps, by what it is, on each tier. */
   readonly parts: readonly PlannedPart[];
   /** Of a step of `micro` micro-batches under a plan. */
@@ -74,7 +81,7 @@ export function trainingWays(
 ): TrainingWay[] {
   const shape = plannedShape(known, settings);
   const { kind } = known.device;
-  const scratch = measureTrainingScratch(known, parameters, shape);
+  const { scratch, tensors } = measureTrainingScratch(known, parameters, shape);
   const choices = <T extends Tier>(wanted: T | "auto", auto: readonly T[]) =>
     wanted === "auto" ? auto : [wanted];
   const ways: TrainingWay[] = [];
@@ -90,7 +97,7 @@ export function trainingWays(
         for (const gradientPool of pools) {
           for (const ahead of aheadOf(settings, homes)) {
             for (const updatesUnderWay of UPDATES_UNDER_WAY) {
-              const way = { homes, ahead, gradientPool, updatesUnderWay, shape, scratch };
+              const way = { homes, ahead, gradientPool, updatesUnderWay, shape, tensors, scratch };
               ways.push(makeWay(known, parameters, settings, way));
             }
           }
@@ -116,9 +123,12 @@ function makeWay(
   known: KnownModel,
   parameters: Parameters,
   settings: TrainerSettings,
-  o: Pick<TrainingWay, "homes" | "ahead" | "gradientPool" | "updatesUnderWay" | "shape" | "scratch">,
+  o: Pick<
+    TrainingWay,
+    "homes" | "ahead" | "gradientPool" | "updatesUnderWay" | "shape" | "tensors" | "scratch"
+  >,
 ): TrainingWay {
-  const { homes, ahead, gradientPool, updatesUnderWay, shape, scratch } = o;
+  const { homes, ahead, gradientPool, updatesUnderWay, shape, tensors, scratch } = o;
   const { spec, device, budgets } = known;
   const { kind } = device;
   const { rule } = settings;
@@ -133,6 +143,9 @@ function makeWay(
   const stored = homes.activations !== kind;
   const kept = activationBytes(count, hidden, kind, stored);
   add(kind, "batch inputs", batchInputBytes(shape, inputSizes(known, parameters)));
+  const beside = hostBytes(shape, tensors);
+  add("cpu", "batches", beside.batches);
+  add("cpu", "graph headers", beside.headers);
   add(kind, "gradients of stage inputs", 2 * wholeBlocks(hidden));
   add(kind, "stage inputs", kept.device);
   add("cpu", "stage inputs on their way", kept.staging);
@@ -228,6 +241,7 @@ function makeWay(
     gradientPool,
     updatesUnderWay,
     shape,
+    tensors,
     sliceElements,
     parts,
     scratch,
@@ -262,23 +276,40 @@ export function wantedOf(parameters: Parameters, unit: number): WantedOfUnit {
   return { parameters: keys, x: unit > lowest };
 }
 
-/** Scratch memory of the largest graph of a step. Throws GraphError where the device cannot run one. Bytes. */
+/** RAM beside the tensors of a step: micro-batches, the next one as it is made, and the headers of its graphs. */
+export function hostBytes(
+  { sequences, length }: BatchShape,
+  tensors: number,
+): { batches: number; headers: number } {
+  return {
+    batches: 2 * TOKEN_BYTES * sequences * length,
+    headers: HeaderArena.bytes(tensors, { graph: true }) + tensors * OBJECT_BYTES,
+  };
+}
+
+/**
+ * Scratch memory of the largest graph of a step, in bytes, and the most tensors one has. Throws GraphError where the device
+ * cannot run one.
+ */
 export function measureTrainingScratch(
   { spec, model, device }: KnownModel,
   parameters: Parameters,
   shape: BatchShape,
-): number {
+): { scratch: number; tensors: number } {
   const graphs = new GraphMemory(device.memory, () => {});
   let most = 0;
+  let tensors = 0;
   try {
     withNowhere((nowhere) => {
       const operands = new NoMemory(nowhere, spec, parameters, shape, device.kind);
-      const measure = (make: (g: Graph) => unknown) =>
-        buildGraph(device, 2048, (g) => {
+      const measure = (make: (g: Graph) => unknown) => {
+        const room = buildGraph(device, 2048, (g) => {
           make(g);
           g.checkSupport();
           most = Math.max(most, graphs.measure(g.handle));
         });
+        tensors = Math.max(tensors, room);
+      };
       const seen = new Set<string>();
       for (const unit of model.units) {
         const wanted = wantedOf(parameters, unit.index);
@@ -298,7 +329,7 @@ export function measureTrainingScratch(
   } finally {
     graphs.dispose();
   }
-  return most;
+  return { scratch: most, tensors };
 }
 
 function sum<T>(items: readonly T[], of: (item: T) => number): number {

@@ -21,7 +21,7 @@ import { BatchInputs, batchInputBytes } from "./batch-inputs.ts";
 import { Gradients } from "./gradient-store.ts";
 import { hasDraft } from "./homes.ts";
 import { initialLowRank, writeValues } from "./low-rank-init.ts";
-import { inputSizes, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
+import { hostBytes, inputSizes, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
 import { StateUpdater } from "./optimizer/updater.ts";
 import type { TrainerSettings } from "./options.ts";
 import { type Parameters, trainedParameters } from "./parameters.ts";
@@ -159,6 +159,14 @@ export async function take(
   const sizes = inputSizes(prepared, parameters);
   const inputs = new BatchInputs(device, ledger, batchInputBytes(shape, sizes));
   cleanup.add(() => inputs.dispose());
+  const beside = hostBytes(shape, way.tensors);
+  for (const [what, bytes] of [
+    ["batches", beside.batches],
+    ["graph headers", beside.headers],
+  ] as const) {
+    const entry = ledger.reserve("cpu", bytes, what);
+    cleanup.add(() => entry.release());
+  }
   const updaters: StateUpdater[] = [];
   for (let i = 0; i < way.updatesUnderWay; i++) {
     const updater = new StateUpdater({
@@ -185,7 +193,7 @@ export async function take(
   cleanup.add(() => updates.dispose());
   const runner = new StageRunner({
     ...{ device, engine: parts, vocab: spec.vocab_size, hidden: spec.hidden_size },
-    ...{ parameters, lowRank: trained.lowRank, inputs },
+    ...{ parameters, lowRank: trained.lowRank, inputs, tensors: way.tensors },
   });
   cleanup.add(() => runner.dispose());
   const wanted = parts.units.map((u) => wantedOf(parameters, u.index));

@@ -33,6 +33,8 @@ export interface StageRunnerParts {
   /** Low-rank weights on the computing device, by the parameter's index. */
   readonly lowRank: ReadonlyMap<number, NativeBuffer>;
   readonly inputs: BatchInputs;
+  /** Tensors of the largest graph. */
+  readonly tensors: number;
 }
 
 /** Memory of one stage's graph; what a graph does not use may be absent. */
@@ -64,7 +66,7 @@ export class StageRunner {
 
   constructor(parts: StageRunnerParts) {
     this.#p = parts;
-    this.#graphs = new GraphBuilder(parts.device, parts.engine.graphs);
+    this.#graphs = new GraphBuilder(parts.device, parts.engine.graphs, parts.tensors);
   }
 
   async forward(unit: Unit, memory: StageMemory): Promise<void> {

@@ -72,8 +72,10 @@ export class Trainer implements TrainerFace {
   async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
     const from = performance.now();
     const { passes, gradients, updates, parameters, stalls, spec } = this.#session;
-    const micro = batches.map((batch) => microBatch(batch, spec)).filter((b) => b.predicting.length > 0);
-    const targets = micro.reduce((sum, b) => sum + b.predicting.length, 0);
+    // All are checked before the first is used; then each is made again when its turn comes, so that one is held at a time.
+    const counts = batches.map((batch) => microBatch(batch, spec).predicting.length);
+    const micro = batches.filter((_, i) => (counts[i] as number) > 0);
+    const targets = counts.reduce((a, b) => a + b, 0);
     if (targets === 0) throw new ConfigError("labels: no token has a target; -100 is ignored");
     stalls.take();
     await this.#session.begin(micro.length);
@@ -97,7 +99,7 @@ export class Trainer implements TrainerFace {
     try {
       for (const [i, one] of micro.entries()) {
         const last = i === micro.length - 1;
-        loss += await passes.train(one, {
+        loss += await passes.train(microBatch(one, spec), {
           gradScale: 1 / targets,
           seed: [this.#settings.seed, this.#steps, i],
           signal,
