@@ -29,6 +29,8 @@ export class DirectWriter {
   #turn: 0 | 1 = 0;
   #start = 0;
   #filled = 0;
+  /** Nothing but the end of a hole is in it: it need not be written. */
+  #empty = true;
   #inFlight: Promise<void> = Promise.resolve();
   #unflushed = 0;
 
@@ -55,6 +57,7 @@ export class DirectWriter {
       const piece = this.#pieces[this.#turn];
       const count = Math.min(bytes.length - done, PIECE - this.#filled);
       piece.set(bytes.subarray(done, done + count), this.#filled);
+      this.#empty = false;
       this.#filled += count;
       done += count;
       if (this.#filled === PIECE) await this.#submit(PIECE);
@@ -64,7 +67,7 @@ export class DirectWriter {
   /** Appends zeros as a hole, which takes no room on file systems that have them. */
   async skip(bytes: number): Promise<void> {
     const to = this.position + bytes;
-    if (this.#pieces && this.#filled > 0) {
+    if (this.#pieces && !this.#empty) {
       // The block that is begun is filled up with zeros, as far as the hole goes.
       const blockEnd = Math.ceil(this.#filled / ALIGNMENT) * ALIGNMENT;
       const end = Math.min(blockEnd, this.#filled + bytes);
@@ -75,6 +78,7 @@ export class DirectWriter {
     }
     this.#start = to - (to % ALIGNMENT);
     this.#filled = to - this.#start;
+    this.#empty = true;
     if (this.#filled > 0) {
       this.#pieces ??= [alignedPiece(), alignedPiece()];
       this.#pieces[this.#turn].fill(0, 0, this.#filled);
@@ -85,7 +89,7 @@ export class DirectWriter {
   async finish(): Promise<void> {
     const length = this.position;
     try {
-      if (this.#filled > 0 && this.#pieces) {
+      if (this.#pieces && !this.#empty) {
         // A file of one small piece is written as it is.
         if (this.#start === 0) this.#tried = true;
         const whole = this.#direct ? Math.ceil(this.#filled / ALIGNMENT) * ALIGNMENT : this.#filled;
@@ -120,6 +124,7 @@ export class DirectWriter {
     this.#turn = this.#turn === 0 ? 1 : 0;
     this.#start += length;
     this.#filled = 0;
+    this.#empty = true;
   }
 
   /** By its number: its name may be another file's by now. */
