@@ -20,7 +20,7 @@ export { TextStreamer, type TextStreamerOptions } from "./generate/text-streamer
 export type { BatchEncoding, DecodeOptions, EncodeOptions } from "./generate/tokenizer.ts";
 export { AutoTokenizer } from "./generate/tokenizer.ts";
 export type { FloatDType } from "./ggml/dtypes.ts";
-export type { BeforeRead, SystemRead } from "./memory/direct-io.ts";
+export type { BeforeRead, DirectFile, ReadOptions, SystemRead } from "./memory/direct-io.ts";
 export type { BeforeTransfer, SystemTransfer } from "./memory/stores/state-file.ts";
 export type { Tier } from "./memory/tiers.ts";
 export type { CacheDType, DeviceMap, MaxMemory, TierName, WeightDType } from "./plan/options.ts";

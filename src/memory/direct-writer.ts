@@ -3,7 +3,7 @@
 // refused. Who makes the file, names it and closes it: staged files.
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import koffi from "koffi";
+import { ffi } from "../ggml/loading/ffi.ts";
 import { ALIGNMENT } from "./direct-io.ts";
 import { ATTEMPTS, MAX_TRANSFER, systemCode, TRANSIENT } from "./system-errors.ts";
 
@@ -15,7 +15,7 @@ const FLUSH = 16 * 2 ** 20;
 /** Memory that direct I/O can take, kept until this is. */
 function alignedPiece(): Uint8Array {
   const memory = new Uint8Array(PIECE + ALIGNMENT);
-  const past = Number(koffi.address(memory) % BigInt(ALIGNMENT));
+  const past = Number(ffi().address(memory) % BigInt(ALIGNMENT));
   return memory.subarray(past === 0 ? 0 : ALIGNMENT - past).subarray(0, PIECE);
 }
 

@@ -1,10 +1,11 @@
 // Walks the stages: waits for weights, builds graphs, computes, gives weights back. One call at a time.
-import koffi from "koffi";
+
 import { throwIfAborted } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
 import type { GraphMemory } from "../ggml/graph-memory.ts";
 import { headersCanChange } from "../ggml/header-fields.ts";
 import { library, onThread } from "../ggml/library.ts";
+import { ffi } from "../ggml/loading/ffi.ts";
 import type { Graph, LowRank } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { ModelSpec, Weights } from "../models/spec.ts";
@@ -226,7 +227,7 @@ export class Executor {
     if (typeof sink !== "function") {
       const from = start + (tokens[0] as number); // every token is wanted: they lie side by side there too
       const into = sink.subarray(from * vocab, (from + tokens.length) * vocab);
-      await onThread(native.ggml_backend_tensor_get, logits.handle, koffi.address(into), 0, into.byteLength);
+      await onThread(native.ggml_backend_tensor_get, logits.handle, ffi().address(into), 0, into.byteLength);
       return;
     }
     if (this.#row?.length !== vocab) this.#row = new Float32Array(vocab);

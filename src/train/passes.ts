@@ -1,11 +1,12 @@
 // One micro-batch through the stages: forward keeping their inputs, then backward in reverse, each stage computed again
 // from its input. Weights stream, activations and gradients come and go beside the computation.
-import koffi from "koffi";
+
 import { throwIfAborted } from "../errors.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import type { Device } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { library, onThread } from "../ggml/library.ts";
+import { ffi } from "../ggml/loading/ffi.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Allocation } from "../memory/allocate.ts";
 import type { Unit } from "../plan/units.ts";
@@ -342,7 +343,7 @@ export class Passes {
       const count = Math.min(most, ids.length - first);
       const at = first * width * 4;
       const { native } = library();
-      const from = koffi.address(values);
+      const from = ffi().address(values);
       await onThread(native.ggml_backend_tensor_get, gradient.handle, from, at, count * width * 4);
       for (let token = 0; token < count; token++) {
         const to = (ids[first + token] as number) * width;
