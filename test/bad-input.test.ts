@@ -72,7 +72,7 @@ describe("options", () => {
     [{ max_memory: { cpu: 0 } }, "budget", /smallest budget that works/],
     [{ context_length: 0 }, "config", /context_length is 0/],
     [{ context_length: 1.5 }, "config", /context_length is 1.5/],
-    [{ context_length: 257 }, "config", /positions for 256 tokens/],
+    [{ context_length: 2 ** 31 }, "config", /positions for 2147483647 tokens/],
     [{ threads: 0 }, "config", /threads is 0/],
     [{ threads: 100_000 }, "config", /1 to 512/],
   ];
@@ -88,7 +88,7 @@ describe("config.json", () => {
     ["llama", { model_type: "nonesuch" }, "unsupported", /"nonesuch" is not supported; supported: .*llama/],
     ["llama", { model_type: "constructor" }, "unsupported", /"constructor" is not supported/],
     ["llama", { model_type: 7 }, "config", /model_type is 7, expected a string/],
-    ["llama", { model_type: null }, "config", /model_type is missing/],
+    ["llama", { model_type: null }, "config", /model_type is null, expected a string/],
     ["llama", { hidden_size: -64 }, "config", /hidden_size is -64/],
     ["llama", { hidden_size: "64" }, "config", /hidden_size is "64"/],
     ["llama", { hidden_size: 65, head_dim: null }, "config", /4 does not divide 65/],
@@ -96,23 +96,24 @@ describe("config.json", () => {
     ["llama", { num_key_value_heads: 3 }, "config", /3 does not divide 4 heads/],
     ["llama", { num_hidden_layers: 1_000_000_000 }, "config", /num_hidden_layers is 1000000000/],
     ["llama", { num_hidden_layers: 4 }, "checkpoint", /9 are missing/],
-    ["llama", { num_hidden_layers: 2 }, "checkpoint", /9 are not part of the model/],
+    ["llama", { mlp_bias: true }, "checkpoint", /9 are missing/],
     ["llama", { head_dim: 1_000_000_000 }, "config", /head_dim/],
     ["llama", { head_dim: 32 }, "checkpoint", /q_proj.weight is \[64,64\].*calls for \[128,64\]/],
     ["llama", { vocab_size: 513 }, "checkpoint", /embed_tokens.weight is \[512,64\].*calls for \[513,64\]/],
     ["llama", { rms_norm_eps: -1 }, "config", /rms_norm_eps is -1/],
     ["llama", { rope_theta: 0 }, "config", /rope_theta is 0/],
-    ["llama", { hidden_act: "gelu" }, "unsupported", /hidden_act "gelu"/],
+    ["llama", { hidden_act: "mish" }, "unsupported", /hidden_act is "mish"; supported: gelu_new/],
     [
       "llama",
       { rope_scaling: { rope_type: "spiral" } },
       "unsupported",
-      /rope type "spiral".*linear, llama3, yarn/,
+      /rope type "spiral".*linear, dynamic, llama3, yarn/,
     ],
     ["llama", { rope_scaling: { rope_type: "linear" } }, "config", /rope_scaling: factor is missing/],
     ["llama", { rope_scaling: { rope_type: "linear", factor: -2 } }, "config", /factor is -2/],
     ["llama", { rope_scaling: [] }, "config", /rope_scaling: expected an object/],
-    ["llama", { partial_rotary_factor: 2 }, "config", /rotates 32 of 16 dimensions/],
+    ["llama", { partial_rotary_factor: 0 }, "config", /partial_rotary_factor is 0/],
+    ["llama", { attn_logit_softcapping: 30 }, "unsupported", /attn_logit_softcapping is 30, which llama/],
     [
       "llama",
       { tie_word_embeddings: "yes" },
@@ -122,8 +123,9 @@ describe("config.json", () => {
     ["gpt2", { activation_function: "toString" }, "unsupported", /"toString"; supported: gelu_new/],
     ["gpt2", { n_head: 7 }, "config", /7 does not divide 64/],
     ["gpt2", { n_layer: 1_000_000_000 }, "config", /n_layer/],
-    ["gpt2", { scale_attn_by_inverse_layer_idx: true }, "unsupported", /scale_attn_by_inverse_layer_idx/],
-    ["qwen2", { use_sliding_window: true }, "unsupported", /use_sliding_window/],
+    ["gpt2", { scale_attn_by_inverse_layer_idx: 1 }, "config", /scale_attn_by_inverse_layer_idx is 1/],
+    ["gpt2", { add_cross_attention: true }, "unsupported", /add_cross_attention is true/],
+    ["qwen2", { is_causal: false }, "unsupported", /is_causal is false/],
   ];
   test.each(configs)("%s with %j", async (name, change, code, message) => {
     const dir = copyOfFixture(name);
@@ -224,7 +226,7 @@ describe("tensors", () => {
     });
     const error = await refusal(dir);
     expect(error).toBeInstanceOf(UnsupportedError);
-    expect(error.message).toMatch(/lm_head.weight is i32; weights of f32, f16 and bf16/);
+    expect(error.message).toMatch(/lm_head.weight is i32; weights of f64, f32, f16 and bf16/);
   });
 
   test("a shard that is not there", async () => {

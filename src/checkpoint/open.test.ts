@@ -192,6 +192,60 @@ test("ignored tensors are not part of the checkpoint, but of what the index prom
   expect([...checkpoint.tensors.keys()]).toEqual(["w"]);
 });
 
+test("what a model may do without is no error where the checkpoint is opened as tolerant", async () => {
+  const dir = temporaryFolder();
+  const u8 = { dtype: "U8", shape: [4], data_offsets: [4, 8] };
+  writeRaw(dir, "a", { w: tensor, mask: u8 }, 8);
+  writeRaw(dir, "b", { v: tensor, twice: { ...tensor, data_offsets: [4, 8] } }, 8);
+  writeRaw(dir, "c", { twice: tensor }, 4);
+  const weight_map = { w: "a", mask: "a", v: "a", absent: "b", twice: "c" };
+  writeFileSync(join(dir, INDEX), JSON.stringify({ metadata: null, weight_map: { ...weight_map, x: "b" } }));
+  const { tensors, foreign, disputed } = await openCheckpoint(dir, { tolerant: true });
+  expect([...tensors.keys()].sort()).toEqual(["twice", "v", "w"]);
+  expect([...(foreign?.values() ?? [])]).toEqual([{ name: "mask", type: "U8", shape: [4], file: 0 }]);
+  expect(Object.fromEntries(disputed ?? [])).toEqual({
+    v: "is in b, but the index places it in a",
+    absent: "the index places it in b, which does not hold it",
+    twice: "is in two shards, b and c",
+    x: "the index places it in b, which does not hold it",
+  });
+});
+
+describe("files of weights beside a checkpoint", () => {
+  const notes = async (names: string[], index: boolean) => {
+    const dir = temporaryFolder();
+    for (const name of names) writeRaw(dir, name, { w: tensor }, 4);
+    if (index) writeFileSync(join(dir, INDEX), '{"weight_map":{"w":"a.safetensors"}}');
+    return (await openCheckpoint(dir, { tolerant: true })).notes?.map((note) => note.replace(`${dir}: `, ""));
+  };
+  test.each<[string[], boolean, string[] | undefined]>([
+    [["model.safetensors"], false, undefined],
+    [["a.safetensors"], true, undefined],
+    [["model.safetensors"], true, [`${INDEX} is not read: model.safetensors counts`]],
+    [
+      ["model.safetensors", "model.fp16.safetensors", "adapter_model.safetensors", "spillway-1.safetensors"],
+      false,
+      ["model.fp16.safetensors is not read: model.safetensors counts"],
+    ],
+    [
+      ["a.safetensors", "model-2.safetensors", "model-3.safetensors"],
+      true,
+      [`model-2.safetensors and model-3.safetensors are not read: ${INDEX} does not name them`],
+    ],
+  ])("%j, with an index: %s", async (names, index, expected) => {
+    expect(await notes(names, index)).toEqual(expected);
+  });
+
+  test.each([
+    ["model-00001-of-00002.safetensors", /one of several shards: get model.safetensors.index.json/],
+    ["model.fp16.safetensors", /to use model.fp16.safetensors, rename it to model.safetensors/],
+  ])("%s alone is refused with what would do", async (name, message) => {
+    const dir = temporaryFolder();
+    writeRaw(dir, name, { w: tensor }, 4);
+    await expect(openCheckpoint(dir)).rejects.toThrow(message);
+  });
+});
+
 test("a signal that fires while shards are read stops the opening", async () => {
   const controller = new AbortController();
   const opening = openCheckpoint(fixture("llama-tied-sharded"), { signal: controller.signal });

@@ -69,12 +69,12 @@ async function readFolder(dir: string, options: OpenOptions): Promise<Found> {
   return options.tolerant ? { ...found, notes: await unreadFiles(dir, found, isSingle) } : found;
 }
 
-/** Files of weights in the folder that are not part of its checkpoint: other variants, leftovers of another split. */
+/** Files in the folder that look like parts of its checkpoint and are not: other variants, leftovers of another split. */
 async function unreadFiles(dir: string, { files }: Found, isSingle: boolean): Promise<string[]> {
   const read = new Set(files.map(({ file }) => file.path));
   const others = (await listFolder(dir)).filter((name) => {
     if (name === INDEX_FILE) return isSingle;
-    return name.endsWith(".safetensors") && !read.has(join(dir, name));
+    return /^model.*\.safetensors$/.test(name) && !read.has(join(dir, name));
   });
   if (others.length === 0) return [];
   const reason = isSingle

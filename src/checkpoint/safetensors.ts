@@ -1,6 +1,7 @@
 // Reads and judges the header of one safetensors file. It never reads tensor data.
 // Format: 8-byte little-endian length, JSON of that length, data. https://huggingface.co/docs/safetensors/index#format
 
+import { shown } from "../base/shown.ts";
 import { CheckpointError, throwIfAborted } from "../errors.ts";
 import { DTYPES, type DType, type DTypeInfo, parseDType } from "../ggml/dtypes.ts";
 import { readExactly, withFile } from "./files.ts";
@@ -185,15 +186,15 @@ function describe(
     fields.set(member.key, value);
   }
   const shape = fields.get("shape");
-  if (!isNaturals(shape)) throw bad(`shape ${show(shape)} is not a list of natural numbers`, name);
+  if (!isNaturals(shape)) throw bad(`shape ${shown(shape)} is not a list of natural numbers`, name);
   const offsets = fields.get("data_offsets");
   if (!isNaturals(offsets) || offsets.length !== 2) {
-    throw bad(`data_offsets ${show(offsets)} is not a pair of natural numbers`, name);
+    throw bad(`data_offsets ${shown(offsets)} is not a pair of natural numbers`, name);
   }
   const [begin, end] = offsets as [number, number];
   if (begin > end) throw bad(`data_offsets [${begin}, ${end}] are reversed`, name);
   const label = fields.get("dtype");
-  if (typeof label !== "string") throw bad(`dtype ${show(label)} is not a string`, name);
+  if (typeof label !== "string") throw bad(`dtype ${shown(label)} is not a string`, name);
   if (ignore.some((pattern) => matches(pattern, name))) return { name, dtype: undefined, shape, begin, end };
 
   const dtype = headerDType(label);
@@ -289,9 +290,4 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined; // no JSON text means undefined
   }
-}
-
-function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "(missing)";
-  return text.length > 80 ? `${text.slice(0, 80)}...` : text;
 }

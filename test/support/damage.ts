@@ -32,3 +32,14 @@ export function moveTensors(dir: string, spaces: number): void {
   const header = bytes.subarray(8, start).toString() + " ".repeat(spaces);
   writeFileSync(path, safetensorsBytes(header, bytes.subarray(start)));
 }
+
+const ELEMENT: Readonly<Record<string, number>> = { F32: 4, BF16: 2, BOOL: 1, F8_E4M3: 1, I64: 8 };
+
+/** Adds a tensor of zeros to model.safetensors. `dtype` is a name of the format's. */
+export function addTensor(dir: string, name: string, dtype: string, shape: readonly number[]): void {
+  const bytes = shape.reduce((a, b) => a * b, ELEMENT[dtype] as number);
+  const add = (header: Header, end: number) => {
+    header[name] = { dtype, shape: [...shape], data_offsets: [end, end + bytes] };
+  };
+  editHeader(dir, add, bytes);
+}

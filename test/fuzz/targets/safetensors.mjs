@@ -41,12 +41,8 @@ export function headerProblem(file) {
   const ranges = [];
   for (const [name, t] of Object.entries(header)) {
     if (name === "__metadata__") {
-      if (
-        typeof t !== "object" ||
-        t === null ||
-        Array.isArray(t) ||
-        !Object.values(t).every((v) => typeof v === "string")
-      )
+      if (t === null) continue; // the reference takes it for none
+      if (typeof t !== "object" || Array.isArray(t) || !Object.values(t).every((v) => typeof v === "string"))
         return "metadata";
       continue;
     }
