@@ -6,6 +6,11 @@ test("notes of several readers become one list in which each stands once", () =>
   expect(joinNotes()).toEqual([]);
 });
 
+test("notes are lines that a terminal does not obey", () => {
+  expect(joinNotes(["ignored \u001b[31mred\nand more"])).toEqual(["ignored \\u001b[31mred and more"]);
+  expect(joinNotes(["a".repeat(5000)])[0]?.length).toBeLessThan(1100);
+});
+
 test.each([
   [[], ""],
   [["a"], "a"],

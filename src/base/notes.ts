@@ -1,12 +1,21 @@
 // Notes: what was found and is not used, or is used otherwise than one might think. Files and options are read in many
 // places; each gives its notes as plain lines, they are joined here, and whoever opened the model says them once.
 
+import { printable } from "./shown.ts";
+
 /** Names given in a note before the rest is only counted. */
 const LISTED = 3;
 
-/** Several lists of notes as one, each note once, in the order they came. */
+/** A note is a line: longer ones are cut. Characters. */
+const LONGEST = 1000;
+
+/**
+ * Several lists of notes as one, each note once, in the order they came; as text that a terminal does not obey, because
+ * notes name what files hold.
+ */
 export function joinNotes(...lists: readonly (readonly string[] | undefined)[]): readonly string[] {
-  return [...new Set(lists.flatMap((list) => list ?? []))];
+  const lines = lists.flatMap((list) => list ?? []);
+  return [...new Set(lines.map((line) => printable(line.replaceAll("\n", " "), LONGEST)))];
 }
 
 /** "a", "a and b", "a, b, c and 9 more": names for a note or an error. */
