@@ -105,13 +105,19 @@ describe("a malformed file is refused with the place and the numbers", () => {
     ["an overflowing shape", { a: F32([2 ** 30, 2 ** 30], 0, 4) }, 4, "a", "overflows: more than 2^53 bytes"],
     ["an overflow hidden by a zero", { a: F32([2 ** 50, 2 ** 50, 0], 0, 0) }, 0, "a", "overflows"],
     ["no offsets", { a: { dtype: "F32", shape: [1] } }, 4, "a", "data_offsets (missing) is not a pair"],
-    ["three offsets", { a: { ...F32([1], 0, 4), data_offsets: [0, 4, 8] } }, 4, "a", "[0,4,8] is not a pair"],
+    [
+      "three offsets",
+      { a: { ...F32([1], 0, 4), data_offsets: [0, 4, 8] } },
+      4,
+      "a",
+      "[0, 4, 8] is not a pair",
+    ],
     [
       "negative offsets",
       { a: F32([1], -4, 0) },
       4,
       "a",
-      "data_offsets [-4,0] is not a pair of natural numbers",
+      "data_offsets [-4, 0] is not a pair of natural numbers",
     ],
     [
       "infinite offsets",

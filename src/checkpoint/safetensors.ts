@@ -186,15 +186,15 @@ function describe(
     fields.set(member.key, value);
   }
   const shape = fields.get("shape");
-  if (!isNaturals(shape)) throw bad(`shape ${shown(shape)} is not a list of natural numbers`, name);
+  if (!isNaturals(shape)) throw bad(`shape ${given(shape)} is not a list of natural numbers`, name);
   const offsets = fields.get("data_offsets");
   if (!isNaturals(offsets) || offsets.length !== 2) {
-    throw bad(`data_offsets ${shown(offsets)} is not a pair of natural numbers`, name);
+    throw bad(`data_offsets ${given(offsets)} is not a pair of natural numbers`, name);
   }
   const [begin, end] = offsets as [number, number];
   if (begin > end) throw bad(`data_offsets [${begin}, ${end}] are reversed`, name);
   const label = fields.get("dtype");
-  if (typeof label !== "string") throw bad(`dtype ${shown(label)} is not a string`, name);
+  if (typeof label !== "string") throw bad(`dtype ${given(label)} is not a string`, name);
   if (ignore.some((pattern) => matches(pattern, name))) return { name, dtype: undefined, shape, begin, end };
 
   const dtype = headerDType(label);
@@ -290,4 +290,8 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined; // no JSON text means undefined
   }
+}
+
+function given(value: unknown): string {
+  return value === undefined ? "(missing)" : shown(value);
 }
