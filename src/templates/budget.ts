@@ -4,9 +4,9 @@ import { TemplateError } from "./errors.ts";
 
 /** Limits of one render. Those on steps and characters grow with the variables that the caller brings. */
 export interface TemplateLimits {
-  /** Expressions evaluated, statements run and items iterated. Default 10 million. */
+  /** Expressions evaluated, statements run and items iterated. Default 4 million. */
   readonly steps?: number | undefined;
-  /** Characters created or searched; an element of a list counts as eight. Default 48 million. */
+  /** Characters created or searched; an element of a list counts as eight. Default 32 million. */
   readonly characters?: number | undefined;
   /** Macros, calls and recursive loops within one another. Default 200, about where Python stops. */
   readonly depth?: number | undefined;
@@ -17,7 +17,7 @@ export interface TemplateLimits {
 /** The deepest nesting of lists and dicts that is printed, compared or taken from the caller. */
 export const MAX_NESTING = 200;
 
-const DEFAULTS = { steps: 10_000_000, characters: 48_000_000, depth: 200 };
+const DEFAULTS = { steps: 4_000_000, characters: 32_000_000, depth: 200 };
 
 interface Budget {
   steps: number;

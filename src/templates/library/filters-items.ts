@@ -108,7 +108,7 @@ function* slices(value: Value, count: Value, fill: Value): Generator<Value> {
     const start = offset + i * each;
     if (i < extra) offset++;
     const part = items.slice(start, offset + (i + 1) * each);
-    spendItems(part.length + 1);
+    spendItems(part.length + 8);
     if (fill !== null && i >= extra) part.push(fill);
     yield part;
   }

@@ -44,7 +44,7 @@ function find(self: string, part: Value, start: Value, end: Value, last: boolean
   const wanted = text(part, "the argument");
   const within = range(self, start, end);
   if (within === undefined) return -1;
-  spend(self.length >>> 1);
+  spend(2 * self.length);
   const inside = self.slice(within.from, within.to);
   const at = last ? inside.lastIndexOf(wanted) : inside.indexOf(wanted);
   return at < 0 ? -1 : within.points + u.pointIndex(inside, at);
@@ -67,14 +67,17 @@ function affix(
   return texts.some((one) => (name === "startswith" ? inside.startsWith(one) : inside.endsWith(one)));
 }
 
+/** More parts than this are beyond any budget. */
+const MAX_PARTS = 4_000_000;
+
 function split(self: string, separator: Value, most: Value, fromRight: boolean): Value {
   const limit = toInt(most);
   const mark = optionalText(separator, "must be str or None, the separator");
   if (mark === undefined) return u.splitSpace(self, limit, fromRight);
   if (mark === "") fail("empty separator");
   spend(self.length);
-  const parts = self.split(mark);
-  spendItems(parts.length);
+  const parts = self.split(mark, MAX_PARTS);
+  spendItems(4 * parts.length);
   if (limit < 0 || parts.length - 1 <= limit) return parts;
   if (fromRight)
     return [parts.slice(0, parts.length - limit).join(mark), ...parts.slice(parts.length - limit)];
@@ -85,7 +88,8 @@ export function replaceText(self: string, old: string, replacement: string, coun
   spend(self.length);
   const most = count < 0 ? Number.POSITIVE_INFINITY : count;
   if (most === 0) return self;
-  const parts = old === "" ? ["", ...u.characters(self), ""] : self.split(old);
+  const parts = old === "" ? ["", ...u.characters(self), ""] : self.split(old, MAX_PARTS);
+  spendItems(2 * parts.length);
   const used = Math.min(most, parts.length - 1);
   spend(self.length + used * replacement.length);
   spendItems(parts.length);
@@ -126,8 +130,8 @@ function count(self: string, part: Value, start: Value, end: Value): number {
   const within = range(self, start, end);
   if (within === undefined) return 0;
   const inside = self.slice(within.from, within.to);
-  spend(inside.length);
-  return wanted === "" ? u.length(inside) + 1 : inside.split(wanted).length - 1;
+  spend(4 * inside.length);
+  return wanted === "" ? u.length(inside) + 1 : inside.split(wanted, MAX_PARTS).length - 1;
 }
 
 function expandTabs(self: string, size: number): string {

@@ -47,7 +47,7 @@ const WORDS = new RegExp(`(${BLANK}+)`);
 /** textwrap.wrap of Python, with white space kept as it is within lines and dropped at their ends. */
 export function wrapLine(line: string, { width, breakLongWords, breakOnHyphens }: WrapOptions): string[] {
   if (!(width > 0)) fail(`invalid width ${width} (must be > 0)`);
-  spend(16 * line.length);
+  spend(96 * line.length);
   const chunks = line
     .split(breakOnHyphens ? HYPHENATED : WORDS)
     .filter((chunk) => chunk !== "" && chunk !== undefined);
@@ -100,7 +100,7 @@ export function indentText(text: string, indention: string, first: boolean, blan
 
 /** The title filter, which is not str.title(): words also begin after brackets and hyphens, but not after apostrophes. */
 export function titleFilter(text: string): string {
-  spend(2 * text.length);
+  spend(16 * text.length);
   return text
     .split(new RegExp(`([-${SPACES}({[<]+)`))
     .map((part) => {
@@ -142,7 +142,7 @@ function oneDecimal(value: number): string {
 
 /** urllib.parse.quote: everything but letters, digits, "_.-~" and, outside queries, "/". */
 export function urlQuote(text: string, forQuery: boolean): string {
-  spend(3 * text.length);
+  spend(12 * text.length);
   const quoted = percentEncoded(text).replace(
     /[!'()*]/g,
     (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`,

@@ -1,6 +1,5 @@
 // Splits a template into tokens, as jinja2's lexer does with trim_blocks and lstrip_blocks on: the line end after a
 // block tag goes, and so does the white space before one that begins its line.
-import { spend } from "../budget.ts";
 import { syntaxError } from "../errors.ts";
 import { normal } from "../values/numbers.ts";
 import type { Value } from "../values/types.ts";
@@ -96,9 +95,14 @@ const STRING = /'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"/sy;
 const OPERATOR = /\*\*|\/\/|[=!<>]=|[-+/*%~[\](){}<>=.:|,;]/y;
 const CLOSING: Record<string, string> = { "(": ")", "[": "]", "{": "}" };
 
+/** The largest chat templates have some 50,000 characters. */
+const MAX_SOURCE = 500_000;
+
 /** @throws TemplateError of kind syntax */
 export function tokenize(template: string): Token[] {
-  spend(template.length);
+  if (template.length > MAX_SOURCE) {
+    syntaxError(`the template has ${template.length} characters, at most ${MAX_SOURCE} are allowed`, 1);
+  }
   const lexer = new Lexer(template);
   lexer.root();
   return lexer.tokens;

@@ -131,7 +131,7 @@ export function contains(container: Value, item: Value): boolean {
   if (text !== undefined) {
     const part = textOf(item);
     if (part === undefined) fail(`'in <string>' requires string as left operand, not ${typeName(item)}`);
-    spend(text.length >>> 2);
+    spend(text.length);
     return text.includes(part as string);
   }
   if (container instanceof Dict) return container.has(item);
@@ -187,7 +187,7 @@ function* rangeItems(range: Range): Generator<Value> {
 export function listOf(value: Value): Value[] {
   const items: Value[] = [];
   for (const item of iterate(value)) {
-    spend(8);
+    spend(16);
     items.push(item);
   }
   return items;

@@ -3,18 +3,21 @@ import { spend } from "../budget.ts";
 import { str } from "./text.ts";
 import { Markup, type Value } from "./types.ts";
 
-const ENTITIES: Record<string, string> = {
-  "&": "&amp;",
-  "<": "&lt;",
-  ">": "&gt;",
-  "'": "&#39;",
-  '"': "&#34;",
-};
+/** In the order in which they are replaced. */
+const ENTITIES = [
+  ["&", "&amp;"],
+  ["<", "&lt;"],
+  [">", "&gt;"],
+  ["'", "&#39;"],
+  ['"', "&#34;"],
+] as const;
 
 export function escapeHtml(value: Value): Markup {
   if (value instanceof Markup) return value;
   const text = str(value);
-  const escaped = text.replace(/[&<>'"]/g, (c) => ENTITIES[c] as string);
-  spend(text.length + escaped.length);
+  spend(6 * text.length);
+  let escaped = text;
+  for (const [c, entity] of ENTITIES) escaped = escaped.replaceAll(c, entity);
+  spend(escaped.length);
   return new Markup(escaped);
 }

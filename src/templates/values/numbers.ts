@@ -43,6 +43,9 @@ function floatOf(value: Int | Float): number {
   return float;
 }
 
+/** Ints of more bits than this have more digits than Python prints, by far. */
+const MAX_BITS = 1_000_000;
+
 const bits = (value: bigint): number => (value < 0n ? -value : value).toString(16).length * 4;
 
 export type Operator = "+" | "-" | "*" | "/" | "//" | "%" | "**";
@@ -73,7 +76,9 @@ function ints(operator: Operator, a: Int, b: Int): Value {
     }
   }
   const [x, y] = [BigInt(a), BigInt(b)];
-  spend((bits(x) + bits(y)) >>> 2);
+  const size = bits(x) + bits(y);
+  if (size > MAX_BITS) fail(`an int of more than ${MAX_BITS} bits`);
+  spend(size);
   switch (operator) {
     case "+":
       return normal(x + y);
@@ -136,7 +141,7 @@ function power(a: Int, b: Int): Value {
   const base = BigInt(a);
   if (a !== -1) {
     const size = bits(base) * Number(b);
-    if (!(size <= 1_000_000))
+    if (!(size <= MAX_BITS))
       fail(`${String(b)} is too large an exponent: the result would have some ${size} bits`);
     spend(size);
   }

@@ -96,6 +96,7 @@ const SHORT: Record<string, string> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", 
 export function quote(text: string): string {
   spend(text.length);
   if (PLAIN.test(text)) return `'${text}'`;
+  spend(8 * text.length);
   const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
   let out = "";
   for (const c of text) {

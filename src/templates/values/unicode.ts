@@ -32,7 +32,7 @@ function offsets(text: string, limit: number): { points: number; units: number }
     units += (text.codePointAt(units) as number) > 0xffff ? 2 : 1;
     points++;
   }
-  spend(points);
+  spend(2 * points);
   return { points, units };
 }
 
@@ -56,7 +56,7 @@ export function unitIndex(text: string, index: number): number {
 
 /** The code points of a text as strings. */
 export function characters(text: string): string[] {
-  spend(8 * text.length);
+  spend(16 * text.length);
   return Array.from(text);
 }
 
@@ -114,7 +114,7 @@ export function splitLines(text: string, keepEnds = false): string[] {
     const end = match.index + match[0].length;
     lines.push(text.slice(from, keepEnds ? end : match.index));
     from = end;
-    spend(8);
+    spend(32);
   }
   if (from < text.length) lines.push(text.slice(from));
   return lines;
@@ -125,8 +125,11 @@ const WORD = new RegExp(`[^${SPACES}]+`, "g");
 /** str.split() and str.rsplit() without a separator. The part that is not split keeps the white space at its outer end. */
 export function splitSpace(text: string, limit: number, fromRight: boolean): string[] {
   spend(text.length);
-  const words = [...text.matchAll(WORD)];
-  spend(32 * words.length);
+  const words: RegExpExecArray[] = [];
+  for (const match of text.matchAll(WORD)) {
+    spend(64);
+    words.push(match);
+  }
   const all = words.map((match) => match[0]);
   if (limit < 0 || limit >= words.length) return all;
   if (!fromRight) return [...all.slice(0, limit), text.slice(words[limit]?.index)];
