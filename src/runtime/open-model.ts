@@ -114,6 +114,7 @@ async function load(
   cleanup.add(() => residents.dispose());
   const adapter = await loadAdapter(prepared, ctx);
   if (adapter) cleanup.add(() => adapter.dispose());
+  await sources.checkUnchanged(); // what was loaded is of one piece
   progress.end();
   throwIfAborted(options.signal);
 
@@ -141,7 +142,9 @@ async function load(
     throw error;
   }
   if (streamer) cleanup.add(() => (streamer as Streamer).dispose());
+  const read = filesReadByPass(units, plan);
   const executor = new Executor({
+    checkUnchanged: read.size > 0 ? () => sources.checkUnchanged(read) : undefined,
     spec,
     units,
     device,
@@ -234,6 +237,12 @@ async function withCopies(
     entry.resize(units.flatMap((u) => u.owned).reduce((sum, m) => sum + (m.packed?.bytes ?? 0), 0));
   }
   return { units, plan: packing.replan(units) };
+}
+
+/** The files that weights are read from while the model runs. */
+function filesReadByPass(units: readonly Unit[], { homes }: Plan): Set<number> {
+  const onDisk = units.filter((unit) => homes[unit.index] === "disk");
+  return new Set(onDisk.flatMap((unit) => unit.owned.map((m) => (m.packed ?? m.source).file)));
 }
 
 function bytesToRead(units: readonly Unit[], { homes, packed }: Plan): number {

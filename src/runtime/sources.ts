@@ -82,6 +82,15 @@ export class SourceFiles {
     return { file: place.file, offset, length: end - offset, shift: from - offset, bytes: length };
   }
 
+  /**
+   * Throws IoError that names the first of these files that was changed since it was opened; of all files where none are
+   * named. A question to the system for each, some microseconds.
+   */
+  async checkUnchanged(numbers?: Iterable<number>): Promise<void> {
+    const wanted = numbers === undefined ? this.#files : Array.from(numbers, (n) => this.#files[n]);
+    for (const one of wanted) if (one instanceof DirectFile) await one.checkUnchanged();
+  }
+
   /** Opens the files of a second checkpoint too; its entries' file numbers begin at the returned one. */
   async add(checkpoint: Checkpoint): Promise<number> {
     const first = this.#files.length;
