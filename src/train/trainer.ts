@@ -108,6 +108,7 @@ export class Trainer implements TrainerFace {
           }),
         });
       }
+      await this.model.engine.parts.checkUnchanged?.(); // no update is made of weights that changed underneath
       grad_norm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
       skipped = !Number.isFinite(loss) || !Number.isFinite(grad_norm);
       if (skipped && this.#settings.non_finite === "error") {
