@@ -1,8 +1,8 @@
 // Merges an adapter into its base: a new checkpoint with W + scale B A in the place of W, written tensor by tensor in
 // bounded memory. The base and the adapter are only read.
-import { randomUUID } from "node:crypto";
 import { mkdir, rename, rm, rmdir } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { temporaryName } from "../base/files/temporary.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
 import {
   type Checkpoint,
@@ -47,6 +47,8 @@ export interface MergeResult {
   readonly replaced: number;
   /** Weights the base shares with another that are now a tensor of their own. */
   readonly untied: readonly string[];
+  /** Files beside the base's weights that were not copied, because they may say something else of the folder. */
+  readonly left_out: readonly string[];
 }
 
 const CONFIG = "config.json";
@@ -86,7 +88,12 @@ export async function mergeAdapter(
   };
 
   return wholeFolder(out, async (folder) => {
-    await copyOthers(resolve(baseDir), folder, { ...config, ...changed }, Object.keys(changed).length > 0);
+    const left_out = await copyOthers(
+      resolve(baseDir),
+      folder,
+      { ...config, ...changed },
+      Object.keys(changed).length > 0,
+    );
     const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
     const merger = new TensorMerger(cpu);
     try {
@@ -174,7 +181,7 @@ async function refuseFull(path: string): Promise<void> {
 async function wholeFolder<T>(path: string, fill: (folder: string) => Promise<T>): Promise<T> {
   const folder = await refused("the folder could not be made", path, async () => {
     await mkdir(dirname(path), { recursive: true });
-    const beside = join(dirname(path), `.${basename(path)}.tmp-${randomUUID()}`);
+    const beside = temporaryName(path, { hidden: true });
     await mkdir(beside);
     return beside;
   });

@@ -53,7 +53,7 @@ export function lockOpenFile(fd: number): "locked" | "held" | undefined {
   if (!system.flock) return undefined;
   for (;;) {
     if (system.flock(fd, LOCK_EX | LOCK_NB) === 0) return "locked";
-    const { errno, os } = koffi;
+    const { errno, os } = ffi();
     const code = errno();
     if (code === os.errno.EINTR) continue;
     return code === os.errno.EWOULDBLOCK || code === os.errno.EAGAIN ? "held" : undefined;
