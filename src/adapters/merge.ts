@@ -110,6 +110,7 @@ export async function mergeAdapter(
         merged: adapter.targets.length,
         replaced: adapter.saved.length + adapter.tables.length,
         untied,
+        left_out,
       };
       return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
     } finally {
