@@ -3,8 +3,9 @@
 import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { temporaryFolder } from "../src/checkpoint/testing.ts";
-import { ConfigError, IoError } from "../src/errors.ts";
+import { openCheckpoint } from "../src/checkpoint/index.ts";
+import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
+import { CheckpointError, ConfigError, IoError } from "../src/errors.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../src/runtime/prepare.ts";
 import { FIXTURES, largestDifference, readGolden } from "./golden/golden.ts";
@@ -147,5 +148,90 @@ describe("the copy in offload_folder", () => {
     const opening = ask(join(FIXTURES, "llama"), { dtype, device_map: "disk", offload_folder });
     await expect(opening).rejects.toThrow(IoError);
     await expect(opening).rejects.toThrow(offload_folder);
+  });
+});
+
+describe("a converted copy that is damaged", () => {
+  const dir = join(FIXTURES, "llama");
+  const streamed = () =>
+    ({ dtype: "float16", device_map: "disk", offload_folder: temporaryFolder() }) as const;
+
+  /** Turns bits of 16 bytes of a tensor in the only copy of a folder; its times stay. */
+  async function damage(folder: string, tensor: string): Promise<string> {
+    const { path } = copies(folder)[0]!;
+    const entry = (await openCheckpoint(path)).tensors.get(tensor)!;
+    const bytes = readFileSync(path);
+    const at = entry.offset + Math.floor(entry.bytes / 2);
+    for (let i = at; i < Math.min(at + 16, entry.offset + entry.bytes); i++) bytes[i] = bytes[i]! ^ 0x40;
+    const { atime, mtime } = statSync(path);
+    writeFileSync(path, bytes);
+    utimesSync(path, atime, mtime);
+    return path;
+  }
+
+  test.each(["model.layers.2.mlp.up_proj.weight", "lm_head.weight"])(
+    "in weights that stream, %s: named, and made anew when the model is opened next",
+    async (tensor) => {
+      const options = streamed();
+      const good = await ask(dir, options);
+      const path = await damage(options.offload_folder, tensor);
+      const error = await rejection(ask(dir, options));
+      expect(error).toBeInstanceOf(CheckpointError);
+      expect((error as CheckpointError).message).toMatch(`${path}: tensor ${tensor}: `);
+      const after = await ask(dir, options);
+      expect(after.bits.equals(good.bits)).toBe(true);
+    },
+  );
+
+  test("in rows that are read one by one: the row that is used is named", async () => {
+    const options = streamed();
+    await ask(dir, options);
+    const tensor = "model.embed_tokens.weight";
+    await damage(options.offload_folder, tensor);
+    await using model = await AutoModelForCausalLM.from_pretrained(dir, { ...CPU, ...options });
+    await model.forward({ input_ids: [[5]] });
+    const all = Array.from({ length: 60 }, (_, i) => 226 + i); // the middle of 512 rows
+    await expect(model.forward({ input_ids: [all] })).rejects.toThrow(tensor);
+  });
+
+  test.each([
+    ["its checksums", "~spillway.checksums"],
+    ["cut short", undefined],
+  ])("%s: made anew at once, with a note", async (_, tensor) => {
+    const options = streamed();
+    const good = await ask(dir, options);
+    const { path, size } = copies(options.offload_folder)[0]!;
+    if (tensor) await damage(options.offload_folder, tensor);
+    else truncateSync(path, size - 100);
+    await using model = await AutoModelForCausalLM.from_pretrained(dir, { ...CPU, ...options });
+    expect(model.warnings).toEqual([`${path} was damaged: it was made anew`]);
+    const { data } = (await model.forward({ input_ids: [IDS] })).logits;
+    expect(Buffer.from(data.buffer).equals(good.bits)).toBe(true);
+  });
+
+  test("several that open it at once make one copy and get the same from it", async () => {
+    const options = { ...CPU, ...streamed() };
+    const good = await ask(dir, { ...options, offload_folder: temporaryFolder() });
+    const models = await Promise.all(
+      Array.from({ length: 3 }, () => AutoModelForCausalLM.from_pretrained(dir, options)),
+    );
+    for (const model of models) {
+      const { data } = (await model.forward({ input_ids: [IDS] })).logits;
+      expect(Buffer.from(data.buffer).equals(good.bits)).toBe(true);
+      await model.dispose();
+    }
+    expect(readdirSync(options.offload_folder).filter((name) => !name.endsWith(".safetensors"))).toEqual([]);
+  });
+
+  test("weights that change while they are copied leave no copy", async () => {
+    const own = copyOfFixture("llama");
+    const file = join(own, "model.safetensors");
+    const options = streamed();
+    let reads = 0;
+    const beforeRead = () => {
+      if (++reads === 5) writeFileSync(file, readFileSync(file));
+    };
+    await expect(ask(own, { ...options, beforeRead })).rejects.toThrow(/was changed while it was in use/);
+    expect(readdirSync(options.offload_folder)).toEqual([]);
   });
 });

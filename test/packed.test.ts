@@ -155,7 +155,7 @@ describe("the packed copy", () => {
     expect(copies(offload_folder)).toEqual([]);
   });
 
-  test("damaged: an error that names the matrix and what to do, and the next use works", async () => {
+  test("damaged: an error that names the matrix, and the next use makes the copy anew", async () => {
     const dir = await checkpoint(bf16);
     const packed = options();
     await ask(dir, packed);
@@ -171,8 +171,11 @@ describe("the packed copy", () => {
       const failure = await model.forward({ input_ids: [IDS] }).catch((error: unknown) => error);
       expect(failure).toBeInstanceOf(CheckpointError);
       expect((failure as CheckpointError).message).toContain(name);
-      expect((failure as CheckpointError).message).toMatch(/delete the copy/);
+      expect((failure as CheckpointError).message).toMatch(/damaged.*made anew/);
     });
+    expect(copies(packed.offload_folder)).toEqual([]);
+    await ask(dir, packed);
+    expect(copies(packed.offload_folder)).toEqual([path]);
   });
 
   test("a read that fails in the middle of a pass is that pass's error; the next one works", async () => {

@@ -1,6 +1,20 @@
 // Disks that fail, dawdle, return less than asked or lose a file's end, while loading and in the middle of a pass.
 // After each the error has a type and names the file, nothing leaks, and an open model goes on to say what it should.
-import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -33,6 +47,13 @@ class FailingDisk {
     this.failures++;
     throw sectorLost();
   };
+}
+
+/** Other weights in the same file. */
+function overwrite(file: string): void {
+  const handle = openSync(file, "r+");
+  writeSync(handle, Buffer.alloc(300_000, 0x3f), 0, 300_000, 400_000);
+  closeSync(handle);
 }
 
 async function generate(model: CausalLM, ids: readonly number[]): Promise<number[][]> {
@@ -145,25 +166,85 @@ describe("a disk that is odd but right", () => {
 });
 
 describe("a file that changes under an open model", () => {
-  test.each(["gpt2", "llama"])("%s: cut short, it is an IoError; whole again, all is well", async (name) => {
+  test.each(["gpt2", "llama"])("%s: cut short, it is an IoError; opened again, all is well", async (name) => {
     const { prompts } = await readGolden(name);
     const dir = copyOfFixture(name);
     const file = join(dir, "model.safetensors");
     const bytes = readFileSync(file);
     await leavesNothing(async () => {
-      await using model = await AutoModelForCausalLM.from_pretrained(dir, ON_DISK);
-      await expectStillRight(model, prompts);
       for (const length of [bytes.length - 5000, Math.floor(bytes.length / 2), 4096, 0]) {
+        await using model = await AutoModelForCausalLM.from_pretrained(dir, ON_DISK);
+        await expectStillRight(model, prompts);
         truncateSync(file, length);
         const error = await rejection(generate(model, prompts[0]?.ids ?? []));
         expect(error).toBeInstanceOf(IoError);
         expect((error as IoError).message).toMatch(
           new RegExp(`truncated from ${bytes.length} to ${length} bytes`),
         );
-        writeFileSync(file, bytes); // the same inode, as long as it was
-        await expectStillRight(model, prompts);
+        writeFileSync(file, bytes); // the same inode, as long as it was: what it holds is not known any more
+        await expect(generate(model, [1])).rejects.toThrow(/was changed while it was in use/);
       }
     });
+  });
+
+  /** Generates, with `change` made after the third token. */
+  async function interrupted(dir: string, change: (file: string) => void): Promise<unknown> {
+    await using model = await AutoModelForCausalLM.from_pretrained(dir, ON_DISK);
+    let tokens = 0;
+    const put = () => {
+      if (++tokens === 3) change(join(dir, "model.safetensors"));
+    };
+    const ids = [[5, 6, 7]];
+    const streamer = { put, end: () => {} };
+    try {
+      await model.generate({ input_ids: ids, max_new_tokens: 10, ignore_eos: true, streamer });
+      return undefined;
+    } catch (error) {
+      return error;
+    }
+  }
+
+  test.each<[string, (file: string) => void, RegExp]>([
+    ["overwritten in place", (file) => overwrite(file), /last written/],
+    [
+      "overwritten in place, its times set back",
+      (file) => {
+        const { atimeNs, mtimeNs } = statSync(file, { bigint: true });
+        overwrite(file);
+        utimesSync(file, Number(atimeNs) / 1e9, Number(mtimeNs) / 1e9);
+      },
+      /last written|time of writing set back/,
+    ],
+    [
+      "cut and filled again",
+      (file) => {
+        const { size } = statSync(file);
+        truncateSync(file, 400_000);
+        truncateSync(file, size);
+      },
+      /last written|truncated/,
+    ],
+    ["appended to", (file) => appendFileSync(file, "more"), /it had \d+ bytes and has \d+/],
+  ])("%s, it is an IoError within a pass", async (_, change, message) => {
+    const error = await interrupted(copyOfFixture("llama"), change);
+    expect(error).toBeInstanceOf(IoError);
+    expect((error as IoError).message).toMatch(message);
+  });
+
+  test.each<[string, (file: string) => void]>([
+    [
+      "replaced by another of its name",
+      (file) => {
+        writeFileSync(`${file}.new`, "other");
+        renameSync(`${file}.new`, file);
+      },
+    ],
+    ["removed", (file) => rmSync(file)],
+    ["linked", (file) => linkSync(file, `${file}.link`)],
+    ["made read-only", (file) => chmodSync(file, 0o444)],
+  ])("%s, it is read on as it was", async (_, change) => {
+    if (process.platform === "win32") return;
+    expect(await interrupted(copyOfFixture("llama"), change)).toBeUndefined();
   });
 
   test("with all weights resident nobody notices", async () => {

@@ -1,8 +1,8 @@
 // Merges an adapter into its base: a new checkpoint with W + scale B A in the place of W, written tensor by tensor in
 // bounded memory. The base and the adapter are only read.
-import { randomUUID } from "node:crypto";
 import { mkdir, rename, rm, rmdir } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
+import { temporaryName } from "../base/files/temporary.ts";
 import { joinNotes } from "../base/notes.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
 import { type Checkpoint, type TensorSource, writeSharded } from "../checkpoint/index.ts";
@@ -48,6 +48,8 @@ export interface MergeResult {
   readonly untied: readonly string[];
   /** What the base's files hold that is not used, and so not in the merged ones. */
   readonly warnings: readonly string[];
+  /** Files beside the base's weights that were not copied, because they may say something else of the folder. */
+  readonly left_out: readonly string[];
 }
 
 /**
@@ -87,7 +89,12 @@ export async function mergeAdapter(
   };
 
   return wholeFolder(out, async (folder) => {
-    await copyOthers(resolve(baseDir), folder, { ...config, ...changed }, Object.keys(changed).length > 0);
+    const left_out = await copyOthers(
+      resolve(baseDir),
+      folder,
+      { ...config, ...changed },
+      Object.keys(changed).length > 0,
+    );
     const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
     const merger = new TensorMerger(cpu, ledger);
     try {
@@ -106,6 +113,7 @@ export async function mergeAdapter(
         replaced: adapter.saved.length + adapter.tables.length,
         untied,
         warnings,
+        left_out,
       };
       return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
     } finally {
@@ -185,7 +193,7 @@ async function refuseFull(path: string): Promise<void> {
 async function wholeFolder<T>(path: string, fill: (folder: string) => Promise<T>): Promise<T> {
   const folder = await refused("the folder could not be made", path, async () => {
     await mkdir(dirname(path), { recursive: true });
-    const beside = join(dirname(path), `.${basename(path)}.tmp-${randomUUID()}`);
+    const beside = temporaryName(path, { hidden: true });
     await mkdir(beside);
     return beside;
   });

@@ -1,6 +1,8 @@
 // Files that appear whole or not at all: written beside their target, flushed to the device, then renamed over it.
 import { type FileHandle, open, rename, rm, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
+import { RoomError } from "../base/files/room.ts";
+import { openNew, sweepOnce, temporaryName } from "../base/files/temporary.ts";
 import { IoError } from "../errors.ts";
 import { DirectWriter } from "../memory/direct-writer.ts";
 import { systemCode } from "./files.ts";
@@ -14,7 +16,7 @@ export interface StagedFile {
   discard(): Promise<void>;
 }
 
-/** Targets being written by this process: a second writer would share the first one's temporary file. */
+/** Targets being written by this process: of two writers the last would win, whichever that is. */
 const busy = new Set<string>();
 
 /** Calls `write` with a position-addressed sink. */
@@ -31,20 +33,22 @@ export interface Sink {
 }
 
 /**
- * Writes `target`.tmp-<pid> with `write`, past the page cache where that is possible, and flushes it. On any failure the temporary file is removed and the error
+ * Writes a file of a name of its own beside `target` with `write`, past the page cache where that is possible, and flushes
+ * it; what a process that is gone left there is removed. On any failure the temporary file is removed and the error
  * thrown: what `write` threw, or an IoError which for a full device says how many bytes were needed (`bytes`).
  */
 export async function stageFile(target: string, bytes: number, write: WriteBody): Promise<StagedFile> {
   if (busy.has(target)) throw new IoError("is already being written by this process", target);
   busy.add(target);
-  const temporary = `${target}.tmp-${process.pid}`;
+  const temporary = temporaryName(target);
   const discard = async (): Promise<void> => {
     busy.delete(target);
     // What led here is thrown by the caller; that the remains cannot be removed is less worth knowing.
     await rm(temporary, { force: true }).catch(() => undefined);
   };
   try {
-    const handle = await refused(open(temporary, "w"), target, bytes);
+    await sweepOnce(dirname(target));
+    const handle = await refused(openNew(temporary), target, bytes);
     try {
       const sink = new FileSink(handle, target, bytes);
       try {
@@ -90,9 +94,10 @@ export async function requireSpace(folder: string, bytes: number): Promise<void>
   const free = bavail * bsize;
   // Some network and user-space file systems report no blocks at all; that is no statement about room.
   if (blocks > 0 && free < bytes) {
-    throw new IoError(
+    throw new RoomError(
       `needs ${bytes} bytes, the device has ${free} bytes free: free some or choose another`,
       folder,
+      { needed: bytes, free },
     );
   }
 }

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
+import { temporaryName } from "../base/files/temporary.ts";
 
 /** A new folder that is removed when the running test ends. */
 export function temporaryFolder(): string {
@@ -44,6 +45,15 @@ export function openHandles(dir: string): number | undefined {
     }
   }
   return open;
+}
+
+/** A temporary name as another process would have made it: one that is gone, or one that cannot be looked for. */
+export function leftover(target: string, of: "gone" | "elsewhere", options?: { hidden?: boolean }): string {
+  const own = temporaryName(target, options);
+  const tag = `-${process.pid}-`;
+  if (of === "elsewhere") return own.replace(/\.tmp-[0-9a-f]{12}-/, ".tmp-0123456789ab-");
+  // This process's number, of one that was started at another time.
+  return own.replace(new RegExp(`${tag}\\d*-`), `${tag}1-`);
 }
 
 /** What `promise` rejects with. Throws if it does not. */

@@ -4,18 +4,20 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { open } from "node:fs/promises";
+import { basename, join } from "node:path";
 import fc from "fast-check";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { AbortError, CheckpointError, IoError } from "../errors.ts";
 import { DTYPE_NAMES, DTYPES, type DType, type DTypeInfo } from "../ggml/dtypes.ts";
 import { openCheckpoint, readTensor, type TensorSource, writeSafetensors, writeSharded } from "./index.ts";
-import { fixture, openHandles, rejection, temporaryFolder } from "./testing.ts";
+import { fixture, leftover, openHandles, rejection, temporaryFolder } from "./testing.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
 
@@ -226,11 +228,15 @@ describe("writeSafetensors", () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  test("a device that fills up while writing says how many bytes were needed", async ({ skip }) => {
-    if (!existsSync("/dev/full")) skip("no /dev/full here");
+  test("a device that fills up while writing says how many bytes were needed", async () => {
     const dir = temporaryFolder();
     const path = join(dir, "a.safetensors");
-    symlinkSync("/dev/full", `${path}.tmp-${process.pid}`);
+    const handle = await open(join(dir, "any"), "w");
+    const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+    const write = vi.spyOn(Object.getPrototypeOf(handle), "write").mockRejectedValue(full);
+    onTestFinished(() => write.mockRestore());
+    await handle.close();
+    rmSync(join(dir, "any"));
     const error = await rejection(writeSafetensors(path, [counting("w", 100)]));
     expect(error).toBeInstanceOf(IoError);
     expect((error as IoError).message).toMatch(/no space left on the device: 1\d\d bytes are needed/);
@@ -243,6 +249,25 @@ describe("writeSafetensors", () => {
     mkdirSync(join(dir, "b"));
     await expect(writeSafetensors(join(dir, "b"), [])).rejects.toThrow("could not be renamed");
     expect(readdirSync(dir)).toEqual(["b"]);
+  });
+
+  test("what lies under names that other programs guess is neither followed nor overwritten", async () => {
+    const dir = temporaryFolder();
+    const path = join(dir, "a.safetensors");
+    writeFileSync(join(dir, "precious"), "kept");
+    symlinkSync("precious", `${path}.tmp-${process.pid}`);
+    await writeSafetensors(path, [counting("w", 4)]);
+    expect(readFileSync(join(dir, "precious"), "utf8")).toBe("kept");
+    expect((await openCheckpoint(path)).tensors.get("w")?.shape).toEqual([4]);
+  });
+
+  test("what a process that is gone left is removed, what another is writing stays", async () => {
+    const dir = temporaryFolder();
+    const path = join(dir, "a.safetensors");
+    const [gone, elsewhere] = [leftover(path, "gone"), leftover(path, "elsewhere")];
+    for (const name of [gone, elsewhere]) writeFileSync(name, "half");
+    await writeSafetensors(path, [counting("w", 4)]);
+    expect(readdirSync(dir).sort()).toEqual(["a.safetensors", basename(elsewhere)]);
   });
 
   test("two writers of one file do not share a temporary file", async () => {

@@ -24,6 +24,8 @@ export interface WriteOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after every chunk with the bytes of tensor data so far and in all. */
   readonly progress?: ((done: number, total: number) => void) | undefined;
+  /** Called when all is written and nothing has its name yet; what it throws leaves everything as it was. */
+  readonly beforeCommit?: (() => Promise<void>) | undefined;
 }
 
 export interface ShardedOptions extends WriteOptions {
@@ -46,7 +48,10 @@ export async function writeSafetensors(
   checkWhole(target, layout.tensors);
   await requireSpace(dirname(target), occupied([layout]));
   const meter = new Meter([layout], options);
-  await replaceFile(target, layout.bytes, (sink) => writeBody(sink, target, layout, meter));
+  await replaceFile(target, layout.bytes, async (sink) => {
+    await writeBody(sink, target, layout, meter);
+    await options.beforeCommit?.();
+  });
 }
 
 /**

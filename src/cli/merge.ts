@@ -62,6 +62,7 @@ async function merge(io: Io, base: string, adapter: string, out: string, flags: 
       ["updates added", `${result.merged}`],
       ...(result.replaced > 0 ? [["parameters replaced", `${result.replaced}`]] : []),
       ...(result.untied.length > 0 ? [["no longer tied", result.untied.join(", ")]] : []),
+      ...(result.left_out.length > 0 ? [["not copied", result.left_out.join(", ")]] : []),
       ["took", formatDuration(seconds)],
     ];
     await writeLines(io, tableLines(rows, ["left", "left"]));

@@ -55,6 +55,11 @@ export const TRAIN_OPTIONS = {
   validation_size: option(number, "<n>", "hold out rows of the data instead: a share below 1, or a count"),
   output: option(text, "<dir>", "where checkpoints, logs and the result go"),
   resume: option(pathOrOn, "[path]", "go on from the latest checkpoint of the output, or from the one named"),
+  accept_data_changes: option(
+    onOff,
+    undefined,
+    "go on though files of the data were changed, at the same row",
+  ),
   export: option(pathOrOff, "<dir>", "where the result goes (default: model or adapter in the output)", {
     both: "write no result, only checkpoints",
   }),

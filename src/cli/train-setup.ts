@@ -2,11 +2,14 @@
 // anything is loaded.
 
 import { join, resolve } from "node:path";
+import { realPath, sameFileAmong } from "../base/files/same-file.ts";
+import { checkExportFolder, refuseInputs } from "../checkpoint/export-folder.ts";
+import { listFolder } from "../checkpoint/files.ts";
 import type { DeviceMap, WeightDType } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
 import type { FitOptions } from "../train/fit-options.ts";
 import { fitSettings, sequenceLength } from "../train/fit-options.ts";
-import { startingPoint } from "../train/fit-state.ts";
+import { readFitState, startingPoint } from "../train/fit-state.ts";
 import { type TrainerOptions, trainerSettings } from "../train/options.ts";
 import { checkModel } from "./check-model.ts";
 import { UsageError } from "./exit-codes.ts";
@@ -60,9 +63,8 @@ export async function trainSetup(
   const adapts = config.lora_r !== undefined || config.adapter !== undefined;
   const target =
     config.export === false ? undefined : (config.export ?? join(output, adapts ? "adapter" : "model"));
-  if (target !== undefined && resolve(target) === resolve(model))
-    throw new UsageError("the result would replace the model it was trained from: give another --export");
   await checkModel(model, { chat: false });
+  await refuseOverwriting(model, config, output, target);
   const { readSkeleton } = await import("../runtime/prepare.ts");
   const { spec } = await readSkeleton(model, config.dtype, io.signal);
   const max_length = sequenceLength(config.max_length, spec.max_positions);
@@ -70,7 +72,7 @@ export async function trainSetup(
   const fit = config.data === undefined ? undefined : fitOptions(config, config.data, output, max_length);
   // A rate that falls needs to know the end; until the steps are counted, any will do to check the rest.
   trainerSettings(trainerOptions(config, max_length, offload_folder, config.max_steps ?? 1));
-  const steps = await stepsOf(io, model, fit, config.max_steps, max_length, plan);
+  const steps = await stepsOf(io, model, fit, config.max_steps, max_length, plan, target);
   return {
     ...{
       model,
@@ -86,6 +88,24 @@ export async function trainSetup(
   };
 }
 
+/** Outputs must not be inputs, under whatever name: links and mounts lead to one folder from many places. */
+async function refuseOverwriting(
+  model: string,
+  config: TrainConfig,
+  output: string,
+  target: string | undefined,
+): Promise<void> {
+  const folders = [model, ...(config.adapter === undefined ? [] : [config.adapter])];
+  if (target !== undefined && (await sameFileAmong(target, folders)) !== undefined)
+    throw new UsageError("the result would replace the model it was trained from: give another --export");
+  await refuseInputs(output, folders, "write checkpoints and logs");
+  if (config.report === undefined) return;
+  const files = [...(config.data ?? []), ...(config.validation ?? [])];
+  const weights = (await listFolder(model)).map((name) => join(model, name));
+  const input = await sameFileAmong(config.report, [...files, ...weights]);
+  if (input !== undefined) throw new UsageError(`the report would replace ${input}: give another --report`);
+}
+
 async function stepsOf(
   io: Io,
   model: string,
@@ -93,14 +113,18 @@ async function stepsOf(
   max_steps: number | undefined,
   max_length: number,
   plan: boolean,
+  target: string | undefined,
 ): Promise<number | undefined> {
   if (!fit) return max_steps;
   const settings = fitSettings(fit);
-  if (!plan) await startingPoint(settings);
+  const from = plan ? undefined : await startingPoint(settings);
+  const saved = from === undefined ? undefined : await readFitState(from);
+  // Found out now, not after a night of training.
+  if (target !== undefined && !plan) await checkExportFolder(await realPath(target), saved?.run);
   const { AutoTokenizer } = await import("../generate/tokenizer.ts");
   const { countSteps } = await import("../train/fit-data.ts");
   const tokenizer = await AutoTokenizer.from_pretrained(model);
-  return countSteps(settings, { tokenizer, max_length, signal: io.signal });
+  return countSteps(settings, { tokenizer, max_length, signal: io.signal }, saved?.state);
 }
 
 /** The trainer loads the model again, beside its own state: until then the weights may stay where they are. */
@@ -163,6 +187,12 @@ function fitOptions(
     ...{ micro_batch_size: c.micro_batch_size, gradient_accumulation_steps: c.gradient_accumulation_steps },
     ...{ packing: c.packing, append_eos: c.append_eos, seed: c.seed },
     ...{ epochs: c.epochs, max_steps: c.max_steps, eval_steps: c.eval_steps, save_steps: c.save_steps },
-    ...{ keep: c.keep, keep_best: c.keep_best, resume: c.resume, logging: { tensorboard: c.tensorboard } },
+    ...{
+      keep: c.keep,
+      keep_best: c.keep_best,
+      resume: c.resume,
+      accept_data_changes: c.accept_data_changes,
+      logging: { tensorboard: c.tensorboard },
+    },
   };
 }

@@ -2,12 +2,14 @@
 import { mkdir, rmdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
-import { AbortError, IoError } from "../errors.ts";
+import { AbortError, IoError, type NumericsError } from "../errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
+import type { FileLock } from "../memory/locks/file-lock.ts";
 import type { TrainingMemoryRow } from "../report/training-report.ts";
-import type { FitResult } from "../train/fit.ts";
+import type { FitResult, ResumeInfo } from "../train/fit.ts";
 import { outputPaths } from "../train/fit-options.ts";
-import type { TrainerFace, TrainingPlanSummary } from "../train/trainer-face.ts";
+import type { Trainer } from "../train/trainer.ts";
+import type { TrainingPlanSummary } from "../train/trainer-face.ts";
 import { ToldInJson } from "./exit-codes.ts";
 import { shortPath } from "./installation.ts";
 import { type Io, note, warn, writeJson, writeLines } from "./io.ts";
@@ -77,6 +79,7 @@ async function train(
   flags: TrainFlags,
 ): Promise<void> {
   const { trainSetup } = await import("./train-setup.ts");
+  await using lock = flags.plan || config.output === undefined ? undefined : await lockOutput(config.output);
   const setup = await trainSetup(io, named, config, flags.plan === true);
   const report = config.report === undefined || flags.plan ? undefined : resolve(config.report);
   if (report !== undefined) {
@@ -105,7 +108,7 @@ async function train(
       loading?.end();
       try {
         plan = trainer.plan(setup.micro_batches);
-        if (!flags.plan) return await run(io, model, trainer, setup, config, { ...flags, report });
+        if (!flags.plan) return await run(io, model, trainer, setup, config, { ...flags, report, lock });
       } finally {
         await trainer.dispose();
       }
@@ -118,35 +121,70 @@ async function train(
     else await writeLines(io, planLines(told));
   } finally {
     loading?.end();
+    await lock?.release();
     await removeIfEmpty(setup.offload_folder, setup.output);
   }
 }
 
+/** Two runs in one folder would mix their checkpoints and logs. */
+async function lockOutput(output: string): Promise<FileLock> {
+  const { lockFolder } = await import("../memory/locks/file-lock.ts");
+  return lockFolder(output, "the output folder");
+}
+
+/** Room that is needed beside checkpoints and logs. Bytes. */
+const REPORT_ROOM = 2 * 2 ** 20;
+
 async function run(
   io: Io,
   model: CausalLM,
-  trainer: TrainerFace,
+  trainer: Trainer,
   setup: TrainSetup,
   config: TrainConfig,
-  flags: TrainFlags & { readonly report: string | undefined },
+  flags: TrainFlags & { readonly report: string | undefined; readonly lock: FileLock | undefined },
 ): Promise<void> {
   const { fit } = await import("../train/fit.ts");
   if (!setup.fit) throw new TypeError("training without data");
   const plan = trainer.plan(setup.micro_batches);
   const line = flags.quiet ? undefined : new TrainingLine(io, config.logging_steps);
+  const { NothingTrainedError } = await import("../train/skips.ts");
+  const say = (text: string) => (line ? line.note(text) : note(io, text));
   let result: FitResult;
+  let failed: Error | undefined;
   let exported: string | null = null;
   try {
     result = await fit(trainer, {
       ...setup.fit,
       signal: io.signal,
+      lock: flags.lock,
+      room_beside: [
+        ...(setup.export === undefined
+          ? []
+          : [{ path: setup.export, bytes: await trainer.exportBytes(), what: "the result" }]),
+        ...(flags.report === undefined
+          ? []
+          : [{ path: flags.report, bytes: REPORT_ROOM, what: "the report" }]),
+      ],
+      warning_callback: (warning) => say(`warning: ${warning}`),
+      on_resume: (info) => say(resumeLine(info)),
+      on_save_failed: (error, { step, last }) => {
+        if (!last)
+          say(
+            `warning: step ${step} was not saved: ${error.message}; the run goes on and saves when it is time again`,
+          );
+        return undefined;
+      },
       ...(line && {
         on_step: line.step,
         on_save: (path: string) => line.note(`saved ${shortPath(path)}`),
       }),
+    }).catch((error: unknown) => {
+      if (!(error instanceof NothingTrainedError)) throw error;
+      failed = error;
+      return error.result;
     });
     line?.end();
-    if (!result.interrupted && setup.export !== undefined) {
+    if (!failed && !result.interrupted && setup.export !== undefined) {
       await trainer.export(setup.export, { signal: io.signal });
       exported = setup.export;
     }
@@ -164,12 +202,27 @@ async function run(
     ...{ output: setup.output, exported, log, memory, warnings: model.warnings },
   };
   await tellReport(io, setup, plan, told, flags);
+  if (failed) {
+    const { code } = failed as NumericsError;
+    if (flags.json) await writeJson(io, { ...told, error: { code, message: failed.message } });
+    throw flags.json ? new ToldInJson(failed.message, { cause: failed }) : failed;
+  }
   if (flags.json) await writeJson(io, told);
   if (!result.interrupted) return;
   if (!flags.quiet)
     note(io, `step ${result.steps} is saved; the same command with --resume goes on from there`);
   const interrupted = new AbortError(io.signal.reason);
   throw flags.json ? new ToldInJson(interrupted.message, { cause: interrupted }) : interrupted;
+}
+
+/** "resuming at step 21 of 40 from run/checkpoints/checkpoint-20" */
+function resumeLine({ step, total, checkpoint, changes }: ResumeInfo): string {
+  const rest = changes.length > 0 ? `; changed: ${changes.join(", ")}` : "";
+  if (checkpoint === undefined) return `nothing to resume: the run begins anew, at step 1 of ${total}`;
+  const from = shortPath(checkpoint);
+  return step >= total
+    ? `${from} has all ${total} steps of this run${rest}`
+    : `resuming at step ${step + 1} of ${total}, from ${from}${rest}`;
 }
 
 /** The end of the run in words, and the page. */

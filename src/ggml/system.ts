@@ -14,9 +14,11 @@ type Madvise = (address: bigint, bytes: number, advice: number) => number;
 interface Memmove {
   async: (to: bigint, from: bigint, bytes: number, done: (error: unknown, result: bigint) => void) => void;
 }
+type Flock = (fd: number, operation: number) => number;
 interface System {
   readonly madvise: Madvise | undefined;
   readonly memmove: Memmove | undefined;
+  readonly flock: Flock | undefined;
 }
 
 let system: System | undefined;
@@ -29,9 +31,32 @@ function load(): System {
       process.platform === "linux"
         ? (process_.func("madvise", "int", ["void *", "size_t", "int"]) as unknown as Madvise)
         : undefined;
-    return { madvise, memmove };
+    const flock =
+      process.platform === "win32"
+        ? undefined
+        : (process_.func("flock", "int", ["int", "int"]) as unknown as Flock);
+    return { madvise, memmove, flock };
   } catch {
-    return { madvise: undefined, memmove: undefined };
+    return { madvise: undefined, memmove: undefined, flock: undefined };
+  }
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/**
+ * Locks an open file against every other that is opened, until it is closed or its process ends: flock(2). "held": somebody
+ * else has it. undefined where the platform or the file system has no such locks.
+ */
+export function lockOpenFile(fd: number): "locked" | "held" | undefined {
+  system ??= load();
+  if (!system.flock) return undefined;
+  for (;;) {
+    if (system.flock(fd, LOCK_EX | LOCK_NB) === 0) return "locked";
+    const { errno, os } = ffi();
+    const code = errno();
+    if (code === os.errno.EINTR) continue;
+    return code === os.errno.EWOULDBLOCK || code === os.errno.EAGAIN ? "held" : undefined;
   }
 }
 

@@ -1,6 +1,6 @@
 // A file of weights, read past the page cache (O_DIRECT) into memory the caller owns; buffered where that is refused.
 // One file and one read at a time; read-queue.ts splits, orders and overlaps reads.
-import { constants } from "node:fs";
+import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../errors.ts";
@@ -59,7 +59,7 @@ export class DirectFile {
   /** Modification time in milliseconds, when it was opened. */
   readonly mtimeMs: number;
   readonly alignment = ALIGNMENT;
-  readonly #inode: string;
+  readonly #opened: FileState;
   #handle: FileHandle;
   #direct: boolean;
   /** A direct read has succeeded: from then on EINVAL is the caller's memory, not the file system. */
@@ -71,9 +71,9 @@ export class DirectFile {
 
   private constructor(path: string, opened: Opened, direct: boolean) {
     this.path = path;
-    this.size = opened.size;
-    this.mtimeMs = opened.mtimeMs;
-    this.#inode = opened.inode;
+    this.size = opened.state.size;
+    this.mtimeMs = opened.state.mtimeMs;
+    this.#opened = opened.state;
     this.#handle = opened.handle;
     this.#direct = direct;
   }
@@ -104,7 +104,7 @@ export class DirectFile {
    */
   static sharing(handle: FileHandle, path: string, direct: boolean): DirectFile {
     const size = Number.MAX_SAFE_INTEGER - ALIGNMENT;
-    const file = new DirectFile(path, { handle, size, mtimeMs: 0, inode: "" }, direct);
+    const file = new DirectFile(path, { handle, state: { ...NO_STATE, size } }, direct);
     file.#proven = direct;
     file.#shared = true;
     return file;
@@ -180,6 +180,19 @@ export class DirectFile {
     return Math.max(0, end - fileOffset);
   }
 
+  /**
+   * Throws {@link IoError} that says what changed if the file is not what it was when it was opened: written to, cut, or
+   * overwritten with its times set back. Another file that took its name changes nothing here, nor does removing it.
+   */
+  async checkUnchanged(): Promise<void> {
+    if (this.#shared || this.#closing) return;
+    const now = await this.#handle.stat().catch((error: unknown) => {
+      throw failure(error, this.path, "looking whether it changed");
+    });
+    const problem = changeOf(this.#opened, now);
+    if (problem) throw new IoError(`was changed while it was in use (${problem}); open it again`, this.path);
+  }
+
   /** Closes the file once the reads of the system that have begun are over. May be called twice. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
@@ -227,7 +240,8 @@ export class DirectFile {
   async #openBuffered(): Promise<void> {
     if (this.#closing) throw new DisposedError(this.path);
     const opened = await openHandle(this.path, 0);
-    if (opened.inode !== this.#inode || opened.size !== this.size || opened.mtimeMs !== this.mtimeMs) {
+    const { dev, ino } = this.#opened;
+    if (opened.state.dev !== dev || opened.state.ino !== ino || changeOf(this.#opened, opened.state)) {
       await closeHandle(opened.handle, this.path);
       throw new IoError("was changed or replaced since it was opened; open it again", this.path);
     }
@@ -257,12 +271,33 @@ export class DirectFile {
   }
 }
 
+/** What tells whether a file changed: part of {@link Stats}. */
+export type FileState = Pick<
+  Stats,
+  "dev" | "ino" | "size" | "mtimeMs" | "ctimeMs" | "nlink" | "mode" | "uid" | "gid"
+>;
+
+const NO_STATE: FileState = {
+  ...{ dev: 0, ino: 0, size: 0, mtimeMs: 0, ctimeMs: 0 },
+  ...{ nlink: 1, mode: 0, uid: 0, gid: 0 },
+};
+
+/** How the bytes of a file may have changed between two looks at it; undefined where they are the same. */
+export function changeOf(before: FileState, now: FileState): string | undefined {
+  if (now.size !== before.size) return `it had ${before.size} bytes and has ${now.size}`;
+  if (now.mtimeMs !== before.mtimeMs) {
+    const at = (ms: number) => new Date(ms).toISOString();
+    return `last written ${at(now.mtimeMs)}, before that ${at(before.mtimeMs)}`;
+  }
+  if (now.ctimeMs === before.ctimeMs) return undefined;
+  // Links, owners and rights that change move this time too, and say why.
+  const why = (["nlink", "mode", "uid", "gid"] as const).some((key) => now[key] !== before[key]);
+  return why ? undefined : "it was changed and its time of writing set back";
+}
+
 interface Opened {
   readonly handle: FileHandle;
-  readonly size: number;
-  readonly mtimeMs: number;
-  /** Device and number: which file it is, whatever its name. */
-  readonly inode: string;
+  readonly state: FileState;
 }
 
 async function openHandle(path: string, flag: number): Promise<Opened> {
@@ -271,8 +306,7 @@ async function openHandle(path: string, flag: number): Promise<Opened> {
   const handle = await open(path, constants.O_RDONLY | flag);
   openHandles++;
   try {
-    const { size, mtimeMs, dev, ino } = await handle.stat();
-    return { handle, size, mtimeMs, inode: `${dev}:${ino}` };
+    return { handle, state: await handle.stat() };
   } catch (error) {
     await closeHandle(handle, path);
     throw error;

@@ -29,6 +29,8 @@ export interface TrainingRecord {
   readonly elapsed: number;
   /** The gradients were not finite and the weights were left as they were. */
   readonly skipped?: boolean;
+  /** The run went on before this step, from a checkpoint of that one; 0: it had to begin anew. */
+  readonly resumed_from?: number;
   /** Share of the step's time that was spent waiting for each, 0 to 1. */
   readonly stalled: { readonly disk: number; readonly copy: number; readonly optimizer: number };
   /** From and to disk in this step. */
@@ -259,6 +261,7 @@ function recordLine(r: TrainingRecord): string {
     seconds: r.seconds,
     elapsed: r.elapsed,
     ...(r.skipped === undefined ? {} : { skipped: r.skipped }),
+    ...(r.resumed_from === undefined ? {} : { resumed_from: r.resumed_from }),
     stalled: { disk, copy, optimizer },
     read_bytes: r.read_bytes,
     written_bytes: r.written_bytes,
@@ -296,6 +299,7 @@ function parseRecord(line: string): TrainingRecord | undefined {
     seconds: number(members, "seconds"),
     elapsed: number(members, "elapsed"),
     ...(typeof members.skipped === "boolean" ? { skipped: members.skipped } : {}),
+    ...(isStep(members.resumed_from) ? { resumed_from: members.resumed_from } : {}),
     stalled: {
       disk: number(stalls, "disk"),
       copy: number(stalls, "copy"),

@@ -43,6 +43,8 @@ export interface ExecutorParts {
   readonly flash: boolean;
   /** What linear layers add to their products. */
   readonly adapter?: AdapterSource | undefined;
+  /** Rejects where a file was changed that weights are read from in every pass; undefined where none is. */
+  readonly checkUnchanged?: (() => Promise<void>) | undefined;
 }
 
 /** Where low-rank additions come from: a loaded adapter, or one that is being trained. */
@@ -73,6 +75,8 @@ export class Executor {
   /** What linear layers add to their products. */
   adapter: AdapterSource | undefined;
   readonly #graphs: GraphBuilder;
+  /** Whether the files that the pass reads from are what they were when they were opened. */
+  #unchanged: Promise<void> | undefined;
   /** The graph of single tokens that was built last. */
   #kept: (Built & { readonly key: readonly unknown[]; readonly window: CacheWindow }) | undefined;
   /** The logits of one token on their way to a function: f32 [vocab]. */
@@ -125,9 +129,13 @@ export class Executor {
     const tail = tailStart(units);
     // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
     const join = device.kind === "cpu" && pass.chunks.length === 1;
-    for (const group of this.#groups(join ? mostJoined(pass.chunks[0] as Chunk) : 1)) {
+    const groups = this.#groups(join ? mostJoined(pass.chunks[0] as Chunk) : 1);
+    const lastRead = groups.findLastIndex(([first]) => streamed.has(first as Unit));
+    if (lastRead === -1) this.#startCheck();
+    for (const [i, group] of groups.entries()) {
       throwIfAborted(signal);
       const job = streamed.has(group[0] as Unit) ? await streamer?.acquire(group[0] as Unit) : undefined;
+      if (i === lastRead) this.#startCheck();
       try {
         const memory = this.#memory(kv, pass, tail, job?.slots ?? []);
         await this.#group(group, pass, memory, wanted, sink, signal);
@@ -135,6 +143,12 @@ export class Executor {
         if (job) streamer?.release(job);
       }
     }
+  }
+
+  /** All that the pass computes with has been read: a file that changed before is noticed, while the pass goes on. */
+  #startCheck(): void {
+    this.#unchanged = this.#p.checkUnchanged?.();
+    this.#unchanged?.catch(() => {}); // thrown where results are handed out
   }
 
   /** Computes stages that are here, over all tokens up to the last attention, then over the wanted ones. */
@@ -211,6 +225,7 @@ export class Executor {
     const { graph, logits } = this.#graph(units, chunk, memory, selection);
     await this.#p.device.compute(graph.handle);
     if (!logits) return;
+    if (this.#unchanged) await this.#unchanged;
     await this.#handOut(
       logits,
       wanted.subarray(selection.first, selection.first + selection.count),

@@ -244,6 +244,7 @@ export class Loader {
     throwIfAborted(signal);
     const piece = sources.piece(range);
     await readPiece(queue, piece, buffer, 0, signal);
+    await sources.checksums(range)?.verify(range, new Uint8Array(buffer.view(piece.shift, range.bytes)));
     onBytes(m.name, range.bytes);
     return { buffer, offset: piece.shift };
   }

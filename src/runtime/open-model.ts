@@ -1,3 +1,4 @@
+import { joinNotes } from "../base/notes.ts";
 import { throwIfAborted } from "../errors.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import { defaultDepth } from "../memory/io-turns.ts";
@@ -8,14 +9,15 @@ import type { Plan } from "../plan/plan.ts";
 import { type Matrix, type Unit, withMatrices } from "../plan/units.ts";
 import { AdapterWeights, adapterFileBytes } from "./adapter.ts";
 import { Cleanup } from "./cleanup.ts";
+import { DamagedCopyError } from "./copies/checksums.ts";
+import { needConversion, offloadCopy, redirect } from "./copies/offload-copy.ts";
+import { needPacking, packedBound, packedCopy, packedMatrices } from "./copies/packed-copy.ts";
 import { Executor } from "./executor.ts";
 import { PassInputs } from "./inputs.ts";
 import { KvCache } from "./kv-cache.ts";
 import type { LoaderContext } from "./loader.ts";
 import { samplingBytes } from "./logits-memory.ts";
 import { gatheredTables, reserveScratch } from "./measure.ts";
-import { needConversion, offloadCopy, redirect } from "./offload-copy.ts";
-import { needPacking, packedBound, packedCopy, packedMatrices } from "./packed-copy.ts";
 import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
 import { Progress } from "./progress.ts";
 import { Residents } from "./residents.ts";
@@ -38,6 +40,8 @@ export interface EngineParts {
   readonly inputs: PassInputs;
   readonly graphs: GraphMemory;
   readonly executor: Executor;
+  /** Rejects where a file was changed that weights are read from while the model runs; undefined where none is. */
+  readonly checkUnchanged: (() => Promise<void>) | undefined;
 }
 
 /** What is there while a model is open. */
@@ -50,6 +54,18 @@ export interface OpenModel {
 }
 
 export async function openModel(dir: string, options: EngineOptions): Promise<OpenModel> {
+  try {
+    return await openOnce(dir, options);
+  } catch (error) {
+    // The copy was removed when that was found: it is made anew.
+    if (!(error instanceof DamagedCopyError)) throw error;
+    const open = await openOnce(dir, options);
+    const notes = joinNotes(open.prepared.notes, [`${error.file} was damaged: it was made anew`]);
+    return { ...open, prepared: { ...open.prepared, notes } };
+  }
+}
+
+async function openOnce(dir: string, options: EngineOptions): Promise<OpenModel> {
   throwIfAborted(options.signal);
   const cleanup = new Cleanup();
   try {
@@ -91,8 +107,8 @@ async function load(
     signal: options.signal,
     onBytes: (name, bytes) => progress.add(name, bytes),
   };
-  const { units, plan } = await withCopies(expected, options, ctx, progress, cleanup);
-  const prepared: Prepared = { ...expected, plan };
+  const { units, plan, notes } = await withCopies(expected, options, ctx, progress, cleanup);
+  const prepared: Prepared = { ...expected, plan, notes: joinNotes(expected.notes, notes) };
   progress.begin(bytesToRead(units, plan) + adapterFileBytes(prepared.adapter));
   const naive = options.low_cpu_mem_usage === false;
   const stateDict = naive ? await StateDict.read(prepared.checkpoint, ctx) : undefined;
@@ -114,6 +130,7 @@ async function load(
   cleanup.add(() => residents.dispose());
   const adapter = await loadAdapter(prepared, ctx);
   if (adapter) cleanup.add(() => adapter.dispose());
+  await sources.checkUnchanged(); // what was loaded is of one piece
   progress.end();
   throwIfAborted(options.signal);
 
@@ -141,7 +158,10 @@ async function load(
     throw error;
   }
   if (streamer) cleanup.add(() => (streamer as Streamer).dispose());
+  const read = filesReadByPass(units, plan);
+  const checkUnchanged = read.size > 0 ? () => sources.checkUnchanged(read) : undefined;
   const executor = new Executor({
+    checkUnchanged,
     spec,
     units,
     device,
@@ -169,6 +189,7 @@ async function load(
       inputs,
       graphs: scratch.graphs,
       executor,
+      checkUnchanged,
     },
     kv,
   };
@@ -198,7 +219,8 @@ async function withCopies(
   ctx: LoaderContext,
   progress: Progress,
   cleanup: Cleanup,
-): Promise<{ units: readonly Unit[]; plan: Plan }> {
+): Promise<{ units: readonly Unit[]; plan: Plan; notes: readonly string[] }> {
+  const notes: string[] = [];
   const { training, offload_folder } = options;
   const { checkpoint, plan, packing } = prepared;
   let units = training
@@ -214,12 +236,15 @@ async function withCopies(
     const bytes = converted.reduce((sum, m) => sum + m.bytes, 0);
     const entry = ctx.ledger.reserve("disk", bytes, "converted weights");
     cleanup.add(() => entry.release());
-    const copy = await offloadCopy(checkpoint, converted, offload_folder, ctx);
-    const firstFile = await ctx.sources.add(copy);
+    const byRow = new Set(gatheredTables(units).map((m) => m.name));
+    const kept = await offloadCopy(checkpoint, converted, offload_folder, ctx, byRow);
+    notes.push(...kept.notes);
+    const { copy } = kept;
+    const firstFile = await ctx.sources.add(copy, kept.checksums);
     units = withMatrices(units, new Map(converted.map((m) => [m.name, redirect(m, copy, firstFile)])));
   }
 
-  if (!packing) return { units, plan };
+  if (!packing) return { units, plan, notes };
   const packable = needPacking(units.filter((u) => packing.units.has(u.index))).filter(known);
   if (packable.length > 0) {
     // Every byte is read twice: to see which exponents there are, and to pack it.
@@ -228,12 +253,20 @@ async function withCopies(
     const entry = ctx.ledger.reserve("disk", bytes, "packed weights");
     cleanup.add(() => entry.release());
     const sources = packable.map((m) => originals.get(m.name) as Matrix);
-    const copy = await packedCopy(checkpoint, { matrices: packable, sources }, offload_folder, ctx);
-    const firstFile = await ctx.sources.add(copy);
+    const kept = await packedCopy(checkpoint, { matrices: packable, sources }, offload_folder, ctx);
+    notes.push(...kept.notes);
+    const { copy } = kept;
+    const firstFile = await ctx.sources.add(copy, kept.checksums);
     units = withMatrices(units, packedMatrices(packable, copy, firstFile));
     entry.resize(units.flatMap((u) => u.owned).reduce((sum, m) => sum + (m.packed?.bytes ?? 0), 0));
   }
-  return { units, plan: packing.replan(units) };
+  return { units, plan: packing.replan(units), notes };
+}
+
+/** The files that weights are read from while the model runs. */
+function filesReadByPass(units: readonly Unit[], { homes }: Plan): Set<number> {
+  const onDisk = units.filter((unit) => homes[unit.index] === "disk");
+  return new Set(onDisk.flatMap((unit) => unit.owned.map((m) => (m.packed ?? m.source).file)));
 }
 
 function bytesToRead(units: readonly Unit[], { homes, packed }: Plan): number {

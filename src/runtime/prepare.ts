@@ -23,12 +23,12 @@ import {
 import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../plan/plan.ts";
 import { type ModelUnits, modelUnits, type Unit } from "../plan/units.ts";
 import { adapterBytes, adapterStaging } from "./adapter.ts";
+import { needPacking } from "./copies/packed-copy.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging } from "./loader.ts";
 import { logitsBytes, samplingBytes } from "./logits-memory.ts";
 import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "./measure.ts";
-import { needPacking } from "./packed-copy.ts";
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
 import type { TrainingHooks, Way } from "./training-hooks.ts";

@@ -113,6 +113,8 @@ export class RowReader {
         const piece = this.#sources.piece(m.source, start, bytes);
         await readPiece(this.#queue, piece, buffer, at, signal);
         this.readBytes += piece.length;
+        const read = new Uint8Array(buffer.view(at + piece.shift, bytes));
+        this.#sources.checksums(m.source)?.verifyBlocks(m.source, start, read);
         for (const i of order.subarray(from, to)) {
           const within = at + piece.shift + (ids[i] as number) * row - start;
           out.set(buffer.bytes(within, row), i * row);

@@ -4,6 +4,7 @@ import { IoError } from "../errors.ts";
 import { type NativeBuffer, PAGE } from "../ggml/buffer.ts";
 import { DirectFile } from "../memory/direct-io.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
+import type { CopyChecksums } from "./copies/checksums.ts";
 
 /** A range of a file widened to whole pages. All in bytes. */
 export interface Piece {
@@ -53,6 +54,7 @@ export function readPiece(
 /** The open files of a checkpoint. */
 export class SourceFiles {
   readonly #files: (DirectFile | (() => FilePlace))[] = [];
+  readonly #checksums = new Map<number, CopyChecksums>();
 
   /** Opens every file; a failure closes those already open. */
   static async open(checkpoint: Checkpoint): Promise<SourceFiles> {
@@ -82,11 +84,26 @@ export class SourceFiles {
     return { file: place.file, offset, length: end - offset, shift: from - offset, bytes: length };
   }
 
+  /**
+   * Throws IoError that names the first of these files that was changed since it was opened; of all files where none are
+   * named. A question to the system for each, some microseconds.
+   */
+  async checkUnchanged(numbers?: Iterable<number>): Promise<void> {
+    const wanted = numbers === undefined ? this.#files : Array.from(numbers, (n) => this.#files[n]);
+    for (const one of wanted) if (one instanceof DirectFile) await one.checkUnchanged();
+  }
+
   /** Opens the files of a second checkpoint too; its entries' file numbers begin at the returned one. */
-  async add(checkpoint: Checkpoint): Promise<number> {
+  async add(checkpoint: Checkpoint, checksums?: CopyChecksums): Promise<number> {
     const first = this.#files.length;
     for (const { path } of checkpoint.files) this.#files.push(await DirectFile.open(path));
+    if (checksums) this.#checksums.set(first, checksums);
     return first;
+  }
+
+  /** What the bytes of a tensor are to be compared with, where it lies in a copy that we made. */
+  checksums(entry: { readonly file: number }): CopyChecksums | undefined {
+    return this.#checksums.get(entry.file);
   }
 
   /** Adds a place in a file that somebody else closes: asked for at every read, whose entries' offsets begin there. */

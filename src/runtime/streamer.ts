@@ -230,7 +230,14 @@ export class Streamer {
     signal: AbortSignal,
   ): { start: number; done: Promise<void> } {
     const { sources, queue } = this.#o;
-    const read = (piece: Piece, to: number) => readPiece(queue, piece, buffer, to, signal);
+    const lies = m.packed && unpacking ? m.packed : m.source;
+    const checksums = sources.checksums(lies);
+    const read = (piece: Piece, to: number) => {
+      const done = readPiece(queue, piece, buffer, to, signal);
+      if (!checksums) return done;
+      const bytes = () => new Uint8Array(buffer.view(to + piece.shift, piece.bytes));
+      return done.then(() => checksums.verify(lies, bytes()));
+    };
     if (!m.packed || !unpacking) {
       const piece = sources.piece(m.source);
       return { start: at + piece.shift, done: read(piece, at) };

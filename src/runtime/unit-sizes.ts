@@ -4,8 +4,8 @@ import { packedBytes } from "../memory/packing/index.ts";
 import type { UnitSize } from "../plan/placement.ts";
 import type { UnitSizes } from "../plan/plan.ts";
 import type { Matrix, Unit } from "../plan/units.ts";
+import { needPacking } from "./copies/packed-copy.ts";
 import { packedSize, residentSize } from "./loader.ts";
-import { needPacking } from "./packed-copy.ts";
 import { largestSlot, slotSize } from "./streamer.ts";
 
 /** Bytes of a matrix in its packed form, or undefined where it has none. */

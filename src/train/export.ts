@@ -1,14 +1,22 @@
 // What training made, as files others read: a model in the Hub's layout, or PEFT's adapter files.
 
-import { mkdir } from "node:fs/promises";
-import { resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { type Adapter, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
+import { realPath } from "../base/files/same-file.ts";
+import {
+  ANYTHING,
+  checkExportFolder,
+  exportedFiles,
+  markExport,
+  refuseInputs,
+} from "../checkpoint/export-folder.ts";
+import { statIfPresent } from "../checkpoint/files.ts";
 import { readConfigJson, type TensorSource, writeSharded } from "../checkpoint/index.ts";
-import { copyOthers, namedDType } from "../checkpoint/model-folder.ts";
+import { copyOthers, filesBeside, namedDType } from "../checkpoint/model-folder.ts";
 import { tensorBlocks } from "../checkpoint/read-tensor.ts";
 import type { TensorEntry } from "../checkpoint/types.ts";
-import { ConfigError, IoError } from "../errors.ts";
-import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
+import { bytesOf, DTYPES, type FloatDType } from "../ggml/dtypes.ts";
+import { lockFolder } from "../memory/locks/file-lock.ts";
 import { resolveName } from "../models/ties.ts";
 import { parseWeightDType } from "../plan/options.ts";
 import type { ParameterState } from "./optimizer/state.ts";
@@ -17,15 +25,34 @@ import type { Parameter } from "./parameters.ts";
 import type { Session } from "./session.ts";
 import { masterBlocks } from "./state-tensors.ts";
 
+/** Headers and configs. */
+const SMALL_FILES = 256 * 1024;
+
 export async function exportModel(
+  dir: string,
+  base: string,
+  session: Session,
+  settings: TrainerSettings,
+  options: { dtype?: string; signal?: AbortSignal; run: string },
+): Promise<void> {
+  const target = await realPath(dir);
+  const inputs = [base, ...(session.adapter ? [dirname(session.adapter.checkpoint.path)] : [])];
+  await refuseInputs(target, inputs, "export");
+  await checkExportFolder(target, options.run);
+  await using _lock = await lockFolder(target, "the folder of the export");
+  await checkExportFolder(target, options.run);
+  await markExport(target, options.run, [ANYTHING]);
+  await writeExport(target, base, session, settings, options);
+  await markExport(target, options.run, await exportedFiles(target));
+}
+
+async function writeExport(
   dir: string,
   base: string,
   session: Session,
   settings: TrainerSettings,
   options: { dtype?: string; signal?: AbortSignal },
 ): Promise<void> {
-  if (resolve(dir) === resolve(base))
-    throw new ConfigError(`${dir} is the model that is trained; export into another folder`);
   const wanted = parseWeightDType(options.dtype ?? "auto");
   const { parameters, trained, cpu, ledger } = session;
   const { signal } = options;
@@ -57,10 +84,7 @@ export async function exportModel(
     });
     return;
   }
-  const folder = resolve(dir);
-  await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
-    throw new IoError("the folder could not be made", folder, { cause });
-  });
+  const folder = dir;
   const tensors = parameters.all.map((p) => source(p, p.name));
   await writeSharded(folder, tensors, { ...(signal && { signal }) });
   const config = await readConfigJson(base);
@@ -79,4 +103,13 @@ function tablesOf({ tables, checkpoint }: Adapter): TensorSource[] {
 
 async function* bytesOnly(...args: Parameters<typeof masterBlocks>): AsyncGenerator<Uint8Array> {
   for await (const { bytes } of masterBlocks(...args)) yield bytes;
+}
+
+/** Bytes that an export takes, about. */
+export async function exportBytes(base: string, { parameters }: Session, lora: boolean): Promise<number> {
+  const weights = parameters.all.reduce((sum, p) => sum + bytesOf(p.dtype, p.elements), 0);
+  if (lora) return weights + SMALL_FILES;
+  const { copied } = await filesBeside(base, {});
+  const sizes = await Promise.all(copied.map((name) => statIfPresent(join(base, name))));
+  return sizes.reduce((sum, stats) => sum + (stats?.size ?? 0), weights + SMALL_FILES);
 }

@@ -9,6 +9,7 @@ import {
   type RowTokenizer,
 } from "./data/index.ts";
 import type { FitSettings } from "./fit-options.ts";
+import { type FitState, START } from "./fit-state.ts";
 
 export interface FitDataOptions {
   readonly tokenizer: RowTokenizer;
@@ -76,13 +77,16 @@ export class FitData implements AsyncDisposable {
 
   /**
    * Steps of the whole run, found by making its batches: the last ones of an epoch may be short, and how many there are
-   * depends on how documents fit together. Every row is thereby looked at before anything is trained.
+   * depends on how documents fit together. Every row is thereby looked at before anything is trained. A run that is
+   * resumed has the steps it made, and those that are left as batches are made now.
    */
-  async countSteps(): Promise<number> {
+  async countSteps({ step, cursor }: Pick<FitState, "step" | "cursor"> = START): Promise<number> {
     const { epochs, max_steps } = this.#settings;
     if (epochs === Number.POSITIVE_INFINITY) return max_steps;
-    const loader = new DataLoader(this.#rows, { ...this.#shared(), epochs, signal: this.#options.signal });
-    let steps = 0;
+    const { signal } = this.#options;
+    const loader = new DataLoader(this.#rows, { ...this.#shared(), epochs, cursor, signal });
+    let steps = step;
+    if (steps >= max_steps) return steps;
     for await (const _ of loader) if (++steps >= max_steps) break;
     return steps;
   }
@@ -104,9 +108,13 @@ export class FitData implements AsyncDisposable {
 }
 
 /** Steps a run will have: see {@link FitData.countSteps}. Opens the data and closes it again. */
-export async function countSteps(settings: FitSettings, options: FitDataOptions): Promise<number> {
+export async function countSteps(
+  settings: FitSettings,
+  options: FitDataOptions,
+  from?: Pick<FitState, "step" | "cursor">,
+): Promise<number> {
   await using data = await FitData.open(settings, options);
-  const steps = await data.countSteps();
+  const steps = await data.countSteps(from);
   if (!Number.isFinite(steps)) throw new ConfigError("the run has no end: give max_steps or epochs");
   return steps;
 }

@@ -1,8 +1,11 @@
 // What the training loop is told: options as people write them, checked and completed. Opens nothing.
 import { join, resolve } from "node:path";
+import type { RoomRequest } from "../base/files/room.ts";
 import { ConfigError } from "../errors.ts";
+import type { FileLock } from "../memory/locks/file-lock.ts";
 import type { TrainingRecord } from "../report/training-log.ts";
 import type { DataLoaderOptions, RowTokenizer } from "./data/index.ts";
+import type { ResumeInfo } from "./fit.ts";
 
 /** Files of rows: JSONL or Parquet. */
 export type DataPaths = string | readonly string[];
@@ -44,10 +47,15 @@ export interface FitOptions
   /** Saves after each evaluation better than all before, and keeps the best one whatever its age. */
   readonly keep_best?: boolean | undefined;
   /**
-   * Goes on bit for bit: `true` from the latest checkpoint in `output_dir`, or from the start where there is none yet;
-   * a path from that checkpoint, or the latest in that folder.
+   * Goes on bit for bit: `true` from the latest checkpoint in `output_dir`, or from the start where there is none yet
+   * (see `on_resume`); a path from that checkpoint, or the latest in that folder. A damaged one is an error.
    */
   readonly resume?: boolean | string | undefined;
+  /**
+   * Goes on though files of the data were changed since the checkpoint, at the same row: for a file with a row mended. The
+   * number of rows must be the same. Default false.
+   */
+  readonly accept_data_changes?: boolean | undefined;
   /** What is written as the run goes on; both by default. */
   readonly logging?:
     | { readonly jsonl?: boolean | undefined; readonly tensorboard?: boolean | undefined }
@@ -56,6 +64,24 @@ export interface FitOptions
   readonly on_step?: ((record: TrainingRecord, total_steps: number) => void | Promise<void>) | undefined;
   /** After each checkpoint, with its folder. */
   readonly on_save?: ((path: string) => void | Promise<void>) | undefined;
+  /** Where a run that resumes begins, before its first step; with `resume: true` also where there was nothing to resume. */
+  readonly on_resume?: ((info: ResumeInfo) => void | Promise<void>) | undefined;
+  /**
+   * A checkpoint could not be saved because the disk is full. The state stays in memory: a folder that is returned is
+   * tried instead; otherwise the run goes on, and the next save tries again. The error is thrown where it was the last.
+   */
+  readonly on_save_failed?:
+    | ((
+        error: Error,
+        info: { readonly step: number; readonly last: boolean },
+      ) => string | undefined | Promise<string | undefined>)
+    | undefined;
+  /** What is worth knowing and no error, once each. */
+  readonly warning_callback?: ((warning: string) => void) | undefined;
+  /** What will be written to disk beside the run's own files; the room for it is asked for before the first step. */
+  readonly room_beside?: readonly RoomRequest[] | undefined;
+  /** The caller's lock on `output_dir`; without it fit takes its own. */
+  readonly lock?: FileLock | undefined;
   /** Ends the run in order: after the step under way a checkpoint is written. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -77,6 +103,9 @@ export interface FitSettings {
   readonly keep: number | undefined;
   readonly keep_best: boolean;
   readonly resume: boolean | string;
+  readonly accept_data_changes: boolean;
+  /** Absolute. */
+  readonly output: string;
 }
 
 /** The default of `max_length`, where the model has as many positions. Tokens. */
@@ -133,6 +162,8 @@ export function fitSettings(options: FitOptions): FitSettings {
     keep,
     keep_best,
     resume,
+    accept_data_changes: options.accept_data_changes ?? false,
+    output: resolve(output_dir),
   };
 }
 

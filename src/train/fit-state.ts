@@ -1,9 +1,10 @@
 // Where a run is, as JSON in its checkpoints, and which checkpoint a run begins from.
-import { resolve } from "node:path";
 import { ConfigError } from "../errors.ts";
-import { latestCheckpoint } from "./checkpoints/index.ts";
+import { latestCheckpoint, openTrainingCheckpoint, resumableCheckpoint } from "./checkpoints/index.ts";
 import { infoOf } from "./checkpoints/list.ts";
 import type { FitSettings } from "./fit-options.ts";
+import { identityOf, type RunIdentity } from "./resume/run-identity.ts";
+import { checkpointIn, runOf } from "./resume-point.ts";
 
 /** Everything the loop needs to go on, beside what the trainer keeps. */
 export interface FitState {
@@ -51,23 +52,34 @@ export function stateIn(meta: Readonly<Record<string, unknown>>, path: string): 
   return { step, tokens, loss, cursor, best_eval: { step: best.step, loss: best.loss } };
 }
 
+/** What a checkpoint says of the run that saved it. Throws CheckpointError, ConfigError, UnsupportedError, IoError. */
+export async function readFitState(
+  path: string,
+): Promise<{ path: string; state: FitState; identity: RunIdentity | undefined; run: string | undefined }> {
+  const { meta } = await openTrainingCheckpoint(path);
+  const user = objectOf(meta.user) ?? {};
+  return { path, state: stateIn(user, path), identity: identityOf(user), run: runOf(meta) };
+}
+
 /**
  * The checkpoint to go on from, or undefined to start anew. Throws ConfigError rather than mix two runs in one folder:
- * where a new one would be among checkpoints of an earlier one, or where later checkpoints than the one given are there.
+ * where a new one would be among checkpoints of an earlier one, or where later checkpoints than the one given are there;
+ * CheckpointError where the latest is damaged.
  */
 export async function startingPoint({
   checkpoints,
   resume,
 }: Pick<FitSettings, "checkpoints" | "resume">): Promise<string | undefined> {
-  const latest = await latestCheckpoint(checkpoints);
-  if (resume === true) return latest?.path;
+  if (resume === true) return (await resumableCheckpoint(checkpoints))?.path;
   if (resume === false) {
+    const latest = await resumableCheckpoint(checkpoints);
     if (!latest) return undefined;
     throw new ConfigError(
       `${checkpoints} holds an earlier run, up to step ${latest.step}: resume it, or give another output_dir`,
     );
   }
-  const given = (await latestCheckpoint(resume))?.path ?? resolve(resume);
+  const latest = await latestCheckpoint(checkpoints);
+  const given = await checkpointIn(resume);
   const step = (await infoOf(given))?.step; // what is not a checkpoint is told by whoever opens it
   if (step !== undefined && latest && latest.step > step) {
     throw new ConfigError(

@@ -1,13 +1,19 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { temporaryFolder } from "../checkpoint/testing.ts";
-import { ConfigError, IoError } from "../errors.ts";
+import { RoomError } from "../base/files/room.ts";
+import { rejection, temporaryFolder } from "../checkpoint/testing.ts";
+import { CheckpointError, ConfigError, IoError } from "../errors.ts";
+import { LockedError } from "../memory/locks/file-lock.ts";
 import { readTrainingLog } from "../report/training-log.ts";
+import { listCheckpoints } from "./checkpoints/index.ts";
 import { jsonl, numbers } from "./data/testing.ts";
-import { type FitResult, fit } from "./fit.ts";
+import { type FitResult, fit, type ResumeInfo } from "./fit.ts";
 import type { FitOptions } from "./fit-options.ts";
+import { moreCheckpoints } from "./resume/room.ts";
+import { NothingTrainedError } from "./skips.ts";
 import { FakeTrainer } from "./testing-fit.ts";
+import type { SaveOptions } from "./trainer-face.ts";
 
 /** 24 rows of four tokens, the end token included; one row to a sequence unless a test packs. */
 const TEXTS = Array.from({ length: 24 }, (_, i) => ({ text: `${i + 1} ${i + 2} ${i + 3}` }));
@@ -33,7 +39,7 @@ describe("a run", () => {
     expect(lasting(result)).toEqual({
       ...{ steps: 6, loss: 1 / trainer.weight, best_eval: undefined, tokens: 24 * 4 },
       ...{ checkpoint: join(output_dir, "checkpoints", "checkpoint-6") },
-      ...{ resumed_from: undefined, interrupted: false },
+      ...{ resumed_from: undefined, interrupted: false, updates: 6, skipped: 0 },
     });
     const records = await log();
     expect(records.map((r) => r.step)).toEqual([1, 2, 3, 4, 5, 6]);
@@ -91,8 +97,10 @@ describe("a run that stops and is resumed", () => {
     expect([...first.seen, ...second.seen]).toEqual(expected.seen);
     expect(second.weight).toBe(expected.weight);
     const comparable = (records: Awaited<ReturnType<typeof log>>) =>
-      records.map(({ elapsed, ...rest }) => rest);
+      records.map(({ elapsed, resumed_from, ...rest }) => rest);
     expect(comparable(await log())).toEqual(comparable(await whole.log()));
+    const said = (await log()).filter((record) => record.resumed_from !== undefined);
+    expect(said.map(({ step, resumed_from }) => [step, resumed_from])).toEqual([[8, 7]]);
   });
 
   test("steps after the checkpoint are made again, and no step is twice in the log", async () => {
@@ -118,7 +126,7 @@ describe("a run that stops and is resumed", () => {
     const first = await fit(new FakeTrainer(), { ...base, max_steps: 3 });
     const again = new FakeTrainer();
     const result = await fit(again, { ...base, max_steps: 3, resume: true });
-    expect(lasting(result)).toEqual({ ...lasting(first), resumed_from: 3 });
+    expect(lasting(result)).toEqual({ ...lasting(first), resumed_from: 3, updates: 0 });
     expect([again.seen, again.saves]).toEqual([[], []]);
   });
 
@@ -154,7 +162,7 @@ describe("a run that stops and is resumed", () => {
     await fit(new FakeTrainer(), { ...base, max_steps: 4 });
     writeFileSync(data, jsonl([...TEXTS, { text: "9 9" }]));
     await expect(fit(new FakeTrainer(), { ...base, max_steps: 9, resume: true })).rejects.toThrow(
-      "rows was 24 and is 25",
+      /data: file 1 \(rows.jsonl\) has other contents \(456 bytes, now 471\)/,
     );
     const bare = new FakeTrainer();
     bare.steps = 5;
@@ -277,5 +285,209 @@ describe("mistakes are found before the first step", () => {
     [{ max_length: 1 }, "max_length is 1"],
   ])("%j", async (options, message) => {
     await expect(fit(new FakeTrainer(), { ...setUp().base, ...options })).rejects.toThrow(message);
+  });
+});
+
+describe("going on with other settings", () => {
+  test.each([
+    ["larger", { max_steps: 16 }, { gradient_accumulation_steps: 4 }, 16 + 2],
+    ["smaller", { max_steps: 3, gradient_accumulation_steps: 4 }, {}, 3 + 12],
+    ["micro", { max_steps: 9 }, { micro_batch_size: 3 }, 9 + 5],
+  ])("a %s batch: an epoch is every row once, and that is said", async (_, before, after, steps) => {
+    const { base, log } = setUp();
+    await fit(new FakeTrainer(), { ...base, ...before });
+    const changes: string[] = [];
+    const second = new FakeTrainer();
+    const result = await fit(second, {
+      ...{ ...base, ...after, epochs: 1, resume: true },
+      on_resume: (info) => void changes.push(...info.changes),
+    });
+    expect(result.steps).toBe(steps);
+    expect((await log()).at(-1)).toMatchObject({ step: steps, epoch: 1, tokens: 24 * 4 });
+    expect(changes.join()).toMatch(/(micro_batch_size|gradient_accumulation_steps) was \d and is \d/);
+  });
+
+  test.each<[string, Partial<FitOptions>, RegExp]>([
+    ["packing", { packing: true }, /packing was false and is true/],
+    ["append_eos", { append_eos: false }, /append_eos was true and is false/],
+    ["seed", { seed: 4 }, /seed was 3 and is 4/],
+    ["max_length", { max_length: 7 }, /max_length was 8 and is 7/],
+    ["validation_size", { validation_size: 2 }, /validation_size was 0 and is 2/],
+    [
+      "tokenizer",
+      { tokenizer: { ...numbers, encode: (text) => [...numbers.encode(text)].reverse() } },
+      /tokenizer was/,
+    ],
+  ])("%s is refused by name: rows would become other examples", async (_, change, message) => {
+    const { base } = setUp();
+    await fit(new FakeTrainer(), { ...base, max_steps: 4 });
+    const error = await rejection(fit(new FakeTrainer(), { ...base, ...change, max_steps: 9, resume: true }));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as ConfigError).message).toMatch(message);
+  });
+
+  test("files in another order, or edited without a change of size, are refused; accepted, it goes on at the row", async () => {
+    const { base, dir, data } = setUp();
+    const other = join(dir, "other.jsonl");
+    writeFileSync(other, jsonl(TEXTS));
+    writeFileSync(data, jsonl(TEXTS).replace('"1 2 3"', '"1 2 9"'));
+    const options = { ...base, data: [data, other], max_steps: 20 };
+    await fit(new FakeTrainer(), options);
+    const on = { ...options, max_steps: 48, resume: true };
+    await expect(fit(new FakeTrainer(), { ...on, data: [other, data] })).rejects.toThrow(
+      /file 1 \(other.jsonl\) was file 2, file 2 \(rows.jsonl\) was file 1/,
+    );
+    writeFileSync(other, jsonl(TEXTS).replace('"24 25 26"', '"24 25 27"'));
+    await expect(fit(new FakeTrainer(), on)).rejects.toThrow(
+      /file 2 \(other.jsonl\) has other contents \(\d+ bytes as before\).*accept_data_changes/,
+    );
+    const result = await fit(new FakeTrainer(), { ...on, accept_data_changes: true });
+    expect(result).toMatchObject({ resumed_from: 20, steps: 48 });
+    writeFileSync(other, jsonl(TEXTS.slice(1)));
+    await expect(fit(new FakeTrainer(), { ...on, max_steps: 60, accept_data_changes: true })).rejects.toThrow(
+      /rows was 48 and is 47/,
+    );
+  });
+
+  test("a file that was only copied is the same", async () => {
+    const { base, dir } = setUp();
+    await fit(new FakeTrainer(), { ...base, max_steps: 4 });
+    const copy = join(dir, "rows.jsonl.copy");
+    writeFileSync(copy, readFileSync(base.data));
+    expect((await fit(new FakeTrainer(), { ...base, data: copy, max_steps: 6, resume: true })).steps).toBe(6);
+  });
+});
+
+describe("a damaged checkpoint", () => {
+  test("is never taken for none, with resume or without, though an older one is there", async () => {
+    const { base, output_dir, log } = setUp();
+    await fit(new FakeTrainer(), { ...base, max_steps: 8, save_steps: 4 });
+    const record = join(output_dir, "checkpoints", "checkpoint-8", "training_state.json");
+    writeFileSync(record, readFileSync(record, "utf8").slice(0, -40));
+    for (const resume of [true, false, join(output_dir, "checkpoints")]) {
+      const error = await rejection(fit(new FakeTrainer(), { ...base, max_steps: 12, resume }));
+      expect(error, String(resume)).toBeInstanceOf(CheckpointError);
+      expect((error as Error).message).toMatch(/checkpoint-8\/training_state.json: .*to go on from step 4/);
+    }
+    expect((await log()).length).toBe(8);
+    rmSync(join(output_dir, "checkpoints", "checkpoint-8"), { recursive: true });
+    expect(await fit(new FakeTrainer(), { ...base, max_steps: 12, resume: true })).toMatchObject({
+      resumed_from: 4,
+    });
+  });
+
+  test("nothing to resume is said as such", async () => {
+    const infos: ResumeInfo[] = [];
+    const { base } = setUp();
+    await fit(new FakeTrainer(), {
+      ...{ ...base, max_steps: 2, resume: true },
+      on_resume: (info) => void infos.push(info),
+    });
+    expect(infos).toEqual([{ step: 0, total: 2, checkpoint: undefined, changes: [] }]);
+  });
+});
+
+describe("a disk that is full", () => {
+  class Full extends FakeTrainer {
+    /** Saves that fail, from 1. */
+    full: readonly number[] = [];
+    tries = 0;
+    override async save(dir: string, options: SaveOptions = {}): Promise<string> {
+      if (this.full.includes(++this.tries)) throw new RoomError("no room", dir, { needed: 2, free: 1 });
+      return super.save(dir, options);
+    }
+  }
+
+  test("a save that fails is left to the next one", async () => {
+    const { base } = setUp();
+    const trainer = new Full();
+    trainer.full = [2];
+    const failures: unknown[] = [];
+    const result = await fit(trainer, {
+      ...{ ...base, max_steps: 8, save_steps: 2 },
+      on_save_failed: (_, info) => void failures.push(info),
+    });
+    expect(failures).toEqual([{ step: 4, last: false }]);
+    expect(trainer.saves.map(({ step }) => step)).toEqual([2, 6, 8]);
+    expect(result.checkpoint).toMatch(/checkpoint-8$/);
+  });
+
+  test("the last one that fails is an error, unless another folder is named", async () => {
+    const { base, dir, output_dir } = setUp();
+    const trainer = new Full();
+    trainer.full = [2];
+    await expect(fit(trainer, { ...base, max_steps: 4, save_steps: 2 })).rejects.toThrow(RoomError);
+    expect((await listCheckpoints(join(output_dir, "checkpoints"))).map(({ step }) => step)).toEqual([2]);
+    const other = new Full();
+    other.full = [1];
+    const result = await fit(other, {
+      ...{ ...base, max_steps: 6, resume: true },
+      on_save_failed: () => join(dir, "elsewhere"),
+    });
+    expect(result.checkpoint).toBe(join(dir, "elsewhere", "checkpoint-6"));
+  });
+
+  test("is found out before the first step where a checkpoint's size is known", async () => {
+    const { base } = setUp();
+    const trainer = Object.assign(new FakeTrainer(), { checkpoint_bytes: 2 ** 52 });
+    const error = await rejection(fit(trainer, { ...base, max_steps: 4, save_steps: 2 }));
+    expect(error).toBeInstanceOf(RoomError);
+    expect((error as Error).message).toMatch(/2 checkpoints .* logs .* needed on this disk, .*or keep fewer/);
+    expect(trainer.seen).toEqual([]);
+  });
+
+  test.each([
+    ["no limit", {}, 0, 5],
+    ["keep", { keep: 2 }, 0, 3],
+    ["keep, and those of before", { keep: 2 }, 2, 1],
+    ["keep the best too", { keep: 1, keep_best: true }, 0, 3],
+  ])("checkpoints there at once: %s", (_, options, there, expected) => {
+    const settings = { keep: undefined, keep_best: false, ...options, save_steps: 10 };
+    expect(moreCheckpoints(settings, { done: 0, total: 45 }, there)).toBe(expected);
+  });
+});
+
+describe("steps that are skipped", () => {
+  const all = Array.from({ length: 100 }, (_, i) => i + 1);
+
+  test.each([
+    ["all of them", all, 6, /all 6 steps were skipped, so nothing was trained/],
+    ["all after the first", all.slice(1), 8, /the last 7 of 8 steps were skipped/],
+    ["fifty in a row", all.slice(1), 90, /the last 50 of 51 steps were skipped/],
+  ])(
+    "%s: an error, with what the run came to, and nothing saved over what was",
+    async (_, skips, max_steps, message) => {
+      const { base } = setUp();
+      const warnings: string[] = [];
+      const trainer = new FakeTrainer({ skips });
+      const warning_callback = (warning: string) => void warnings.push(warning);
+      const error = await rejection(fit(trainer, { ...base, max_steps, save_steps: 7, warning_callback }));
+      expect(error).toBeInstanceOf(NothingTrainedError);
+      expect((error as Error).message).toMatch(message);
+      expect((error as NothingTrainedError).result.skipped).toBeGreaterThan(5);
+      expect(warnings).toEqual([expect.stringMatching(/5 steps in a row were skipped/)]);
+      expect(trainer.saves).toEqual([]);
+    },
+  );
+
+  test("a few of them, the last one too, are no error", async () => {
+    const { base } = setUp();
+    const trainer = new FakeTrainer({ skips: [1, 2, 5, 9, 10] });
+    expect(await fit(trainer, { ...base, max_steps: 10 })).toMatchObject({ updates: 5, skipped: 5 });
+  });
+});
+
+describe("two runs in one folder", () => {
+  test("the second is refused while the first lives", async () => {
+    const { base } = setUp();
+    let second: unknown;
+    await fit(new FakeTrainer(), {
+      ...{ ...base, max_steps: 3 },
+      on_step: async ({ step }) => {
+        if (step === 2) second = await rejection(fit(new FakeTrainer(), { ...base, resume: true }));
+      },
+    });
+    expect(second).toBeInstanceOf(LockedError);
+    expect((await fit(new FakeTrainer(), { ...base, max_steps: 4, resume: true })).steps).toBe(4);
   });
 });

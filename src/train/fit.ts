@@ -1,14 +1,19 @@
 // The training loop: batches to a trainer, step after step, with evaluation, checkpoints and logs; and from a checkpoint
 // on as if it had never stopped. What a step does is the trainer's business.
-
+import { RoomError } from "../base/files/room.ts";
 import { AbortError, SpillwayError, throwIfAborted } from "../errors.ts";
 import { engineOf } from "../generate/causal-lm.ts";
+import { lockFolder } from "../memory/locks/file-lock.ts";
+import { causingCode } from "../memory/system-errors.ts";
 import type { TrainingRecord } from "../report/training-log.ts";
 import type { Batch } from "./data/index.ts";
 import { FitData } from "./fit-data.ts";
 import { FitLogs } from "./fit-logs.ts";
 import { type FitOptions, type FitSettings, fitSettings, sequenceLength } from "./fit-options.ts";
-import { type FitState, metaOf, START, startingPoint, stateIn } from "./fit-state.ts";
+import { type FitState, metaOf, readFitState, START, startingPoint } from "./fit-state.ts";
+import { requireRunRoom } from "./resume/room.ts";
+import { compareRuns, IDENTITY_KEY, type RunIdentity, runIdentity } from "./resume/run-identity.ts";
+import { NothingTrainedError, Skips } from "./skips.ts";
 import type { StepResult, TrainerFace } from "./trainer-face.ts";
 
 export interface FitResult {
@@ -28,6 +33,9 @@ export interface FitResult {
   readonly resumed_from: number | undefined;
   /** The signal ended the run before its last step. */
   readonly interrupted: boolean;
+  /** Steps of this run that updated the weights, and that were skipped because a gradient was not finite. */
+  readonly updates: number;
+  readonly skipped: number;
 }
 
 /**
@@ -35,8 +43,10 @@ export interface FitResult {
  * When `signal` fires, the step under way is finished and saved, and the result says `interrupted`; with `resume` a later
  * call goes on bit for bit.
  *
- * Throws ConfigError that names the option, or file and line of a row; what the trainer throws; AbortError where the
- * signal fires before the first step. Where it still can, it saves the steps made before it throws.
+ * Throws ConfigError that names the option, or file and line of a row; LockedError where another process uses the output
+ * folder; RoomError where the disk has too little room, before the first step where that can be known, else after the
+ * last; NothingTrainedError where steps were skipped to the end; what the trainer throws; AbortError where the signal fires
+ * before the first step. Where it still can, it saves the steps made before it throws.
  */
 export async function fit(trainer: TrainerFace, options: FitOptions): Promise<FitResult> {
   const began = performance.now();
@@ -46,18 +56,35 @@ export async function fit(trainer: TrainerFace, options: FitOptions): Promise<Fi
   const tokenizer = options.tokenizer ?? (await trainer.model.tokenizer());
   const max_length =
     options.max_length ?? sequenceLength(undefined, engineOf(trainer.model).prepared.spec.max_positions);
+  await using _lock = options.lock ? undefined : await lockFolder(settings.output, "the output folder");
   await using data = await FitData.open(settings, { tokenizer, max_length, signal });
   const from = await startingPoint(settings);
-  const total = await data.countSteps();
-  const state =
-    from === undefined
-      ? START
-      : stateIn(await trainer.resume(from, signal === undefined ? {} : { signal }), from);
+  const saved = from === undefined ? undefined : await readFitState(from);
+  const identity = await runIdentity({
+    ...{ settings, tokenizer, max_length, known: saved?.identity, signal },
+    modelPath: options.tokenizer ? undefined : trainer.model.path,
+  });
+  const changes = saved
+    ? compareRuns(saved.identity, identity, saved.path, settings.accept_data_changes)
+    : [];
+  const state = saved?.state ?? START;
+  const total = await data.countSteps(state);
+  if (trainer.checkpoint_bytes !== undefined) {
+    const steps = { done: state.step, total };
+    await requireRunRoom(settings, trainer.checkpoint_bytes, steps, options.room_beside ?? []);
+  }
+  if (from !== undefined) await trainer.resume(from, signal === undefined ? {} : { signal });
   const resumed = from !== undefined || settings.resume === true;
   await using logs = await FitLogs.open(settings, resumed ? state.step : undefined);
-  const loop = new Loop({ trainer, settings, options, data, logs, total, began }, state, from);
+  if (resumed) await options.on_resume?.({ step: state.step, total, checkpoint: from, changes });
+  const skips = new Skips();
+  const loop = new Loop(
+    { trainer, settings, options, data, logs, total, began, identity, skips, resumed },
+    state,
+    from,
+  );
   const interrupted = await loop.run();
-  return {
+  const result: FitResult = {
     steps: loop.state.step,
     loss: loop.state.loss ?? undefined,
     best_eval: loop.state.best_eval ?? undefined,
@@ -66,7 +93,23 @@ export async function fit(trainer: TrainerFace, options: FitOptions): Promise<Fi
     checkpoint: loop.checkpoint,
     resumed_from: from === undefined ? undefined : state.step,
     interrupted,
+    ...{ updates: skips.updates, skipped: skips.skipped },
   };
+  const problem = interrupted ? undefined : skips.verdict;
+  if (problem) throw new NothingTrainedError(problem, result);
+  return result;
+}
+
+/** Where a run goes on from. */
+export interface ResumeInfo {
+  /** Steps made before; 0 where there was nothing to resume. */
+  readonly step: number;
+  /** Steps of the whole run. */
+  readonly total: number;
+  /** undefined where there was none: the run begins anew. */
+  readonly checkpoint: string | undefined;
+  /** What is given otherwise than before, and may be: a line each. */
+  readonly changes: readonly string[];
 }
 
 interface LoopParts {
@@ -78,6 +121,9 @@ interface LoopParts {
   readonly total: number;
   /** performance.now() */
   readonly began: number;
+  readonly identity: RunIdentity;
+  readonly skips: Skips;
+  readonly resumed: boolean;
 }
 
 class Loop {
@@ -90,6 +136,9 @@ class Loop {
   #evalLoss: number | undefined;
   /** Weights may have been lost, or saving has just failed: another attempt could only do harm. */
   #unsavable = false;
+  /** A step of this run is in the log; one was not, for lack of room. */
+  #logged = false;
+  #logless = false;
 
   constructor(parts: LoopParts, state: FitState, from: string | undefined) {
     this.#p = parts;
@@ -100,20 +149,21 @@ class Loop {
 
   /** Resolves to whether the signal ended the run. */
   async run(): Promise<boolean> {
-    const { data, total, options } = this.#p;
+    const { data, total, options, skips } = this.#p;
     const { signal } = options;
     const batches = data.batches(this.state.cursor)[Symbol.asyncIterator]();
     try {
-      while (this.state.step < total && !signal?.aborted) {
+      while (this.state.step < total && !signal?.aborted && !skips.hopeless) {
         const next = await batches.next();
         if (next.done) break;
         await this.#step(next.value);
       }
-      if (this.state.step > 0 && this.state !== this.#saved) await this.#save();
+      const failed = skips.verdict !== undefined && !signal?.aborted;
+      if (this.state.step > 0 && this.state !== this.#saved && !failed) await this.#save(true);
       return signal?.aborted === true && this.state.step < total;
     } catch (error) {
-      if (!this.#unsavable && this.state.step > 0 && this.state !== this.#saved) {
-        await this.#save().catch(() => {}); // what led here is the error to tell
+      if (!this.#unsavable && this.state.step > 0 && this.state !== this.#saved && !skips.suspect) {
+        await this.#save(true).catch(() => {}); // what led here is the error to tell
       }
       throw error;
     } finally {
@@ -122,8 +172,10 @@ class Loop {
   }
 
   async #step(batch: Batch): Promise<void> {
-    const { trainer, settings, options, data, logs, total } = this.#p;
+    const { trainer, settings, options, data, total, skips } = this.#p;
     const result = await this.#train(batch);
+    const warning = skips.add(result.skipped);
+    if (warning) options.warning_callback?.(warning);
     const step = this.state.step + 1;
     this.state = {
       ...this.state,
@@ -141,9 +193,10 @@ class Loop {
     if (better) this.state = { ...this.state, best_eval: { step, loss: eval_loss } };
     this.#evalLoss = eval_loss;
     const record = this.#record(batch, result, eval_loss);
-    await logs.append(record);
+    await this.#log(record);
     await options.on_step?.(record, total);
-    if (last || step % settings.save_steps === 0 || (better && settings.keep_best)) await this.#save();
+    if (skips.suspect || last) return; // the last one is saved when it is known to be worth it
+    if (step % settings.save_steps === 0 || (better && settings.keep_best)) await this.#save(false);
   }
 
   /** The signal is not passed on: the step under way is finished. */
@@ -183,20 +236,55 @@ class Loop {
       seconds,
       elapsed: (performance.now() - this.#p.began) / 1000,
       ...(result.skipped && { skipped: true }),
+      ...(this.#p.resumed && !this.#logged && { resumed_from: this.state.step - 1 }),
       stalled: result.stalled,
       read_bytes: result.read_bytes,
       written_bytes: result.written_bytes,
     };
   }
 
-  async #save(): Promise<void> {
-    const { trainer, settings, options } = this.#p;
+  /** A full disk is no reason to end a run: its log goes on when there is room again. */
+  async #log(record: TrainingRecord): Promise<void> {
+    try {
+      await this.#p.logs.append(record);
+      this.#logged = true;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      if (!this.#logless)
+        this.#p.options.warning_callback?.(`step ${record.step}: ${(error as Error).message}`);
+      this.#logless = true;
+    }
+  }
+
+  /**
+   * Where the disk is full, the caller may name another folder; otherwise a save that is not the last is left to the next
+   * one. Nothing is lost: the state stays in memory, and so do earlier checkpoints on disk.
+   */
+  async #save(last: boolean): Promise<void> {
+    const { settings, options } = this.#p;
+    try {
+      await this.#saveIn(settings.checkpoints);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      const { step } = this.state;
+      const other = await options.on_save_failed?.(error as Error, { step, last });
+      if (other !== undefined) return this.#saveIn(other);
+      if (last) throw error;
+      this.#unsavable = false;
+      const next = "the run goes on, and saves when it is time again";
+      if (!options.on_save_failed)
+        options.warning_callback?.(`step ${step} was not saved: ${(error as Error).message}; ${next}`);
+    }
+  }
+
+  async #saveIn(folder: string): Promise<void> {
+    const { trainer, settings, options, identity } = this.#p;
     const { keep, keep_best } = settings;
     const { state } = this;
     const eval_loss = this.#evalLoss;
     this.#unsavable = true;
-    this.checkpoint = await trainer.save(settings.checkpoints, {
-      meta: metaOf(state),
+    this.checkpoint = await trainer.save(folder, {
+      meta: { ...metaOf(state), [IDENTITY_KEY]: identity },
       ...(eval_loss !== undefined && { eval_loss }),
       ...(keep !== undefined && { keep }),
       keep_best,
@@ -205,4 +293,8 @@ class Loop {
     this.#saved = state;
     await options.on_save?.(this.checkpoint);
   }
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof RoomError || ["ENOSPC", "EDQUOT"].includes(causingCode(error) ?? "");
 }

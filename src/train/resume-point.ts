@@ -1,23 +1,37 @@
 // Which training checkpoint a run goes on from, and whether it is one of this training.
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { shown } from "../base/shown.ts";
 import { ConfigError, IoError } from "../errors.ts";
-import { latestCheckpoint } from "./checkpoints/index.ts";
+import { resumableCheckpoint } from "./checkpoints/index.ts";
 
-/** The checkpoint at a path, or the latest one in the folder at that path. */
+/** The checkpoint at a path, or the latest one in the folder at that path. Throws CheckpointError where that is damaged. */
 export async function checkpointIn(path: string): Promise<string> {
   const own = await stat(join(path, "training_state.json")).catch(() => undefined);
   if (own) return path;
-  const latest = await latestCheckpoint(path);
+  const latest = await resumableCheckpoint(path);
   if (!latest) throw new IoError("there is no whole training checkpoint in this folder", path);
   return latest.path;
 }
+
+/** Which training saved a checkpoint, through all its resumes. */
+export function runOf(meta: Readonly<Record<string, unknown>>): string | undefined {
+  return typeof meta.run === "string" ? meta.run : undefined;
+}
+
+/** Fingerprints tell people nothing. */
+const MODELS: Readonly<Record<string, string>> = {
+  base_config: "the config.json of the base model differs",
+  base_tensors: "the base model has other tensors",
+  base_values: "the weights of the base model are others",
+  adapter_values: "the adapter that training began with is another",
+};
 
 export function checkIdentity(saved: unknown, now: Readonly<Record<string, unknown>>, path: string): void {
   const before = (typeof saved === "object" && saved !== null ? saved : {}) as Record<string, unknown>;
   const differences = Object.keys(now)
     .filter((key) => before[key] !== now[key])
-    .map((key) => `${key} was ${JSON.stringify(before[key])} and is ${JSON.stringify(now[key])}`);
+    .map((key) => MODELS[key] ?? `${key} was ${shown(before[key])} and is ${shown(now[key])}`);
   if (differences.length === 0) return;
   throw new ConfigError(
     `${path} was saved with other settings: ${differences.join(", ")}; give what was given before`,

@@ -77,7 +77,13 @@ export class FakeTrainer implements TrainerFace {
     const path = join(dir, `checkpoint-${this.steps}`);
     mkdirSync(path, { recursive: true });
     const { meta = {}, eval_loss } = options;
-    const record = { step: this.steps, eval_loss, meta: { weight: this.weight, user: meta }, files: [] };
+    const record = {
+      step: this.steps,
+      eval_loss,
+      meta: { weight: this.weight, user: meta },
+      files: [],
+      checksums: {},
+    };
     writeFileSync(join(path, RECORD_FILE), recordText(record));
     return path;
   }

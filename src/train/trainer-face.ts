@@ -60,6 +60,8 @@ export interface SaveOptions {
 export interface TrainerFace {
   readonly model: CausalLM;
   readonly steps: number;
+  /** Bytes of a checkpoint on disk, about; room is asked for before the first step where it is known. */
+  readonly checkpoint_bytes?: number;
   plan(micro_batches_per_step: number): TrainingPlanSummary;
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult>;
   evaluate(

@@ -1,14 +1,20 @@
 // Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
 // update-queue.ts; where things live is session.ts.
 
+import { randomUUID } from "node:crypto";
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import { withLinked } from "../signals.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
 import { microBatch } from "./batch.ts";
-import { openTrainingCheckpoint, restoreTensors, saveCheckpoint } from "./checkpoints/index.ts";
-import { exportModel } from "./export.ts";
+import {
+  checkpointBytes,
+  openTrainingCheckpoint,
+  restoreTensors,
+  saveCheckpoint,
+} from "./checkpoints/index.ts";
+import { exportBytes, exportModel } from "./export.ts";
 import { type FitResult, fit } from "./fit.ts";
 import type { FitOptions } from "./fit-options.ts";
 import type { OpenGradients } from "./gradient-store.ts";
@@ -16,7 +22,8 @@ import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
 import type { StepParams } from "./optimizer/rule.ts";
 import { type TrainerOptions, type TrainerSettings, trainerSettings, updatesAtOnce } from "./options.ts";
 import type { Parameter } from "./parameters.ts";
-import { checkIdentity, checkpointIn } from "./resume-point.ts";
+import { modelFingerprint } from "./resume/base-fingerprint.ts";
+import { checkIdentity, checkpointIn, runOf } from "./resume-point.ts";
 import { Session } from "./session.ts";
 import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
 import type { StepResult, TrainerFace, TrainingPlanSummary } from "./trainer-face.ts";
@@ -32,10 +39,16 @@ export class Trainer implements TrainerFace {
   #traffic: { read: number; written: number };
   #disposed: Promise<void> | undefined;
 
-  private constructor(model: CausalLM, session: Session) {
+  /** Of this training, through all its resumes: what it exported may be replaced by it alone. */
+  #run: string = randomUUID();
+  /** What resuming must find unchanged: settings, and fingerprints of what is not trained. */
+  readonly #identity: Readonly<Record<string, unknown>>;
+
+  private constructor(model: CausalLM, session: Session, models: Readonly<Record<string, unknown>>) {
     this.model = model;
     this.#session = session;
     this.#settings = session.settings;
+    this.#identity = { ...session.settings.identity, ...models };
     this.#traffic = session.traffic();
   }
 
@@ -47,7 +60,16 @@ export class Trainer implements TrainerFace {
    */
   static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
     const settings = trainerSettings(options);
-    return new Trainer(model, await Session.open(engineOf(model), settings, options));
+    const engine = engineOf(model);
+    const { checkpoint, config } = engine.prepared;
+    const base = await modelFingerprint(checkpoint, config, options.signal);
+    const session = await Session.open(engine, settings, options);
+    const adapter =
+      session.adapter && (await modelFingerprint(session.adapter.checkpoint, {}, options.signal));
+    return new Trainer(model, session, {
+      ...{ base_config: base.config, base_tensors: base.tensors, base_values: base.values },
+      ...(adapter && { adapter_values: adapter.values }),
+    });
   }
 
   /** Updates made so far. */
@@ -111,6 +133,7 @@ export class Trainer implements TrainerFace {
           }),
         });
       }
+      await engineOf(this.model).parts.checkUnchanged?.(); // no update is made of weights that changed underneath
       grad_norm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
       skipped = !Number.isFinite(loss) || !Number.isFinite(grad_norm);
       if (skipped && this.#settings.non_finite === "error") {
@@ -259,7 +282,7 @@ export class Trainer implements TrainerFace {
         dir,
         {
           step: this.#steps,
-          meta: { trainer: this.#settings.identity, user: meta },
+          meta: { trainer: this.#identity, run: this.#run, user: meta },
           tensors: stateTensors(parameters, trained.states, this.#settings.rule),
           ...(eval_loss !== undefined && { eval_loss }),
         },
@@ -283,7 +306,7 @@ export class Trainer implements TrainerFace {
     return this.#exclusive(async () => {
       const { ledger, cpu, updates, trained, parameters, beforeRead } = this.#session;
       const opened = await openTrainingCheckpoint(await checkpointIn(path));
-      checkIdentity(opened.meta.trainer, this.#settings.identity, opened.path);
+      checkIdentity(opened.meta.trainer, this.#identity, opened.path);
       await updates.idle().catch(() => {}); // what failed is written anew
       await this.#session.abandon();
       const tensors = stateTensors(parameters, trained.states, this.#settings.rule);
@@ -300,19 +323,33 @@ export class Trainer implements TrainerFace {
       }
       updates.forgive();
       this.#steps = opened.step;
+      this.#run = runOf(opened.meta) ?? this.#run;
       return (opened.meta.user ?? {}) as Record<string, unknown>;
     });
   }
 
   /**
    * Writes the trained model into the folder `dir`, in the Hub's layout: weights as they compute, or as `dtype` says;
-   * or, where an adapter was trained, PEFT's adapter files. What was in the folder is replaced once all is written.
+   * or, where an adapter was trained, PEFT's adapter files. The folder must not exist, be empty, or hold an earlier export
+   * of this run, which is replaced once all is written. Throws ConfigError for any other, LockedError, RoomError, IoError.
    */
   export(dir: string, options: { dtype?: string; signal?: AbortSignal } = {}): Promise<void> {
     return this.#exclusive(async () => {
       await this.#session.updates.idle();
-      await exportModel(dir, this.model.path, this.#session, this.#settings, options);
+      await exportModel(dir, this.model.path, this.#session, this.#settings, { ...options, run: this.#run });
     });
+  }
+
+  /** Bytes of a checkpoint on disk, about. */
+  get checkpoint_bytes(): number {
+    const { parameters, trained } = this.#session;
+    const tensors = stateTensors(parameters, trained.states, this.#settings.rule);
+    return checkpointBytes({ meta: { trainer: this.#identity }, tensors });
+  }
+
+  /** Bytes of an export on disk, about. */
+  exportBytes(): Promise<number> {
+    return exportBytes(this.model.path, this.#session, this.#settings.lora !== undefined);
   }
 
   /** What lives where, and what a step of so many micro-batches moves. */

@@ -4,6 +4,7 @@ import { constants } from "node:fs";
 import { type FileHandle, mkdir, open, rm, statfs } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { sweepOnce, temporaryName } from "../../base/files/temporary.ts";
 import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../../errors.ts";
 import { ALIGNMENT, DirectFile, wholeBlocks } from "../direct-io.ts";
 import { ATTEMPTS, causingCode, ioFailure, MAX_TRANSFER, TRANSIENT, WRITE_HINTS } from "../system-errors.ts";
@@ -26,7 +27,6 @@ export interface StateFileOptions {
 }
 
 let openHandles = 0;
-let serial = 0;
 
 /** State files open in this process; for leak tests. */
 export function openStateFileCount(): number {
@@ -52,7 +52,7 @@ export class StateFile {
   }
 
   /**
-   * Makes an empty file `spillway-<pid>-<n>.state` in `folder`, which is made if need be, and tries a block of 4096 bytes
+   * Makes an empty file of a name of its own in `folder`, which is made if need be, and tries a block of 4096 bytes
    * on it: `probe` is host memory for that block. Throws {@link IoError} where the folder cannot be written.
    */
   static async create(
@@ -76,7 +76,7 @@ export class StateFile {
   }
 
   static async #try(folder: string, flag: number, probe: ArrayBuffer, options: StateFileOptions) {
-    const { file, handle } = await openNew(path.resolve(folder), flag);
+    const { file, handle } = await openScratch(path.resolve(folder), flag);
     const state = new StateFile(file, handle, flag !== 0, options.beforeTransfer);
     try {
       const block = new Uint8Array(probe, 0, ALIGNMENT).fill(0);
@@ -187,12 +187,14 @@ export class StateFile {
   }
 }
 
-/** Opens a file that did not exist: one left by a process that had this number before us is not touched. */
-async function openNew(folder: string, flag: number): Promise<{ file: string; handle: FileHandle }> {
+/** Opens a file that did not exist, under a name that no other process makes. What gone processes left is removed. */
+async function openScratch(folder: string, flag: number): Promise<{ file: string; handle: FileHandle }> {
+  await sweepOnce(folder);
   for (;;) {
-    const file = path.join(folder, `spillway-${process.pid}-${++serial}.state`);
+    const file = temporaryName(path.join(folder, "spillway.state"));
     try {
-      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | flag;
+      const flags =
+        constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | (constants.O_NOFOLLOW ?? 0) | flag;
       const handle = await open(file, flags, 0o600);
       openHandles++;
       return { file, handle };

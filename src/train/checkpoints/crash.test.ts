@@ -1,47 +1,16 @@
 // A process that is killed while it saves, again and again: what it said it had saved is there, whole.
 import { spawn } from "node:child_process";
-import { readdir, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { join } from "node:path";
+import { readdir } from "node:fs/promises";
 import { createInterface } from "node:readline";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../checkpoint/testing.ts";
+import { typescriptLoader } from "../../checkpoint/testing-loader.ts";
 import { latestCheckpoint, listCheckpoints } from "./list.ts";
 import { expectWhole, leftovers, Training } from "./testing.ts";
 import { CRASH_SPECS } from "./testing-state.ts";
 
 const PROGRAM = fileURLToPath(new URL("./testing-crash.ts", import.meta.url));
-
-/** Node does not run TypeScript by itself before version 22: a loader that takes the types away, once for all children. */
-async function typescriptLoader(): Promise<string> {
-  const folder = temporaryFolder();
-  const compiler = pathToFileURL(createRequire(import.meta.url).resolve("typescript")).href;
-  const hooks = join(folder, "hooks.mjs");
-  await writeFile(
-    hooks,
-    `import { existsSync, readFileSync, writeFileSync } from "node:fs";
-     import { createHash } from "node:crypto";
-     const compilerOptions = { module: "esnext", target: "es2022", verbatimModuleSyntax: true };
-     async function stripped(url) {
-       const cached = new URL(createHash("sha256").update(url).digest("hex") + ".mjs", import.meta.url);
-       if (existsSync(cached)) return readFileSync(cached, "utf8");
-       const { default: ts } = await import(${JSON.stringify(compiler)});
-       const text = readFileSync(new URL(url), "utf8");
-       const { outputText } = ts.transpileModule(text, { compilerOptions });
-       writeFileSync(cached, outputText);
-       return outputText;
-     }
-     export async function load(url, context, next) {
-       if (!url.endsWith(".ts")) return next(url, context);
-       return { format: "module", source: await stripped(url), shortCircuit: true };
-     }`,
-  );
-  const loader = join(folder, "loader.mjs");
-  const register = `import { register } from "node:module"; register(${JSON.stringify(pathToFileURL(hooks).href)});`;
-  await writeFile(loader, register);
-  return pathToFileURL(loader).href;
-}
 
 /** Kills the program at its `calls`-th call of the system; resolves to the last save it said was done. */
 async function killAt(

@@ -2,21 +2,21 @@
 // Knows names and order, not what is written.
 import { lstat, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { sweep, temporaryName } from "../../base/files/temporary.ts";
 import { systemCode } from "../../checkpoint/files.ts";
 import { ConfigError, IoError } from "../../errors.ts";
 import { checkpointFolder, infoOf, namesIn, replacementFolder } from "./list.ts";
 import { ask, type BeforeWrite, syncFolder } from "./output-file.ts";
 import { RECORD_FILE } from "./record.ts";
 
-const TEMPORARY = /^\.checkpoint-\d+\.(\d+)(\.old)?\.tmp$/;
-
-/** Where a checkpoint is written. */
+/** Where a checkpoint is written: a name that nobody else has, and that listings pass over. */
 export function temporaryFolder(dir: string, step: number): string {
-  return join(dir, `.checkpoint-${step}.${process.pid}.tmp`);
+  return temporaryName(checkpointFolder(dir, step), { hidden: true });
 }
 
+/** Where a checkpoint goes that is about to be removed. */
 function retiredFolder(dir: string, step: number): string {
-  return join(dir, `.checkpoint-${step}.${process.pid}.old.tmp`);
+  return temporaryName(`${checkpointFolder(dir, step)}.old`, { hidden: true });
 }
 
 /** Makes `dir` and what is missing above it, to stay there even after a power cut. Throws IoError. */
@@ -35,17 +35,14 @@ export async function makeFolder(dir: string, before?: BeforeWrite): Promise<voi
  * replacement its name. What cannot be removed is left for the next time.
  */
 export async function tidy(dir: string, before?: BeforeWrite): Promise<void> {
+  await sweep(dir);
   for (const name of await namesIn(dir)) {
-    const path = join(dir, name);
-    const pid = TEMPORARY.exec(name)?.[1];
-    if (pid !== undefined) {
-      if (!isAnother(Number(pid))) await rm(path, { recursive: true, force: true }).catch(() => {});
-    } else if (name.endsWith(".new")) {
-      const info = await infoOf(path);
-      if (info && name === basename(replacementFolder(dir, info.step))) {
-        await finishReplacing(dir, info.step, new Moves(before));
-        await discard(retiredFolder(dir, info.step));
-      }
+    if (!name.endsWith(".new")) continue;
+    const info = await infoOf(join(dir, name));
+    if (info && name === basename(replacementFolder(dir, info.step))) {
+      const retired = retiredFolder(dir, info.step);
+      await finishReplacing(dir, info.step, retired, new Moves(before));
+      await discard(retired);
     }
   }
 }
@@ -75,6 +72,7 @@ export async function takeOver(
   before?: BeforeWrite,
 ): Promise<void> {
   const target = checkpointFolder(dir, step);
+  const retired = retiredFolder(dir, step);
   const moves = new Moves(before);
   try {
     if (await exists(target)) {
@@ -82,7 +80,7 @@ export async function takeOver(
       await discard(replacement); // tidy() has left it there only if it is damaged
       await moves.rename(temporary, replacement);
       await syncFolder(dir, before);
-      await finishReplacing(dir, step, moves);
+      await finishReplacing(dir, step, retired, moves);
     } else {
       await moves.rename(temporary, target);
     }
@@ -91,13 +89,12 @@ export async function takeOver(
     await moves.undo();
     throw error;
   }
-  await discard(retiredFolder(dir, step));
+  await discard(retired);
 }
 
 /** Removes a checkpoint: it is gone at once or not at all. Throws IoError. */
 export async function removeCheckpoint(dir: string, step: number, before?: BeforeWrite): Promise<void> {
   const retired = retiredFolder(dir, step);
-  await discard(retired);
   await new Moves(before).rename(checkpointFolder(dir, step), retired);
   await ask({ call: "remove", path: retired, bytes: 0 }, before, () => rm(retired, { recursive: true }));
 }
@@ -107,12 +104,9 @@ export async function discard(folder: string): Promise<void> {
   await rm(folder, { recursive: true, force: true }).catch(() => {});
 }
 
-async function finishReplacing(dir: string, step: number, moves: Moves): Promise<void> {
+async function finishReplacing(dir: string, step: number, retired: string, moves: Moves): Promise<void> {
   const target = checkpointFolder(dir, step);
-  if (await exists(target)) {
-    await discard(retiredFolder(dir, step));
-    await moves.rename(target, retiredFolder(dir, step));
-  }
+  if (await exists(target)) await moves.rename(target, retired);
   await moves.rename(replacementFolder(dir, step), target);
 }
 
@@ -146,16 +140,5 @@ async function exists(path: string): Promise<boolean> {
   } catch (error) {
     if (systemCode(error) === "ENOENT") return false;
     throw new IoError("could not be looked at", path, { cause: error });
-  }
-}
-
-/** Whether another process of this number is at work. One that had our number before us is not. */
-function isAnother(pid: number): boolean {
-  if (pid === process.pid) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return systemCode(error) === "EPERM";
   }
 }

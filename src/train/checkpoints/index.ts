@@ -4,6 +4,7 @@ export {
   type CheckpointInfo,
   latestCheckpoint,
   listCheckpoints,
+  resumableCheckpoint,
 } from "./list.ts";
 export type { BeforeWrite, SystemWrite } from "./output-file.ts";
 export {
@@ -12,5 +13,5 @@ export {
   type RestoreOptions,
   restoreTensors,
 } from "./restore.ts";
-export { type SaveOptions, saveCheckpoint, type TrainingState } from "./save.ts";
+export { checkpointBytes, type SaveOptions, saveCheckpoint, type TrainingState } from "./save.ts";
 export type { StateTensor } from "./tensors.ts";

@@ -1,8 +1,8 @@
-import { spawnSync } from "node:child_process";
 import { cp, mkdir, readdir, rename, rm, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { temporaryFolder } from "../../checkpoint/testing.ts";
+import { temporaryName } from "../../base/files/temporary.ts";
+import { leftover, temporaryFolder } from "../../checkpoint/testing.ts";
 import { bestCheckpoint, latestCheckpoint, listCheckpoints } from "./list.ts";
 import { expectWhole, leftovers, Training } from "./testing.ts";
 
@@ -15,11 +15,6 @@ beforeEach(() => {
 afterEach(() => training.end());
 
 const stepsIn = async () => (await listCheckpoints(dir)).map(({ step }) => step);
-
-/** The number of a process that is over. */
-function formerProcess(): number {
-  return spawnSync(process.execPath, ["--version"]).pid;
-}
 
 describe("checkpoints of a folder", () => {
   test("are listed by step, not by name", async () => {
@@ -71,13 +66,14 @@ describe("checkpoints of a folder", () => {
 describe("what a crash left behind", () => {
   test("is not listed, and removed by the next save", async () => {
     await training.save(dir, 1);
-    const pids = [formerProcess(), process.pid];
-    for (const pid of pids) {
-      const torn = join(dir, `.checkpoint-2.${pid}.tmp`);
+    for (let i = 0; i < 2; i++) {
+      const torn = leftover(join(dir, "checkpoint-2"), "gone", { hidden: true });
       await cp(join(dir, "checkpoint-1"), torn, { recursive: true });
       await rm(join(torn, "training_state.json"));
       // Complete, but on its way out.
-      await cp(join(dir, "checkpoint-1"), join(dir, `.checkpoint-1.${pid}.old.tmp`), { recursive: true });
+      await cp(join(dir, "checkpoint-1"), leftover(join(dir, "checkpoint-1.old"), "gone", { hidden: true }), {
+        recursive: true,
+      });
     }
     expect(await stepsIn()).toEqual([1]);
     expect((await leftovers(dir)).length).toBe(4);
@@ -87,7 +83,8 @@ describe("what a crash left behind", () => {
 
   test("is left alone while its process lives, and so are names that are not ours", async () => {
     const others = [
-      `.checkpoint-2.${process.ppid}.tmp`,
+      basename(temporaryName(join(dir, "checkpoint-2"), { hidden: true })),
+      basename(leftover(join(dir, "checkpoint-2"), "elsewhere", { hidden: true })),
       ".checkpoint-2.tmp",
       "checkpoint-x",
       "checkpoint-2.tmp",
@@ -108,7 +105,10 @@ describe("what a crash left behind", () => {
       await training.save(other, 5, { content: 9 });
       await rename(join(other, "checkpoint-5"), join(dir, "checkpoint-5.new"));
       if (!oldIsThere)
-        await rename(join(dir, "checkpoint-5"), join(dir, `.checkpoint-5.${formerProcess()}.old.tmp`));
+        await rename(
+          join(dir, "checkpoint-5"),
+          leftover(join(dir, "checkpoint-5.old"), "gone", { hidden: true }),
+        );
       const [found, ...more] = await listCheckpoints(dir);
       expect(more).toEqual([]);
       expect(await expectWhole(found!.path)).toBe(9);

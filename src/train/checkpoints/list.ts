@@ -46,6 +46,50 @@ export async function listCheckpoints(dir: string): Promise<CheckpointInfo[]> {
   return [...byStep.values()].sort((a, b) => a.step - b.step);
 }
 
+/** A folder that has the name of a checkpoint and is not a whole one. */
+export interface DamagedCheckpoint {
+  readonly path: string;
+  readonly step: number;
+  /** What is wrong with it, naming the file. */
+  readonly error: CheckpointError;
+}
+
+/** The folders in `dir` that have the name of a checkpoint and are none, ascending by step. Throws as {@link listCheckpoints}. */
+export async function damagedCheckpoints(dir: string): Promise<DamagedCheckpoint[]> {
+  const folder = resolve(dir);
+  const found: DamagedCheckpoint[] = [];
+  for (const name of await namesIn(folder)) {
+    const match = NAME.exec(name);
+    if (!match || match[2]) continue; // a replacement that is not whole leaves what it would have replaced
+    const path = join(folder, name);
+    const step = Number(match[1]);
+    try {
+      const record = await readRecord(path);
+      if (record.step === step) continue;
+      const error = new CheckpointError(`says it is of step ${record.step}: it was renamed`, { file: path });
+      found.push({ path, step, error });
+    } catch (error) {
+      if (!(error instanceof CheckpointError)) throw error;
+      found.push({ path, step, error });
+    }
+  }
+  return found.sort((a, b) => a.step - b.step);
+}
+
+/**
+ * The checkpoint to go on from in `dir`: the whole one of the highest step; undefined where there is none. One that is
+ * damaged is not passed over: CheckpointError names it and what would be next. Throws as {@link listCheckpoints}.
+ */
+export async function resumableCheckpoint(dir: string): Promise<CheckpointInfo | undefined> {
+  const latest = await latestCheckpoint(dir);
+  const damaged = (await damagedCheckpoints(dir)).at(-1);
+  if (!damaged || damaged.step < (latest?.step ?? -1)) return latest;
+  const next = latest
+    ? `remove ${damaged.path} to go on from step ${latest.step}, or name ${latest.path}`
+    : `there is no other; remove ${damaged.path} to start anew`;
+  throw new CheckpointError(`${damaged.error.message} (${next})`, {}, { cause: damaged.error });
+}
+
 /** The whole checkpoint of the highest step, if there is one. Throws as {@link listCheckpoints}. */
 export async function latestCheckpoint(dir: string): Promise<CheckpointInfo | undefined> {
   return (await listCheckpoints(dir)).at(-1);

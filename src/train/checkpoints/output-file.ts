@@ -1,7 +1,7 @@
 // A new file written from start to end past the page cache (O_DIRECT), buffered where that is refused; and the flushing
 // of folders. Knows nothing of tensors.
 import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DisposedError, IoError } from "../../errors.ts";
 import { ALIGNMENT } from "../../memory/direct-io.ts";
@@ -58,7 +58,7 @@ export class OutputFile {
   static async create(path: string, before?: BeforeWrite): Promise<OutputFile> {
     const flag: number | undefined = constants.O_DIRECT;
     await ask({ call: "open", path, bytes: 0 }, before, async () => {});
-    const make = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+    const make = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | (constants.O_NOFOLLOW ?? 0);
     if (flag) {
       try {
         return new OutputFile(path, await openHandle(path, make | flag), true, before);
@@ -66,8 +66,7 @@ export class OutputFile {
         if (causingCode(error) !== "EINVAL") throw error;
       }
       // Linux makes the file before it finds that direct I/O is not possible: O_EXCL would refuse our own.
-      const again = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
-      return new OutputFile(path, await openHandle(path, again), false, before);
+      await rm(path, { force: true });
     }
     return new OutputFile(path, await openHandle(path, make), false, before);
   }

@@ -1,5 +1,6 @@
 // training_state.json: what a training checkpoint says of itself, and the proof that its folder is whole. It is written
-// last and names every other file with its size. No tensors.
+// last, names every other file with its size, and has checksums of every tensor and of itself. No tensors.
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { statIfPresent } from "../../checkpoint/files.ts";
 import { readJsonObject } from "../../checkpoint/json-files.ts";
@@ -7,7 +8,7 @@ import { CheckpointError, ConfigError, UnsupportedError } from "../../errors.ts"
 
 export const RECORD_FILE = "training_state.json";
 const FORMAT = "spillway-training-state";
-const VERSION = 1;
+const VERSION = 2;
 /** The only names of tensor files, so that a record never points outside its folder. */
 const TENSOR_FILE = /^state-\d{5}-of-\d{5}\.safetensors$/;
 
@@ -20,6 +21,19 @@ export interface TrainingRecord {
   readonly meta: Readonly<Record<string, unknown>>;
   /** Tensor files in the folder, with their sizes in bytes. */
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
+  /** CRC-32 of each tensor's bytes, by its name. */
+  readonly checksums: Readonly<Record<string, number>>;
+}
+
+/** Of a record without its own checksum. */
+function digestOf(record: Readonly<Record<string, unknown>>): string {
+  return createHash("sha256").update(JSON.stringify(record)).digest("hex");
+}
+
+/** Bytes of a record of `tensors` tensors, at most, before their checksums are known. */
+export function recordBound(record: TrainingRecord, tensors: Iterable<string>): number {
+  const checksums = Object.fromEntries(Array.from(tensors, (name) => [name, 0xffffffff]));
+  return Buffer.byteLength(recordText({ ...record, checksums }));
 }
 
 export function tensorFileName(index: number, count: number): string {
@@ -31,11 +45,11 @@ export function tensorFileName(index: number, count: number): string {
  * The text of training_state.json. Throws ConfigError for a step that is not a count and for anything in `meta` that would
  * not come back from JSON as it went in.
  */
-export function recordText({ step, eval_loss, meta, files }: TrainingRecord): string {
+export function recordText({ step, eval_loss, meta, files, checksums }: TrainingRecord): string {
   if (!isCount(step)) throw new ConfigError(`step is ${step}, a checkpoint needs a whole number from 0 on`);
   // A loss that has diverged is no reason to refuse the state of a long run: it only never is the best one.
   const loss = eval_loss !== undefined && Number.isFinite(eval_loss) ? { eval_loss } : {};
-  const record = { format: FORMAT, version: VERSION, step, ...loss, files, meta };
+  const record = { format: FORMAT, version: VERSION, step, ...loss, files, checksums, meta };
   const seen: object[] = [];
   const replacer = function (this: unknown, key: string, value: unknown): unknown {
     const kind = typeof value;
@@ -50,7 +64,8 @@ export function recordText({ step, eval_loss, meta, files }: TrainingRecord): st
     }
     return value;
   };
-  return `${JSON.stringify(record, replacer, 2)}\n`;
+  const plain = JSON.parse(JSON.stringify(record, replacer)) as Record<string, unknown>;
+  return `${JSON.stringify({ ...plain, checksum: digestOf(plain) }, null, 2)}\n`;
 }
 
 /**
@@ -76,11 +91,16 @@ export async function readRecord(folder: string): Promise<TrainingRecord> {
 
 function parseRecord(value: Record<string, unknown>, path: string): TrainingRecord {
   const bad = (problem: string) => new CheckpointError(problem, { file: path });
-  const { format, version, step, eval_loss, files, meta } = value;
+  const { checksum, ...rest } = value;
+  const { format, version, step, eval_loss, files, checksums, meta } = rest;
   if (format !== FORMAT) throw bad(`format is ${JSON.stringify(format)}, expected "${FORMAT}"`);
   if (version !== VERSION) {
+    const earlier = typeof version === "number" && version < VERSION;
+    const then = earlier
+      ? "it was saved by an earlier spillway, which kept no checksums: go on with that one, or start anew"
+      : "update spillway, or resume from another";
     throw new UnsupportedError(
-      `${path}: version is ${JSON.stringify(version)}, this reads ${VERSION}: update spillway, or resume from another`,
+      `${path}: version is ${JSON.stringify(version)}, this reads ${VERSION}: ${then}`,
     );
   }
   if (!isCount(step)) throw bad(`step is ${JSON.stringify(step)}, not a count`);
@@ -98,7 +118,11 @@ function parseRecord(value: Record<string, unknown>, path: string): TrainingReco
     names.add(file.name);
     return { name: file.name, bytes: file.bytes };
   });
-  return { step, eval_loss, meta, files: parsed };
+  if (!isObject(checksums) || !Object.values(checksums).every(isCount))
+    throw bad("checksums are not numbers");
+  if (checksum !== digestOf(rest))
+    throw bad("does not have the checksum it was written with: it is damaged; resume from another");
+  return { step, eval_loss, meta, files: parsed, checksums: checksums as Record<string, number> };
 }
 
 function isCount(value: unknown): value is number {

@@ -1,4 +1,4 @@
-import { rm, truncate, utimes, writeFile } from "node:fs/promises";
+import { readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { readJsonObject } from "../../checkpoint/json-files.ts";
@@ -220,10 +220,40 @@ describe("a damaged checkpoint is an error that names the file", () => {
     expect(String(error)).toMatch(message);
   });
 
-  test("a later version", async () => {
+  test.each([
+    [3, /update spillway/],
+    [1, /saved by an earlier spillway/],
+  ])("version %d", async (version, message) => {
     const path = await training.save(temporaryFolder(), 5);
-    await edit(path, { version: 2 });
-    await expect(openTrainingCheckpoint(path)).rejects.toThrow(UnsupportedError);
+    await edit(path, { version });
+    const error = await rejection(openTrainingCheckpoint(path));
+    expect(error).toBeInstanceOf(UnsupportedError);
+    expect(String(error)).toMatch(message);
+  });
+
+  test("a record whose bytes were changed", async () => {
+    const path = await training.save(temporaryFolder(), 5);
+    await edit(path, { step: 6 });
+    await expect(openTrainingCheckpoint(path)).rejects.toThrow(/training_state.json: .* it is damaged/);
+  });
+
+  test("tensors whose bytes were changed: named when they are read, and the regions are torn", async () => {
+    const path = await training.save(temporaryFolder(), 5);
+    const opened = await openTrainingCheckpoint(path);
+    for (const { name, file, offset, bytes } of opened.tensors.tensors.values()) {
+      if (bytes === 0) continue;
+      const state = opened.tensors.files[file]!.path;
+      const before = await readFile(state);
+      const changed = Buffer.from(before);
+      changed[offset + bytes - 1]! ^= 1;
+      await writeFile(state, changed);
+      const tensors = await stateIn(training.store);
+      const again = await openTrainingCheckpoint(path);
+      const error = await rejection(restoreTensors(again, tensors, training.options));
+      expect(error).toBeInstanceOf(CheckpointError);
+      expect(String(error)).toMatch(`tensor ${name}: does not have the checksum`);
+      await writeFile(state, before);
+    }
   });
 
   test("the folder above, with a word on what is in it", async () => {

@@ -1,6 +1,7 @@
 // Opens a saved training state and brings its tensors back into regions, on whatever tier those are now. All is compared
 // before the first byte moves.
 import { resolve } from "node:path";
+import { crc32 } from "node:zlib";
 import { statIfPresent } from "../../checkpoint/files.ts";
 import { readSafetensors } from "../../checkpoint/safetensors.ts";
 import type { Checkpoint, CheckpointFile, TensorEntry } from "../../checkpoint/types.ts";
@@ -22,6 +23,8 @@ export interface OpenedCheckpoint {
   readonly eval_loss: number | undefined;
   readonly meta: Readonly<Record<string, unknown>>;
   readonly tensors: Checkpoint;
+  /** CRC-32 of each tensor's bytes, by its name. */
+  readonly checksums: Readonly<Record<string, number>>;
 }
 
 export interface RestoreOptions {
@@ -46,6 +49,7 @@ export async function openTrainingCheckpoint(path: string): Promise<OpenedCheckp
     step,
     eval_loss,
     meta,
+    checksums,
     files: named,
   } = await readRecord(folder).catch((error: unknown) => hinted(error, folder));
   const files: CheckpointFile[] = [];
@@ -63,7 +67,7 @@ export async function openTrainingCheckpoint(path: string): Promise<OpenedCheckp
     }
   }
   const checkpoint: Checkpoint = { path: folder, format: "safetensors", files, tensors, metadata: {} };
-  return { path: folder, step, eval_loss, meta, tensors: checkpoint };
+  return { path: folder, step, eval_loss, meta, tensors: checkpoint, checksums };
 }
 
 /** The folder above is easily given instead of the checkpoint itself. */
@@ -85,7 +89,7 @@ async function hinted(error: unknown, folder: string): Promise<never> {
  * Reads every tensor of `opened` into its region. `tensors` must be exactly those of the checkpoint, with the same dtypes
  * and shapes; where they are not, CheckpointError names the tensor and the file, and no region has changed.
  *
- * Throws IoError where a file or a region fails or a file changed since it was opened, BudgetError, AbortError. Regions
+ * Throws CheckpointError for a tensor whose bytes are not those that were saved, IoError where a file or a region fails or a file changed since it was opened, BudgetError, AbortError. Regions
  * that had been begun are then marked torn where the tensor fills them, so that a mixture of two states is never trained on;
  * restoring again mends them. Nothing else may use the regions meanwhile.
  */
@@ -103,6 +107,7 @@ export async function restoreTensors(
   try {
     for (const { tensor, entry } of pairs) {
       const { region, offset = 0 } = tensor;
+      let sum = 0;
       for (let done = 0; done < entry.bytes; ) {
         throwIfAborted(signal);
         const start = done;
@@ -115,6 +120,7 @@ export async function restoreTensors(
           bytes,
         } = files.piece(entry, start, Math.min(entry.bytes - start, PIECE - shift));
         await file.read(staging.current.view(0, length), 0, from, length, { signal, beforeRead });
+        sum = crc32(new Uint8Array(staging.current.view(shift, bytes)), sum);
         if (begun.size === 0) onBegun?.();
         begun.add(tensor);
         await staging.submit((piece) =>
@@ -124,6 +130,14 @@ export async function restoreTensors(
           }),
         );
         done += bytes;
+      }
+      if (sum !== opened.checksums[tensor.name]) {
+        const problem =
+          "does not have the checksum it was saved with: the checkpoint is damaged; resume from another";
+        throw new CheckpointError(problem, {
+          file: opened.tensors.files[entry.file]?.path,
+          tensor: tensor.name,
+        });
       }
     }
     await staging.drain();

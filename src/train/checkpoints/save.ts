@@ -1,7 +1,8 @@
 // Saves a training state as a folder that appears whole or not at all, through two pieces of memory whatever its size.
 // Where the name is taken over and old ones go is in folders.ts.
-import { statfs } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { crc32 } from "node:zlib";
+import { freeBytes, RoomError } from "../../base/files/room.ts";
 import { requireSpace } from "../../checkpoint/staged-file.ts";
 import { ConfigError, IoError, SpillwayError, throwIfAborted } from "../../errors.ts";
 import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
@@ -20,7 +21,7 @@ import {
 } from "./folders.ts";
 import { bestOf, checkpointFolder, listCheckpoints } from "./list.ts";
 import { type BeforeWrite, OutputFile, syncFolder } from "./output-file.ts";
-import { RECORD_FILE, recordText } from "./record.ts";
+import { RECORD_FILE, recordBound, recordText, type TrainingRecord } from "./record.ts";
 import { PIECE, Staging } from "./staging.ts";
 import { layOutState, type StateFileLayout, type StateTensor } from "./tensors.ts";
 
@@ -79,8 +80,7 @@ export async function saveCheckpoint(
   try {
     const target = checkpointFolder(folder, state.step);
     const layouts = layOutState(target, state.tensors, options.max_shard_bytes);
-    const record = recordOf(state, layouts);
-    await write(folder, state.step, layouts, record, options);
+    await write(folder, layouts, recordOf(state, layouts), options);
     if (keep !== undefined) await prune(folder, state.step, keep, options);
     return target;
   } finally {
@@ -88,21 +88,35 @@ export async function saveCheckpoint(
   }
 }
 
-function recordOf({ step, eval_loss, meta }: TrainingState, layouts: readonly StateFileLayout[]): Uint8Array {
+/** Bytes that a checkpoint of these tensors takes, about: beside them a record with `meta`. */
+export function checkpointBytes(state: Omit<TrainingState, "step">, max_shard_bytes?: number): number {
+  const layouts = layOutState("", state.tensors, max_shard_bytes);
+  return bytesOf(layouts, recordOf({ ...state, step: 0 }, layouts));
+}
+
+function bytesOf(layouts: readonly StateFileLayout[], record: TrainingRecord): number {
+  const names = layouts.flatMap(({ tensors }) => tensors.map(({ tensor }) => tensor.name));
+  return layouts.reduce((sum, { bytes }) => sum + bytes, recordBound(record, names));
+}
+
+/** Before the checksums of its tensors are known. */
+function recordOf(state: TrainingState, layouts: readonly StateFileLayout[]): TrainingRecord {
+  const { step, eval_loss, meta } = state;
   const files = layouts.map(({ name, bytes }) => ({ name, bytes }));
-  return new TextEncoder().encode(recordText({ step, eval_loss, meta, files }));
+  return { step, eval_loss, meta, files, checksums: {} };
 }
 
 async function write(
   folder: string,
-  step: number,
   layouts: readonly StateFileLayout[],
-  record: Uint8Array,
+  record: TrainingRecord,
   options: SaveOptions,
 ): Promise<void> {
+  const { step } = record;
   const { ledger, memory, beforeWrite, keep, signal } = options;
   const temporary = temporaryFolder(folder, step);
-  const needed = layouts.reduce((sum, { bytes }) => sum + bytes, record.length);
+  const needed = bytesOf(layouts, record); // throws for a record that cannot be written
+  const checksums: Record<string, number> = {};
   await using staging = new Staging(ledger, memory);
   try {
     await makeFolder(folder, beforeWrite);
@@ -112,9 +126,10 @@ async function write(
     await checkReplaceable(folder, step);
     await requireSpace(folder, needed);
     await makeFolder(temporary, beforeWrite);
-    for (const layout of layouts) await writeTensors(temporary, layout, staging, options);
+    for (const layout of layouts) await writeTensors(temporary, layout, staging, options, checksums);
+    const text = new TextEncoder().encode(recordText({ ...record, checksums }));
     await writeFile(join(temporary, RECORD_FILE), staging, beforeWrite, (append) =>
-      append(record.length, (piece, at, from, length) => copyOf(record, piece, at, from, length)),
+      append(text.length, (piece, at, from, length) => copyOf(text, piece, at, from, length)),
     );
     await syncFolder(temporary, beforeWrite);
     throwIfAborted(signal);
@@ -135,12 +150,14 @@ async function writeTensors(
   layout: StateFileLayout,
   staging: Staging,
   { beforeWrite, signal }: SaveOptions,
+  checksums: Record<string, number>,
 ): Promise<void> {
   const { name, header, tensors } = layout;
   await writeFile(join(folder, name), staging, beforeWrite, async (append) => {
     await append(header.length, (piece, at, from, length) => copyOf(header, piece, at, from, length));
     for (const { tensor, bytes } of tensors) {
       const { region, offset = 0 } = tensor;
+      let sum = 0;
       await append(bytes, async (piece, at, from, length) => {
         throwIfAborted(signal);
         try {
@@ -149,7 +166,9 @@ async function writeTensors(
           if (!(error instanceof IoError)) throw error;
           throw new IoError(`tensor ${tensor.name}: ${error.message}`, error.path, { cause: error });
         }
+        sum = crc32(new Uint8Array(piece.view(at, length)), sum);
       });
+      checksums[tensor.name] = sum;
     }
   });
 }
@@ -197,21 +216,19 @@ function copyOf(bytes: Uint8Array, piece: NativeBuffer, at: number, from: number
 
 /** A full disk in numbers. To be called with the unfinished checkpoint removed, so that they are what can be used. */
 async function explained(error: unknown, folder: string, needed: number): Promise<unknown> {
-  const code = causingCode(error);
+  const code = error instanceof RoomError ? "ENOSPC" : causingCode(error);
   if (code !== "ENOSPC" && code !== "EDQUOT") {
     if (error instanceof SpillwayError || code === undefined) return error;
     return new IoError("the checkpoint could not be written", folder, { cause: error });
   }
-  const free = await statfs(folder).then(
-    ({ blocks, bavail, bsize }) => (blocks > 0 ? bavail * bsize : undefined),
-    () => undefined,
-  );
+  const free = await freeBytes(folder);
   const has = free === undefined ? "less than that" : `${free} bytes free (${formatBytes(free)})`;
   const whose = code === "EDQUOT" ? "this user's quota is used up, the disk has" : "the disk has";
-  return new IoError(
+  return new RoomError(
     `the checkpoint needs ${needed} bytes (${formatBytes(needed)}), ${whose} ${has}; earlier checkpoints are as they ` +
       "were: free some of the disk, keep fewer checkpoints or name another folder",
     folder,
+    { needed, free: free ?? 0 },
     { cause: error },
   );
 }

@@ -1,11 +1,12 @@
 // Where training is in its data, as JSON. Small: positions, not rows. The rows are read again on resuming.
 import { ConfigError } from "../../errors.ts";
 
-/** What decides which row stands at which position: a cursor means nothing under another one. */
+/**
+ * What decides which row stands at which position: a cursor means nothing under another one. Whether the rows are those
+ * that were there before is for the caller to know: resume/data-fingerprint.ts.
+ */
 export interface DataIdentity {
   readonly rows: number;
-  /** Of all files. */
-  readonly bytes: number;
   readonly seed: number;
   readonly shuffle: boolean;
   readonly split: "train" | "validation";

@@ -175,9 +175,7 @@ describe("resuming", () => {
     const { cursor } = (await collect(loader(rowsOf(texts(30)))))[0]!;
     const resume = (count: number, options: Partial<DataLoaderOptions>) => () =>
       loader(rowsOf(texts(count)), { cursor: saved(cursor), ...options });
-    expect(resume(31, {})).toThrow(
-      /rows was 30 and is 31, bytes was \d+ and is \d+; give what was given before/,
-    );
+    expect(resume(31, {})).toThrow(/rows was 30 and is 31; give what was given before/);
     expect(resume(30, { seed: 4 })).toThrow(/seed was 0 and is 4/);
     expect(resume(30, { validation_size: 3 })).toThrow(/validation_size was 0 and is 3/);
     expect(resume(30, { max_length: 17 })).toThrow(/max_length was 16 and is 17/);

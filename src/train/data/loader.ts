@@ -80,7 +80,7 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.#epochs = epochs;
     this.#isValidation = validationSplit(rows.rows, validation_size, seed);
     this.#signal = options.signal;
-    this.#data = { rows: rows.rows, bytes: rows.bytes, seed, shuffle, split, validation_size, max_length };
+    this.#data = { rows: rows.rows, seed, shuffle, split, validation_size, max_length };
     this.#cursor =
       options.cursor === undefined
         ? { version: 1, epoch: 0, position: 0, waiting: [], batches: 0, data: this.#data }

@@ -1,18 +1,20 @@
 // The packed copy of bf16 weights that stream from disk or stay in RAM packed: 12 bits an element instead of 16, without
 // loss. Packing and its format are memory/packing; where the copy is kept is offload-copy.ts.
-import type { TensorSource } from "../checkpoint/index.ts";
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
-import { ConfigError } from "../errors.ts";
-import { Allocation } from "../memory/allocate.ts";
-import { largestPacked, Packer } from "../memory/packing/index.ts";
-import { formatBytes } from "../memory/sizes.ts";
-import type { Matrix, Unit } from "../plan/units.ts";
-import type { LoaderContext } from "./loader.ts";
-import { keptCopy } from "./offload-copy.ts";
-import { pieceBound, readPiece } from "./sources.ts";
+import type { TensorSource } from "../../checkpoint/index.ts";
+import type { Checkpoint, TensorEntry } from "../../checkpoint/types.ts";
+import { ConfigError } from "../../errors.ts";
+import { Allocation } from "../../memory/allocate.ts";
+import { largestPacked, Packer } from "../../memory/packing/index.ts";
+import { formatBytes } from "../../memory/sizes.ts";
+import type { Matrix, Unit } from "../../plan/units.ts";
+import type { LoaderContext } from "../loader.ts";
+import { pieceBound, readPiece } from "../sources.ts";
+import { type KeptCopy, keptCopy } from "./offload-copy.ts";
 
 /** Bytes of a matrix read at a time while it is packed, at most. */
 const BLOCK = 4 * 1024 * 1024;
+/** Bytes under one checksum. */
+const CHECKED = 2 ** 20;
 
 /** Matrices that are, or will be converted to, bf16 and are used whole: they would be smaller packed. */
 export function needPacking(units: readonly Unit[]): Matrix[] {
@@ -35,7 +37,7 @@ export async function packedCopy(
   { matrices, sources }: { matrices: readonly Matrix[]; sources: readonly Matrix[] },
   folder: string | undefined,
   ctx: LoaderContext,
-): Promise<Checkpoint> {
+): Promise<KeptCopy> {
   const total = matrices.reduce((sum, m) => sum + packedBound(m), 0);
   if (!folder) {
     throw new ConfigError(
@@ -44,7 +46,8 @@ export async function packedCopy(
     );
   }
   const holds = () => true; // its mark says what it was made of, and not every matrix need be in it
-  const request = { checkpoint, matrices: sources, folder, total, holds, signal: ctx.signal };
+  const blockBytes = () => CHECKED;
+  const request = { checkpoint, matrices: sources, folder, total, holds, blockBytes, ctx };
   return keptCopy("packed", request, async () => {
     const tensors: TensorSource[] = [];
     for (const m of matrices) {
@@ -88,13 +91,16 @@ async function* blocks(m: Matrix, ctx: LoaderContext): AsyncGenerator<Uint8Array
   const { bytes } = m.source;
   const most = Math.min(BLOCK, bytes); // a plan has room for a whole matrix
   const staging = Allocation.take(ctx.ledger, "cpu", ctx.cpu.memory, pieceBound(most), "staging");
+  const check = ctx.sources.checksums(m.source)?.running(m.source);
   try {
     for (let first = 0; first < bytes; first += most) {
       const length = Math.min(most, bytes - first);
       const piece = ctx.sources.piece(m.source, first, length);
       await readPiece(ctx.queue, piece, staging.buffer, 0, ctx.signal);
       ctx.onBytes(m.name, length);
-      yield new Uint8Array(staging.buffer.view(piece.shift, length));
+      const block = new Uint8Array(staging.buffer.view(piece.shift, length));
+      check?.(block);
+      yield block;
     }
   } finally {
     staging.dispose();
