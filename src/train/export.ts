@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type Adapter, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
+import { type Adapter, putTokenizer, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
 import { readConfigJson, type TensorSource, writeSharded } from "../checkpoint/index.ts";
 import { copyOthers, namedDType } from "../checkpoint/model-folder.ts";
 import { tensorBlocks } from "../checkpoint/read-tensor.ts";
@@ -55,6 +55,8 @@ export async function exportModel(
       ...(signal && { signal }),
       tables: adapter ? tablesOf(adapter) : [],
     });
+    if (adapter && resolve(adapter.dir) !== resolve(dir))
+      await putTokenizer(resolve(adapter.dir), resolve(dir));
     return;
   }
   const folder = resolve(dir);

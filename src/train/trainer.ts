@@ -3,6 +3,7 @@
 
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
+import { AutoTokenizer } from "../generate/tokenizer.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import { withLinked } from "../signals.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
@@ -48,6 +49,19 @@ export class Trainer implements TrainerFace {
   static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
     const settings = trainerSettings(options);
     return new Trainer(model, await Session.open(engineOf(model), settings, options));
+  }
+
+  /** Rows of the model's embedding, with those that the adapter brings. */
+  get vocab_size(): number {
+    return this.#session.spec.vocab_size;
+  }
+
+  /** The tokenizer that rows are encoded with: the model's, or what the adapter that goes on being trained has of one. */
+  tokenizer(): Promise<AutoTokenizer> {
+    const { adapter } = this.#session;
+    return adapter
+      ? AutoTokenizer.from_pretrained(this.model.path, { adapter: adapter.dir })
+      : this.model.tokenizer();
   }
 
   /** Updates made so far. */
