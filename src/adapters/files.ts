@@ -19,6 +19,7 @@ import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { checkCopies } from "./base-copies.ts";
 import { type LoraConfig, loraConfigJson, parseLoraConfig, unknownKeys } from "./config.ts";
 import { copyNameOf, savedName, withCanonicalNames } from "./names.ts";
+import { checkAddedTokens, ownTokenizer, ownTokenizerNote } from "./own-tokenizer.ts";
 import { type LoraTarget, loraTargets, savedWeights } from "./targets.ts";
 import { tableIn, vocabularyTables, withVocabularyOf } from "./vocabulary.ts";
 
@@ -29,6 +30,8 @@ const DTYPES: readonly string[] = ["f32", "f16", "bf16"] satisfies FloatDType[];
 
 /** An adapter for one model. Its tensors are known by name, type, shape and file range. */
 export interface Adapter {
+  /** Its folder, as it was given. */
+  readonly dir: string;
   readonly config: LoraConfig;
   /** The layers it changes, in the order of the model. */
   readonly targets: readonly LoraTarget[];
@@ -113,9 +116,13 @@ export async function openAdapter(
   );
   if (resized) checkResized({ tables, saved }, own, spec, path);
   const unknown = unknownKeys(config);
-  const notes =
-    unknown.length > 0 ? [`${configPath}: ${listed(unknown)} is not known here and not used`] : [];
-  const adapter = { config, targets, saved, tables, spec: own, notes, checkpoint };
+  const own_tokenizer = await ownTokenizer(resolve(dir));
+  if (own_tokenizer.tokenizer) await checkAddedTokens(resolve(dir), own.vocab_size);
+  const notes = [
+    ...(unknown.length > 0 ? [`${configPath}: ${listed(unknown)} is not known here and not used`] : []),
+    ...ownTokenizerNote(dir, own_tokenizer),
+  ];
+  const adapter = { dir, config, targets, saved, tables, spec: own, notes, checkpoint };
   if (options.base) await checkCopies({ copies, checkpoint }, options.base, spec, options.signal);
   return adapter;
 }

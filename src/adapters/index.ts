@@ -17,4 +17,5 @@ export {
 export { breakTies, type Joined, joinSaved } from "./join.ts";
 export { type MergeOptions, type MergeResult, mergeAdapter } from "./merge.ts";
 export { copyNameOf, savedName } from "./names.ts";
+export { putTokenizer } from "./own-tokenizer.ts";
 export { checkNames, type LoraTarget, loraTargets, savedWeights, withoutAllLinear } from "./targets.ts";

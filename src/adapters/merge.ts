@@ -20,6 +20,7 @@ import { type ModelUnits, modelUnits } from "../plan/units.ts";
 import { type Adapter, openAdapter } from "./files.ts";
 import { type Joined, joinSaved } from "./join.ts";
 import { TensorMerger, type Update } from "./merge-tensors.ts";
+import { putTokenizer } from "./own-tokenizer.ts";
 
 export interface MergeOptions {
   /** Type of the merged weights: "auto" keeps the base's of each tensor; else float32, float16, bfloat16. */
@@ -95,6 +96,7 @@ export async function mergeAdapter(
       { ...config, ...changed },
       Object.keys(changed).length > 0,
     );
+    await putTokenizer(resolve(adapterDir), folder);
     const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
     const merger = new TensorMerger(cpu, ledger);
     try {

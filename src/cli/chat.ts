@@ -44,7 +44,7 @@ export function addChat(program: Command, io: Io): void {
 async function chat(io: Io, dir: string, flags: ChatFlags): Promise<void> {
   const options = await engineOptions(flags);
   const generation = generationOptions(flags);
-  await checkModel(dir, { chat: true });
+  await checkModel(dir, { chat: true, adapter: options.adapter });
   const { AutoModelForCausalLM } = await import("../generate/causal-lm.ts");
   const progress = flags.quiet ? undefined : new ProgressLine(io);
   const recorder = new RunRecorder();

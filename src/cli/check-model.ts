@@ -6,9 +6,12 @@ import { readTokenizerFiles } from "../generate/tokenizer-files.ts";
 import { SandboxFailure } from "../sandbox/sandbox.ts";
 
 /** Throws CheckpointError or UnsupportedError that says what to do instead. Reads the tokenizer's files, no weights. */
-export async function checkModel(dir: string, { chat }: { chat: boolean }): Promise<void> {
+export async function checkModel(
+  dir: string,
+  { chat, adapter }: { chat: boolean; adapter?: string | undefined },
+): Promise<void> {
   await requireModelFolder(dir);
-  const { chatTemplates, specialTokens } = await readTokenizerFiles(dir);
+  const { chatTemplates, specialTokens } = await readTokenizerFiles(dir, adapter);
   if (!chat) return;
   const instead = 'use `spillway run MODEL "text"` to continue plain text';
   if (chatTemplates.size === 0) {

@@ -52,7 +52,7 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
   const options = await engineOptions(flags);
   const generation = generationOptions(flags);
   const messages = conversation(prompt, flags);
-  await checkModel(dir, { chat: messages !== undefined });
+  await checkModel(dir, { chat: messages !== undefined, adapter: options.adapter });
   const { AutoModelForCausalLM } = await import("../generate/causal-lm.ts");
   const progress = flags.quiet ? undefined : new ProgressLine(io);
   const recorder = new RunRecorder();

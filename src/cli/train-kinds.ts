@@ -1,5 +1,6 @@
 // What an option of training may hold: how its value is read from the command line, and from a config file. Which options
 // there are is in train-options.ts.
+import { parseJson } from "../base/json.ts";
 import { parseSize } from "../memory/sizes.ts";
 
 /** One kind of value. Both readers throw an Error that says what was expected, without naming the option. */
@@ -57,6 +58,13 @@ export const onOff = kind<boolean>(
   (v): v is boolean => typeof v === "boolean",
 );
 
+/** The same, or nothing at all. */
+export const patterns = kind<readonly string[]>(
+  "a list of names, separated by commas",
+  (given) => (given.trim() === "" ? [] : separated(given)),
+  (value): value is readonly string[] => Array.isArray(value) && value.every(isText),
+);
+
 /** Paths: an option that may be repeated, one path or a list of them. A path may have a comma in it. */
 export const paths: Kind<readonly string[]> = {
   text: (given) => (given === "" ? expected("a path") : [given]),
@@ -87,17 +95,30 @@ export const size: Kind<number> = {
   json: (value) => parseSize(value),
 };
 
+/** Numbers by name, as JSON. */
+export const numbersByName: Kind<Readonly<Record<string, number>>> = {
+  text: (given) => numbersByName.json(fromJson(given)),
+  json: (value) => {
+    const isMap = typeof value === "object" && value !== null && !Array.isArray(value);
+    if (isMap && Object.keys(value).length > 0 && Object.values(value).every(isNumber))
+      return value as Record<string, number>;
+    return expected('a number for each pattern: {"q_proj": 16}');
+  },
+};
+
+function fromJson(given: string): unknown {
+  try {
+    return parseJson(given);
+  } catch (error) {
+    throw new Error(`Not JSON (${error instanceof Error ? error.message : String(error)}).`);
+  }
+}
+
 /** A tier's name, or an object with a tier for each module. The engine checks names against the model. */
 export const deviceMap: Kind<string | Readonly<Record<string, string>>> = {
   text: (given) => {
     if (!given.startsWith("{")) return text.text(given);
-    let value: unknown;
-    try {
-      value = JSON.parse(given);
-    } catch (error) {
-      throw new Error(`Not JSON (${error instanceof Error ? error.message : String(error)}).`);
-    }
-    return deviceMap.json(value);
+    return deviceMap.json(fromJson(given));
   },
   json: (value) => {
     if (isText(value)) return value;

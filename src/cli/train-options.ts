@@ -9,12 +9,14 @@ import {
   type Kind,
   modules,
   number,
+  numbersByName,
   oneOf,
   onOff,
   pair,
   pathOrOff,
   pathOrOn,
   paths,
+  patterns,
   size,
   text,
   texts,
@@ -30,15 +32,15 @@ interface TrainOption<T> {
   readonly negative?: boolean;
   /** There is the flag, and the flag with "no-" too. */
   readonly both?: string;
-  /** A flag of this name would mean something else. */
-  readonly config_only?: boolean;
+  /** Where the flag has another name than the key. */
+  readonly flag?: string;
 }
 
 function option<T>(
   kind: Kind<T>,
   value: string | undefined,
   help: string,
-  more: Pick<TrainOption<T>, "negative" | "both" | "config_only"> = {},
+  more: Pick<TrainOption<T>, "negative" | "both" | "flag"> = {},
 ): TrainOption<T> {
   return { kind, help, ...(value !== undefined && { value }), ...more };
 }
@@ -50,7 +52,7 @@ const HOMES = ["auto", ...TIERS] as const;
 
 /** By name in the config file; the flag is the same name with dashes. */
 export const TRAIN_OPTIONS = {
-  data: option(paths, "<file>", "rows to train on, JSONL or Parquet (may be repeated)"),
+  data: option(paths, "<file>", "rows to train on: JSONL, JSON or Parquet (may be repeated)"),
   validation: option(paths, "<file>", "held-out rows to evaluate on (may be repeated)"),
   validation_size: option(number, "<n>", "hold out rows of the data instead: a share below 1, or a count"),
   output: option(text, "<dir>", "where checkpoints, logs and the result go"),
@@ -71,6 +73,7 @@ export const TRAIN_OPTIONS = {
   packing: option(onOff, undefined, "one document to a sequence, rather than as many as fit", {
     negative: true,
   }),
+  chat_template: option(text, "<template>", "for conversations: a Jinja template, a file of one, or a name"),
   append_eos: option(onOff, undefined, "do not end texts with the end token", { negative: true }),
   seed: option(whole, "<n>", "of the order of rows, the first adapter weights and dropout (default 0)"),
   optimizer: option(oneOf(OPTIMIZERS), "<name>", `${OPTIMIZERS.join(", ")} (default adamw)`),
@@ -80,9 +83,11 @@ export const TRAIN_OPTIONS = {
   warmup_ratio: option(number, "<share>", "the same as a share of all steps"),
   min_lr_ratio: option(number, "<share>", "where the cosine ends, as a share of the rate (default 0)"),
   weight_decay: option(number, "<x>", "decoupled (default 0)"),
-  no_decay: option(texts, undefined, "parameters without decay: what their names contain or end with", {
-    config_only: true,
-  }),
+  no_decay: option(
+    patterns,
+    "<names>",
+    'parameters without decay: what their names contain or end with (default: norms and biases; "" for none)',
+  ),
   max_grad_norm: option(number, "<norm>", "clip gradients to this norm, 0 for not (default 1)"),
   update_ahead: option(onOff, undefined, "do not update states on disk before the gradient's norm is known", {
     negative: true,
@@ -92,6 +97,12 @@ export const TRAIN_OPTIONS = {
   momentum: option(number, "<x>", "of SGD (default 0)"),
   precision: option(oneOf(PRECISIONS), "<type>", `weights that compute: ${PRECISIONS.join(", ")}`),
   lora_r: option(count, "<rank>", "train a low-rank adapter of this rank, not the whole model"),
+  use_rslora: option(onOff, undefined, "scale updates by alpha over the root of the rank", {
+    flag: "rslora",
+  }),
+  rank_pattern: option(numbersByName, "<json>", 'ranks that differ: {"q_proj": 16}'),
+  alpha_pattern: option(numbersByName, "<json>", "alphas that differ"),
+  modules_to_save: option(texts, "<names>", "modules that are trained whole and saved with the adapter"),
   lora_alpha: option(number, "<x>", "updates are scaled by this over the rank"),
   lora_dropout: option(number, "<share>", "of the adapter's inputs"),
   lora_target_modules: option(modules, "<names>", 'modules with an adapter: "q_proj,v_proj", all-linear'),
@@ -135,13 +146,13 @@ function namesOf<Name extends string>(names: Readonly<Record<Name, true>>): read
 
 /** "--learning-rate" */
 export function flagOf(name: string): string {
-  return `--${name.replaceAll("_", "-")}`;
+  const { flag } = (TRAIN_OPTIONS[name as TrainOptionName] ?? {}) as Partial<TrainOption<unknown>>;
+  return `--${flag ?? name.replaceAll("_", "-")}`;
 }
 
 export function addTrainOptions(command: Command): Command {
   for (const name of TRAIN_OPTION_NAMES) {
-    const { kind, value, help, negative, both, config_only } = TRAIN_OPTIONS[name] as TrainOption<unknown>;
-    if (config_only) continue;
+    const { kind, value, help, negative, both } = TRAIN_OPTIONS[name] as TrainOption<unknown>;
     const flag = negative ? `--no-${flagOf(name).slice(2)}` : flagOf(name);
     const added = new Option(value === undefined ? flag : `${flag} ${value}`, help);
     if (value !== undefined) added.argParser((given, before) => parsed(kind, given, before));
@@ -155,7 +166,6 @@ export function addTrainOptions(command: Command): Command {
 export function flagsGiven(command: Command): TrainConfig {
   const given: Record<string, unknown> = {};
   for (const name of TRAIN_OPTION_NAMES) {
-    if ((TRAIN_OPTIONS[name] as TrainOption<unknown>).config_only) continue;
     const attribute = new Option(flagOf(name)).attributeName();
     if (command.getOptionValueSource(attribute) === "cli")
       given[name] = command.getOptionValue(attribute) as unknown;

@@ -30,6 +30,13 @@ describe("where stderr is no terminal", () => {
     for (const control of ["\r", "\x1b"]) expect(stderr.text).not.toContain(control);
   });
 
+  test("the last evaluation stays, with its step", () => {
+    const { line, stderr } = lineOn({ every: 1 });
+    for (let step = 1; step <= 3; step++) line.step(record(step, step === 2 ? { eval_loss: 3 } : {}), 10);
+    expect(stderr.text).toContain("step 2/10  loss 2.000  eval 3.000  ");
+    expect(stderr.text).toContain("step 3/10  loss 2.000  eval 3.000 at 2");
+  });
+
   test("a long run has some 50 lines", () => {
     const { line, stderr } = lineOn();
     for (let step = 1; step <= 1000; step++) line.step(record(step), 1000);

@@ -16,6 +16,7 @@ export class TrainingLine {
   readonly #every: number | undefined;
   readonly #now: () => number;
   readonly #recent: number[] = [];
+  #lastEval: { readonly loss: number; readonly step: number } | undefined;
   #first = true;
   #drawn = "";
   #drawnAt = Number.NEGATIVE_INFINITY;
@@ -32,8 +33,11 @@ export class TrainingLine {
     if (this.#recent.length > WINDOW) this.#recent.shift();
     const { stderr } = this.#io;
     const last = record.step === total;
+    const { eval_loss } = record;
+    if (eval_loss !== undefined) this.#lastEval = { loss: eval_loss, step: record.step };
     const options = {
       max_steps: total,
+      last_eval: this.#lastEval,
       colour: styled(stderr, "bold", "x") !== "x",
       seconds_per_step: this.#recent.reduce((a, b) => a + b, 0) / this.#recent.length,
     };

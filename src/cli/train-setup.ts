@@ -4,17 +4,26 @@
 import { join, resolve } from "node:path";
 import { realPath, sameFileAmong } from "../base/files/same-file.ts";
 import { checkExportFolder, refuseInputs } from "../checkpoint/export-folder.ts";
-import { listFolder } from "../checkpoint/files.ts";
+import { listFolder, statIfPresent } from "../checkpoint/files.ts";
+import { readText } from "../checkpoint/json-files.ts";
 import type { DeviceMap, WeightDType } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
+import type { CheckedData } from "../train/fit-data.ts";
 import type { FitOptions } from "../train/fit-options.ts";
 import { fitSettings, sequenceLength } from "../train/fit-options.ts";
 import { readFitState, startingPoint } from "../train/fit-state.ts";
 import { type TrainerOptions, trainerSettings } from "../train/options.ts";
+import { CheckLine } from "./check-line.ts";
 import { checkModel } from "./check-model.ts";
 import { UsageError } from "./exit-codes.ts";
 import type { Io } from "./io.ts";
 import type { TrainConfig } from "./train-options.ts";
+
+/** Options of a new adapter, beside its rank. */
+const ADAPTER_OPTIONS = [
+  ...(["lora_alpha", "lora_dropout", "lora_target_modules", "modules_to_save"] as const),
+  ...(["use_rslora", "rank_pattern", "alpha_pattern"] as const),
+];
 
 /** Tokens of KV cache: no text is generated here. */
 const CONTEXT = 32;
@@ -31,6 +40,10 @@ export interface TrainSetup {
   readonly trainer: TrainerOptions;
   /** undefined where no data was named, which a plan does without. */
   readonly fit: FitOptions | undefined;
+  /** What a look at all rows found, so that it need not be done again. */
+  readonly checked: CheckedData | undefined;
+  /** To be said once. */
+  readonly warnings: readonly string[];
   readonly micro_batches: number;
   /** Steps of the whole run; undefined where only a plan was asked for and nothing says how many. */
   readonly steps: number | undefined;
@@ -44,7 +57,10 @@ export async function trainSetup(
   io: Io,
   model: string | undefined,
   config: TrainConfig,
-  plan: boolean,
+  {
+    plan = false,
+    quiet = false,
+  }: { readonly plan?: boolean | undefined; readonly quiet?: boolean | undefined },
 ): Promise<TrainSetup> {
   if (model === undefined)
     throw new UsageError("no model was named: spillway train MODEL --data FILE --output DIR");
@@ -52,13 +68,20 @@ export async function trainSetup(
     throw new UsageError("name a folder for checkpoints, logs and the result: --output DIR");
   if (config.data === undefined && !plan) throw new UsageError("there is no data: --data rows.jsonl");
   if (config.lora_r === undefined) {
-    const odd = (["lora_alpha", "lora_dropout", "lora_target_modules"] as const).find(
-      (name) => config[name] !== undefined,
-    );
-    if (odd) throw new UsageError(`${odd} belongs to an adapter: give lora_r, its rank, too`);
+    const odd = ADAPTER_OPTIONS.find((name) => config[name] !== undefined);
+    if (odd)
+      throw new UsageError(
+        config.adapter === undefined
+          ? `${odd} belongs to an adapter: give lora_r, its rank, too`
+          : `${odd} belongs to a new adapter; one that goes on being trained has its own config`,
+      );
   }
   if (config.adapter !== undefined && config.lora_r !== undefined)
     throw new UsageError("adapter goes on with an adapter and lora_r begins one: give one of them");
+  if (config.dtype !== undefined && config.lora_r === undefined && config.adapter === undefined)
+    throw new UsageError(
+      "dtype is the type of frozen weights under an adapter; a model that trains whole has what --precision says",
+    );
   const output = resolve(config.output);
   const adapts = config.lora_r !== undefined || config.adapter !== undefined;
   const target =
@@ -66,14 +89,29 @@ export async function trainSetup(
   await checkModel(model, { chat: false });
   await refuseOverwriting(model, config, output, target);
   const { readSkeleton } = await import("../runtime/prepare.ts");
-  const { spec } = await readSkeleton(model, config.dtype, io.signal);
+  const { spec, adapter } = await readSkeleton(model, config.dtype, io.signal, config.adapter);
   const max_length = sequenceLength(config.max_length, spec.max_positions);
   const offload_folder = resolve(config.offload_folder ?? join(output, "offload"));
-  const fit = config.data === undefined ? undefined : fitOptions(config, config.data, output, max_length);
+  const chat_template = config.chat_template && (await templateText(config.chat_template));
+  const fit =
+    config.data === undefined
+      ? undefined
+      : { ...fitOptions(config, config.data, output, max_length), ...(chat_template && { chat_template }) };
   // A rate that falls needs to know the end; until the steps are counted, any will do to check the rest.
   trainerSettings(trainerOptions(config, max_length, offload_folder, config.max_steps ?? 1));
-  const steps = await stepsOf(io, model, fit, config.max_steps, max_length, plan, target);
+  const checked =
+    fit &&
+    (await checkRows(io, fit, {
+      model,
+      adapter: config.adapter,
+      max_length,
+      vocab: spec.vocab_size,
+      ...{ plan, target, quiet },
+    }));
+  const steps = checked ? checked.steps : config.max_steps;
   return {
+    checked,
+    warnings: [...(adapter?.notes ?? []), ...(checked?.notes ?? [])],
     ...{
       model,
       output,
@@ -106,25 +144,45 @@ async function refuseOverwriting(
   if (input !== undefined) throw new UsageError(`the report would replace ${input}: give another --report`);
 }
 
-async function stepsOf(
+/** Looks at every row, with a line of progress where it takes longer than a moment. */
+async function checkRows(
   io: Io,
-  model: string,
-  fit: FitOptions | undefined,
-  max_steps: number | undefined,
-  max_length: number,
-  plan: boolean,
-  target: string | undefined,
-): Promise<number | undefined> {
-  if (!fit) return max_steps;
+  fit: FitOptions,
+  o: {
+    readonly model: string;
+    readonly adapter: string | undefined;
+    readonly max_length: number;
+    readonly vocab: number;
+    readonly plan: boolean;
+    /** Where the result goes. */
+    readonly target: string | undefined;
+    readonly quiet: boolean;
+  },
+): Promise<CheckedData> {
   const settings = fitSettings(fit);
-  const from = plan ? undefined : await startingPoint(settings);
+  const from = o.plan ? undefined : await startingPoint(settings);
   const saved = from === undefined ? undefined : await readFitState(from);
   // Found out now, not after a night of training.
-  if (target !== undefined && !plan) await checkExportFolder(await realPath(target), saved?.run);
+  if (o.target !== undefined && !o.plan) await checkExportFolder(await realPath(o.target), saved?.run);
   const { AutoTokenizer } = await import("../generate/tokenizer.ts");
-  const { countSteps } = await import("../train/fit-data.ts");
-  const tokenizer = await AutoTokenizer.from_pretrained(model);
-  return countSteps(settings, { tokenizer, max_length, signal: io.signal }, saved?.state);
+  const { checkData } = await import("../train/fit-data.ts");
+  const tokenizer = await AutoTokenizer.from_pretrained(o.model, o.adapter ? { adapter: o.adapter } : {});
+  const line = o.quiet ? undefined : new CheckLine(io);
+  try {
+    const options = {
+      ...{ tokenizer, max_length: o.max_length, vocab_size: o.vocab, signal: io.signal },
+      ...(line && { progress: line.update }),
+    };
+    return await checkData(settings, options, saved?.state);
+  } finally {
+    line?.end();
+  }
+}
+
+/** A template, or the text of the file of one. A name of one of the model's templates stays a name. */
+async function templateText(given: string): Promise<string> {
+  if (given.includes("{") || (await statIfPresent(given)) === undefined) return given;
+  return readText(given);
 }
 
 /** The trainer loads the model again, beside its own state: until then the weights may stay where they are. */
@@ -169,6 +227,10 @@ function trainerOptions(
       lora: {
         r: c.lora_r,
         ...(c.lora_alpha !== undefined && { lora_alpha: c.lora_alpha }),
+        ...(c.use_rslora !== undefined && { use_rslora: c.use_rslora }),
+        ...(c.rank_pattern !== undefined && { rank_pattern: c.rank_pattern }),
+        ...(c.alpha_pattern !== undefined && { alpha_pattern: c.alpha_pattern }),
+        ...(c.modules_to_save !== undefined && { modules_to_save: c.modules_to_save }),
         ...(c.lora_dropout !== undefined && { lora_dropout: c.lora_dropout }),
         ...(c.lora_target_modules !== undefined && { target_modules: c.lora_target_modules }),
       },

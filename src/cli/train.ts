@@ -1,19 +1,20 @@
 // spillway train: fine-tunes a model, or an adapter over it, under budgets; or, with --plan, says what that would take.
 import { mkdir, rmdir } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
-import { AbortError, IoError, type NumericsError } from "../errors.ts";
+import { AbortError, BudgetError, IoError, type NumericsError } from "../errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
 import type { FileLock } from "../memory/locks/file-lock.ts";
 import type { TrainingMemoryRow } from "../report/training-report.ts";
 import type { FitResult, ResumeInfo } from "../train/fit.ts";
-import { outputPaths } from "../train/fit-options.ts";
+import { type FitOptions, outputPaths } from "../train/fit-options.ts";
 import type { Trainer } from "../train/trainer.ts";
 import type { TrainingPlanSummary } from "../train/trainer-face.ts";
 import { ToldInJson } from "./exit-codes.ts";
-import { shortPath } from "./installation.ts";
+import { shortPath, version } from "./installation.ts";
 import { type Io, note, warn, writeJson, writeLines } from "./io.ts";
 import { ProgressLine } from "./progress-line.ts";
+import { commandOf, settingsOf } from "./train-command.ts";
 import { readTrainConfig } from "./train-config.ts";
 import { addTrainOptions, flagsGiven, type TrainConfig } from "./train-options.ts";
 import { homesOf, type Measured, planLines, planReport } from "./train-plan.ts";
@@ -80,7 +81,8 @@ async function train(
 ): Promise<void> {
   const { trainSetup } = await import("./train-setup.ts");
   await using lock = flags.plan || config.output === undefined ? undefined : await lockOutput(config.output);
-  const setup = await trainSetup(io, named, config, flags.plan === true);
+  const setup = await trainSetup(io, named, config, flags);
+  if (!flags.quiet) warn(io, setup.warnings);
   const report = config.report === undefined || flags.plan ? undefined : resolve(config.report);
   if (report !== undefined) {
     // Found out now, not after a night of training.
@@ -95,7 +97,7 @@ async function train(
       ...setup.engine,
       signal: io.signal,
       warning_callback: (warning) => warn(io, [warning]),
-    });
+    }).catch((error: unknown) => refuse(setup, error));
     const threads = engineOf(model).prepared.cpu.threads;
     let plan: TrainingPlanSummary | undefined;
     try {
@@ -135,6 +137,13 @@ async function lockOutput(output: string): Promise<FileLock> {
 /** Room that is needed beside checkpoints and logs. Bytes. */
 const REPORT_ROOM = 2 * 2 ** 20;
 
+/** Where the model does not fit, neither does training it: the figure for training at once, not for one and then the other. */
+async function refuse(setup: TrainSetup, error: unknown): Promise<never> {
+  if (!(error instanceof BudgetError)) throw error;
+  const { trainingRefusal } = await import("../train/least-budget.ts");
+  throw (await trainingRefusal(setup.model, setup.engine, setup.trainer, error)) ?? error;
+}
+
 async function run(
   io: Io,
   model: CausalLM,
@@ -153,7 +162,7 @@ async function run(
   let failed: Error | undefined;
   let exported: string | null = null;
   try {
-    result = await fit(trainer, {
+    const options: FitOptions = {
       ...setup.fit,
       signal: io.signal,
       lock: flags.lock,
@@ -178,7 +187,8 @@ async function run(
         on_step: line.step,
         on_save: (path: string) => line.note(`saved ${shortPath(path)}`),
       }),
-    }).catch((error: unknown) => {
+    };
+    result = await fit(trainer, options, setup.checked).catch((error: unknown) => {
       if (!(error instanceof NothingTrainedError)) throw error;
       failed = error;
       return error.result;
@@ -186,6 +196,7 @@ async function run(
     line?.end();
     if (!failed && !result.interrupted && setup.export !== undefined) {
       await trainer.export(setup.export, { signal: io.signal });
+      await putTemplate(setup.export, setup.fit.chat_template);
       exported = setup.export;
     }
   } finally {
@@ -201,7 +212,7 @@ async function run(
     resumed_from: result.resumed_from ?? null,
     ...{ output: setup.output, exported, log, memory, warnings: model.warnings },
   };
-  await tellReport(io, setup, plan, told, flags);
+  await tellReport(io, setup, config, plan, told, flags);
   if (failed) {
     const { code } = failed as NumericsError;
     if (flags.json) await writeJson(io, { ...told, error: { code, message: failed.message } });
@@ -225,10 +236,19 @@ function resumeLine({ step, total, checkpoint, changes }: ResumeInfo): string {
     : `resuming at step ${step + 1} of ${total}, from ${from}${rest}`;
 }
 
+/** The template that was trained with goes with the result. A name of one of the model's is there already. */
+async function putTemplate(folder: string, template: string | undefined): Promise<void> {
+  if (!template?.includes("{")) return;
+  const { replaceFile } = await import("../checkpoint/staged-file.ts");
+  const bytes = Buffer.from(template);
+  await replaceFile(join(folder, "chat_template.jinja"), bytes.length, (sink) => sink.append(bytes));
+}
+
 /** The end of the run in words, and the page. */
 async function tellReport(
   io: Io,
   setup: TrainSetup,
+  config: TrainConfig,
   plan: TrainingPlanSummary,
   { log, memory, exported, checkpoint }: TrainResult,
   flags: { readonly quiet?: boolean; readonly report: string | undefined },
@@ -245,6 +265,9 @@ async function tellReport(
         model: shortPath(setup.model),
         parameters: plan.parameters,
         plan: homesOf(plan).map(([what, value]) => ({ what, value })),
+        ...{ data: (config.data ?? []).map(shortPath), settings: settingsOf(config) },
+        ...{ command: commandOf(setup.model, config), date: new Date() },
+        versions: `spillway ${version()}, Node ${process.versions.node}, ${process.platform} ${process.arch}`,
         memory,
       }),
     );

@@ -168,9 +168,10 @@ export class CausalLM {
     };
   }
 
-  /** The checkpoint's tokenizer, loaded on first use. */
+  /** The checkpoint's tokenizer, or what the adapter it was opened with has of one; loaded on first use. */
   tokenizer(): Promise<AutoTokenizer> {
-    this.#tokenizer ??= AutoTokenizer.from_pretrained(this.path);
+    const { adapter } = this.#engine.options;
+    this.#tokenizer ??= AutoTokenizer.from_pretrained(this.path, adapter === undefined ? {} : { adapter });
     return this.#tokenizer;
   }
 

@@ -1,6 +1,7 @@
 // Finds and reads the files that make up a tokenizer. Says what is in them; what they mean is tokenizer.ts's business.
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { ownTokenizer } from "../adapters/own-tokenizer.ts";
 import { statIfPresent, withFile } from "../checkpoint/files.ts";
 import { LARGE_FILE_LIMIT } from "../checkpoint/json-files.ts";
 import { CheckpointError } from "../errors.ts";
@@ -34,11 +35,22 @@ const OTHER_FORMATS = [
   "tekken.json",
 ];
 
+async function templatesOf(dir: string): Promise<ReadonlyMap<string, string>> {
+  return readChatTemplates(dir, (await readJsonFile(join(dir, "tokenizer_config.json"))) ?? {});
+}
+
 /**
- * Reads the tokenizer files of a checkpoint's directory.
+ * Reads the tokenizer files of a checkpoint's directory. Where an adapter's folder has a tokenizer or a chat template of
+ * its own, that counts: the adapter was trained with it.
  * @throws CheckpointError naming the file that is missing or malformed; IoError if one cannot be read
  */
-export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
+export async function readTokenizerFiles(dir: string, adapter?: string): Promise<TokenizerFiles> {
+  if (adapter !== undefined) {
+    const own = await ownTokenizer(resolve(adapter));
+    const files = await readTokenizerFiles(own.tokenizer ? adapter : dir);
+    if (own.tokenizer === own.template) return files;
+    return { ...files, chatTemplates: await templatesOf(own.template ? adapter : dir) };
+  }
   const path = resolve(dir, "tokenizer.json");
   const bytes = await sizeOfTokenizer(path, dir);
   const config = (await readJsonFile(join(dir, "tokenizer_config.json"))) ?? {};

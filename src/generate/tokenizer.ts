@@ -63,12 +63,13 @@ export class AutoTokenizer extends Callable {
    * Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json, added_tokens.json,
    * chat_template.jinja, chat_template.json, generation_config.json and config.json.
    * @param dir the checkpoint's directory
+   * @param options.adapter an adapter's folder: its tokenizer and chat template count, where it has them
    * @throws CheckpointError naming the file that is missing or malformed; ConfigError; IoError
    */
-  static async from_pretrained(dir: string): Promise<AutoTokenizer> {
+  static async from_pretrained(dir: string, { adapter }: { adapter?: string } = {}): Promise<AutoTokenizer> {
     if (typeof dir !== "string")
       throw new ConfigError(`the checkpoint must be a directory, got ${typeof dir}`);
-    const files = await readTokenizerFiles(dir);
+    const files = await readTokenizerFiles(dir, adapter);
     const generation = await readGenerationConfig(dir);
     const { tokenizer, description } = await SandboxedTokenizer.open(files);
     return new AutoTokenizer(tokenizer, description, files, generation);

@@ -93,13 +93,39 @@ describe("the moving mean", () => {
     for (const mean of smoothed([3, 3, 3, 3])) expect(mean).toBeCloseTo(3, 12);
   });
 
-  test("is between old and new, nearer to the new at first", () => {
-    const [first, second] = smoothed([0, 1]);
-    expect(first).toBe(0);
-    expect(second).toBeCloseTo(1 / 1.95, 12);
+  test("weighs both sides of a value by distance", () => {
+    const [first, second, third] = smoothed([0, 1, 0]);
+    expect(first).toBeCloseTo(0.95 / (1 + 0.95 + 0.95 ** 2), 12);
+    expect(second).toBeCloseTo(1 / (0.95 + 1 + 0.95), 12);
+    expect(third).toBeCloseTo(first as number, 12);
+  });
+
+  test("does not lag behind values that fall along a line", () => {
+    const values = Array.from({ length: 401 }, (_, i) => 4 - i / 100);
+    expect(smoothed(values)[200]).toBeCloseTo(2, 6);
   });
 
   test("passes over gaps", () => {
-    expect(smoothed([Number.NaN, 2, Number.NaN])).toEqual([Number.NaN, 2, 2]);
+    expect(smoothed([Number.NaN, 2, Number.NaN])).toEqual([2, 2, 2]);
+  });
+});
+
+describe("a logarithmic axis", () => {
+  const spread = [10, 4, 2, 1.1, 1];
+  const logChart = (values: readonly number[]) =>
+    chartHtml("Chart", count(values.length), String, [line(values)], { log: true });
+
+  test("has ticks at 1, 2 and 5 times powers of ten, equal ratios apart", () => {
+    const html = logChart(spread);
+    expect(labels(html, "y")).toEqual(["1", "2", "5", "10"]);
+    expect(path(html)).toMatch(/^M0 0L250 397\.9/); // 4 of 1 to 10: log10(4) = 0.602 of the height
+  });
+
+  test("is taken only where the values span enough, and are all above 0", () => {
+    for (const values of [
+      [3, 2, 1],
+      [10, 0, 1],
+    ])
+      expect(logChart(values)).toBe(chart(values));
   });
 });

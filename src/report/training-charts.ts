@@ -19,6 +19,8 @@ export interface ChartOptions {
   readonly to?: number;
   /** Label y at round numbers of KiB, MiB, ... instead of round numbers. */
   readonly binary?: boolean;
+  /** A logarithmic y axis where the values span enough for it to show more. */
+  readonly log?: boolean;
 }
 
 /** Units of the SVG's own coordinates, both ways; CSS stretches it. */
@@ -27,8 +29,10 @@ const SIDE = 1000;
 const PARTS = 400;
 /** Ticks per axis, about. */
 const TICKS = 5;
-/** Weight of the past in the moving mean of {@link smoothed}: about the last 20 values. */
+/** Weight of neighbours in the moving mean of {@link smoothed}, by distance: about 20 on either side. */
 const KEEP = 0.95;
+/** From so many times the lowest value on, a logarithmic axis shows more of the lower ones than it hides of the others. */
+const LOG_SPAN = 8;
 
 /** A figure with caption, legend, axes and lines. `x` rises and is not empty. Names and caption are escaped. */
 export function chartHtml(
@@ -45,11 +49,14 @@ export function chartHtml(
   const low = Math.min(...ranges.map((r) => r.low), options.from ?? Number.POSITIVE_INFINITY);
   const high = Math.max(...ranges.map((r) => r.high), options.to ?? Number.NEGATIVE_INFINITY);
   const unit = options.binary ? 1024 ** Math.floor(Math.log2(Math.max(high, 1)) / 10) : 1;
-  const y = axis(low, high, unit);
+  const isLog = options.log === true && low > 0 && high / low >= LOG_SPAN;
+  const y = isLog ? logAxis(low, high) : axis(low, high, unit);
+  const scale = isLog ? Math.log : (value: number) => value;
   const left = x[0]!;
   const right = Math.max(x.at(-1)!, left + 1);
   const across = (value: number) => (SIDE * (value - left)) / (right - left);
-  const down = (value: number) => SIDE - (SIDE * (value - y.low)) / (y.high - y.low);
+  const [bottom, top] = [scale(y.low), scale(y.high)];
+  const down = (value: number) => SIDE - (SIDE * (scale(value) - bottom)) / (top - bottom);
   const lines = series.map(({ values, look, points }) => {
     const measured = points ? indices(values).filter((i) => Number.isFinite(values[i])) : indices(values);
     const kept = thinned(measured, values).map((i) => ({ x: across(x[i]!), y: down(values[i]!) }));
@@ -72,16 +79,34 @@ export function chartHtml(
   return `<figure>${head}<div class="plot">${svg}<path class="grid" d="${grid}"/>${lines.join("")}</svg>${labels.join("")}</div></figure>`;
 }
 
-/** A moving mean with exponential weights, corrected for its start as Adam's moments are; gaps are passed over. */
+/**
+ * A moving mean over both sides of each value, with weights that fall by distance: a mean over the past alone lies above
+ * a loss that falls, and above the evaluation beside it. At the ends it is one over what there is. Gaps are passed over.
+ */
 export function smoothed(values: readonly number[]): number[] {
-  let mean = 0;
-  let weight = 0;
+  const ahead = oneSided(values);
+  const back = oneSided([...values].reverse()).reverse();
+  return values.map((value, i) => {
+    const [before, after] = [ahead[i] as OneSided, back[i] as OneSided];
+    const own = Number.isFinite(value) ? { sum: value, weight: 1 } : { sum: 0, weight: 0 }; // in both sides
+    const weight = before.weight + after.weight - own.weight;
+    return weight > 0 ? (before.sum + after.sum - own.sum) / weight : Number.NaN;
+  });
+}
+
+interface OneSided {
+  readonly sum: number;
+  readonly weight: number;
+}
+
+/** Of each value and those before it: weighted sums, and the weights. */
+function oneSided(values: readonly number[]): OneSided[] {
+  let [sum, weight] = [0, 0];
   return values.map((value) => {
-    if (Number.isFinite(value)) {
-      mean = KEEP * mean + (1 - KEEP) * value;
-      weight = KEEP * weight + (1 - KEEP);
-    }
-    return weight > 0 ? mean / weight : Number.NaN;
+    const there = Number.isFinite(value);
+    sum = KEEP * sum + (there ? value : 0);
+    weight = KEEP * weight + (there ? 1 : 0);
+    return { sum, weight };
   });
 }
 
@@ -129,6 +154,22 @@ function axis(low: number, high: number, unit: number): Range & { ticks: number[
   const last = Math.ceil(top / step);
   const ticks = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
   return { low: first * step, high: last * step, ticks };
+}
+
+/** An axis of equal ratios, with ticks at 1, 2 and 5 times powers of ten. */
+function logAxis(low: number, high: number): Range & { ticks: number[] } {
+  const powers = Array.from(
+    { length: Math.ceil(Math.log10(high)) - Math.floor(Math.log10(low)) + 2 },
+    (_, i) => 10 ** (Math.floor(Math.log10(low)) + i),
+  );
+  const all = powers.flatMap((power) => [1, 2, 5].map((m) => Number((m * power).toPrecision(1))));
+  const first = Math.max(
+    0,
+    all.findLastIndex((tick) => tick <= low),
+  );
+  const last = all.findIndex((tick) => tick >= high);
+  const ticks = all.slice(first, last + 1);
+  return { low: ticks[0] as number, high: ticks.at(-1) as number, ticks };
 }
 
 /** Ticks without those that would be labelled as the one before. */

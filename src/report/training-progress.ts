@@ -11,6 +11,8 @@ export interface TrainingProgressOptions {
   readonly columns: number;
   /** With ANSI colours, which take no columns. */
   readonly colour: boolean;
+  /** The last loss on held-out rows of an earlier step. */
+  readonly last_eval?: { readonly loss: number; readonly step: number } | undefined;
   /** What a step takes, for the time left. Default: what this one took; a mean over several is steadier. */
   readonly seconds_per_step?: number | undefined;
 }
@@ -62,6 +64,12 @@ function partsOf(record: TrainingRecord, options: TrainingProgressOptions): Part
     { rank: 1, text: `loss ${formatLoss(loss)}`, style: Number.isFinite(loss) ? "bold" : "red" },
     skipped === true && { rank: 2, text: "skipped", style: "yellow" },
     eval_loss !== undefined && { rank: 4, text: `eval ${formatLoss(eval_loss)}` },
+    eval_loss === undefined &&
+      options.last_eval !== undefined && {
+        rank: 4,
+        text: `eval ${formatLoss(options.last_eval.loss)} at ${options.last_eval.step}`,
+        style: "dim",
+      },
     {
       rank: 6,
       text: `grad ${formatLoss(grad_norm)}`,

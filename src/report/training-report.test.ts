@@ -113,6 +113,35 @@ describe("the page", () => {
     expect(trainingReportHtml([record(1), record(2)], HEADER)).not.toContain("</i>eval</span>");
   });
 
+  test("has one lead figure: the lowest loss on held-out rows, else the training loss", () => {
+    const lead = (html: string) => /<p class="lead"><b>([^<]*)<\/b> ([^<,]*)/.exec(html)?.slice(1);
+    const evaluated = [
+      record(1, { eval_loss: 3 }),
+      record(2, { eval_loss: 2.5 }),
+      record(3, { eval_loss: 2.75 }),
+    ];
+    expect(lead(trainingReportHtml(evaluated, HEADER))).toEqual(["2.500", "loss on held-out rows"]);
+    expect(lead(trainingReportHtml([record(1)], HEADER))?.[1]).toBe("training loss at the end");
+    expect(page.match(/class="lead"/g)).toHaveLength(1);
+  });
+
+  test("says with what, from what, when and on what it ran", () => {
+    const html = trainingReportHtml(RECORDS, {
+      ...HEADER,
+      data: ["a.jsonl", "<b>.jsonl"],
+      date: new Date("2026-12-01T03:04:05Z"),
+      versions: "spillway 1.2.3, Node 20.19.0",
+      settings: [{ what: "learning_rate", value: "0.0001" }],
+    });
+    for (const text of [
+      "a.jsonl, &#60;b&#62;.jsonl",
+      "2026-12-01 03:04 UTC",
+      "spillway 1.2.3",
+      "learning_rate",
+    ])
+      expect(html).toContain(text);
+  });
+
   test("shows memory as a share of its budget", () => {
     expect(page).toContain("budget 8.0 GiB");
     expect(page).toContain('class="faint" style="width:50.00%"');

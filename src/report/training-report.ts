@@ -32,6 +32,14 @@ export interface TrainingReportHeader {
   readonly parameters: number;
   /** What to type to run it again. */
   readonly command?: string | undefined;
+  /** When it ended. */
+  readonly date?: Date | undefined;
+  /** Files of rows. */
+  readonly data?: readonly string[] | undefined;
+  /** Of what it ran on: "spillway 0.1.0, Node 20.19.0". */
+  readonly versions?: string | undefined;
+  /** Hyperparameters that are not the defaults, a name and a value each. */
+  readonly settings?: readonly { readonly what: string; readonly value: string }[] | undefined;
   /** Where things live and how the run is set up: a name and a value each. */
   readonly plan: readonly { readonly what: string; readonly value: string }[];
   readonly memory: readonly TrainingMemoryRow[];
@@ -125,6 +133,14 @@ function memoryCells({ tier, budget, planned, peak }: TrainingMemoryRow): string
 
 const MEMORY_HEAD = ["memory", "budget", "planned", "peak"];
 
+/** The one figure a run is judged by: the lowest loss on held-out rows, or the training loss where nothing is held out. */
+function lead(t: Totals): string {
+  const [value, what] = t.bestEval
+    ? [t.bestEval.eval_loss as number, `loss on held-out rows, the lowest, after step ${t.bestEval.step}`]
+    : [t.smoothedLoss, `training loss at the end, over its last steps; nothing was held out`];
+  return `<p class="lead"><b>${formatLoss(value)}</b> ${what}</p>`;
+}
+
 /** Lines for the terminal at the end of a run. */
 export function trainingReportText(
   records: readonly TrainingRecord[],
@@ -143,9 +159,15 @@ export function trainingReportHtml(records: readonly TrainingRecord[], header: T
   const title = escapeHtml(header.title);
   const about: [string, string][] = [
     ["model", header.model],
+    ...(header.data?.length ? [["data", header.data.join(", ")] as [string, string]] : []),
     ["parameters", formatCount(header.parameters)],
     ...header.plan.map(({ what, value }): [string, string] => [what, value]),
+    ...(header.date
+      ? [["ended", `${header.date.toISOString().slice(0, 16).replace("T", " ")} UTC`] as [string, string]]
+      : []),
+    ...(header.versions ? [["versions", header.versions] as [string, string]] : []),
   ];
+  const settings = (header.settings ?? []).map(({ what, value }): [string, string] => [what, value]);
   const command = header.command === undefined ? "" : `<pre>${escapeHtml(header.command)}</pre>`;
   return `<!doctype html>
 <html lang="en">
@@ -157,11 +179,12 @@ export function trainingReportHtml(records: readonly TrainingRecord[], header: T
 <style>${STYLE}</style>
 </head>
 <body>
-<header><h1>${title}</h1>${command}</header>
+<header><h1>${title}</h1>${totals ? lead(totals) : ""}${command}</header>
 <main>
 <section class="columns">
 <div><h2>Result</h2>${totals ? definitions(facts(totals)) : "<p>No steps were taken.</p>"}</div>
 <div><h2>Run</h2>${definitions(about)}</div>
+${settings.length > 0 ? `<div><h2>Settings</h2>${definitions(settings)}</div>` : ""}
 </section>
 ${totals ? `<section class="columns">\n${charts(records)}\n</section>` : ""}
 ${header.memory.length > 0 ? memorySection(header.memory) : ""}
@@ -178,13 +201,19 @@ function charts(records: readonly TrainingRecord[]): string {
   const loss = of((r) => r.loss);
   const evaluations = of((r) => r.eval_loss);
   return [
-    chartHtml("Loss", x, formatTick, [
-      { name: "train", values: loss, look: "faint" },
-      { name: "train, smoothed", values: smoothed(loss), look: "first" },
-      ...(evaluations.some(Number.isFinite)
-        ? [{ name: "eval", values: evaluations, look: "second", points: true } as const]
-        : []),
-    ]),
+    chartHtml(
+      "Loss",
+      x,
+      formatTick,
+      [
+        { name: "train", values: loss, look: "faint" },
+        { name: "train, smoothed", values: smoothed(loss), look: "first" },
+        ...(evaluations.some(Number.isFinite)
+          ? [{ name: "eval", values: evaluations, look: "second", points: true } as const]
+          : []),
+      ],
+      { log: true },
+    ),
     chartHtml(
       "Learning rate",
       x,
@@ -294,6 +323,7 @@ const STYLE = `
 body{margin:0 auto;max-width:1200px;padding:24px 16px;background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:24px;line-height:1.25;margin:0 0 8px}h2{font-size:17px;margin:24px 0 8px}h3{font-size:15px;margin:0 0 8px}
 small{font-size:13px;font-weight:normal;color:var(--soft)}
+.lead{margin:0 0 12px;color:var(--soft)}.lead b{font-size:34px;line-height:1.2;margin-right:6px;color:var(--text);font-variant-numeric:tabular-nums}
 pre{margin:0;padding:8px 12px;border:1px solid var(--rule);border-radius:4px;font:13px/1.5 ui-monospace,monospace;white-space:pre-wrap}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:24px 32px}
 .columns>*{min-width:0}

@@ -1,7 +1,7 @@
 // What training made, as files others read: a model in the Hub's layout, or PEFT's adapter files.
 
 import { dirname, join, resolve } from "node:path";
-import { type Adapter, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
+import { type Adapter, putTokenizer, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
 import { realPath } from "../base/files/same-file.ts";
 import {
   ANYTHING,
@@ -82,6 +82,8 @@ async function writeExport(
       ...(signal && { signal }),
       tables: adapter ? tablesOf(adapter) : [],
     });
+    if (adapter && resolve(adapter.dir) !== resolve(dir))
+      await putTokenizer(resolve(adapter.dir), resolve(dir));
     return;
   }
   const folder = dir;

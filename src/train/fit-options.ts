@@ -1,13 +1,15 @@
 // What the training loop is told: options as people write them, checked and completed. Opens nothing.
 import { join, resolve } from "node:path";
 import type { RoomRequest } from "../base/files/room.ts";
+import { refuseUnknown } from "../base/options.ts";
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { FileLock } from "../memory/locks/file-lock.ts";
 import type { TrainingRecord } from "../report/training-log.ts";
 import type { DataLoaderOptions, RowTokenizer } from "./data/index.ts";
 import type { ResumeInfo } from "./fit.ts";
 
-/** Files of rows: JSONL or Parquet. */
+/** Files of rows: JSONL, JSON arrays or Parquet. */
 export type DataPaths = string | readonly string[];
 
 /** Options of fit(). Names are those of transformers' TrainingArguments where it has them. */
@@ -21,6 +23,8 @@ export interface FitOptions
     | "eos_token_id"
     | "template_options"
   > {
+  /** A Jinja template for conversations, or the name of one of the model's. Default: the model's, or the adapter's. */
+  readonly chat_template?: string | undefined;
   readonly data: DataPaths;
   /** Held-out rows in files of their own. Without them and without `validation_size` nothing is evaluated. */
   readonly validation?: DataPaths | undefined;
@@ -76,12 +80,14 @@ export interface FitOptions
         info: { readonly step: number; readonly last: boolean },
       ) => string | undefined | Promise<string | undefined>)
     | undefined;
-  /** What is worth knowing and no error, once each. */
-  readonly warning_callback?: ((warning: string) => void) | undefined;
   /** What will be written to disk beside the run's own files; the room for it is asked for before the first step. */
   readonly room_beside?: readonly RoomRequest[] | undefined;
   /** The caller's lock on `output_dir`; without it fit takes its own. */
   readonly lock?: FileLock | undefined;
+  /** While rows are looked at, before the first step: how many have been, and all. */
+  readonly check_callback?: ((done: number, total: number) => void) | undefined;
+  /** What is worth knowing and no error, once each: columns that are not used, steps that were skipped. */
+  readonly warning_callback?: ((warning: string) => void) | undefined;
   /** Ends the run in order: after the step under way a checkpoint is written. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -121,8 +127,33 @@ export function outputPaths(output_dir: string) {
   };
 }
 
+const OPTIONS = Object.keys({
+  ...{ micro_batch_size: true, gradient_accumulation_steps: true, packing: true, append_eos: true },
+  ...{ eos_token_id: true, template_options: true, chat_template: true, data: true, validation: true },
+  ...{ validation_size: true, tokenizer: true, max_length: true, epochs: true, max_steps: true, seed: true },
+  ...{ eval_steps: true, save_steps: true, output_dir: true, keep: true, keep_best: true, resume: true },
+  ...{ logging: true, on_step: true, on_save: true, check_callback: true, warning_callback: true },
+  ...{ accept_data_changes: true, on_resume: true, on_save_failed: true, room_beside: true, lock: true },
+  signal: true,
+} satisfies Record<keyof FitOptions, true>);
+
+/** Names of transformers' TrainingArguments, and of the trainer's options, that have another place here. */
+const OPTIONS_ELSEWHERE = {
+  num_train_epochs: "epochs is its name",
+  per_device_train_batch_size: "micro_batch_size is its name",
+  save_total_limit: "keep is its name",
+  load_best_model_at_end: "keep_best keeps the checkpoint that evaluates best",
+  max_row_bytes: "rows may have 64 MiB; longer ones are split in the file",
+  learning_rate: "it is an option of Trainer.create",
+  weight_decay: "it is an option of Trainer.create",
+  lr_scheduler_type: "it is an option of Trainer.create",
+  warmup_steps: "it is an option of Trainer.create",
+  lora: "it is an option of Trainer.create",
+};
+
 /** Throws ConfigError that names the option. */
 export function fitSettings(options: FitOptions): FitSettings {
+  refuseUnknown(options, OPTIONS, "fit", OPTIONS_ELSEWHERE);
   const { output_dir, validation, validation_size = 0, epochs, max_steps, eval_steps, save_steps } = options;
   const { keep, keep_best = false, resume = false, logging = {}, seed = 0 } = options;
   if (typeof output_dir !== "string" || output_dir === "")
@@ -133,6 +164,14 @@ export function fitSettings(options: FitOptions): FitSettings {
   }
   if (validation !== undefined && validation_size > 0)
     throw new ConfigError("validation and validation_size both say what is held out: give one of them");
+  refuseUnknown(logging, ["jsonl", "tensorboard"], "logging");
+  if (
+    options.chat_template !== undefined &&
+    (typeof options.chat_template !== "string" || options.chat_template === "")
+  )
+    throw new ConfigError(
+      `chat_template is ${shown(options.chat_template)}, expected a Jinja template or a name`,
+    );
   const held = validation !== undefined || validation_size > 0;
   for (const [name, value] of Object.entries({ eval_steps, keep_best: keep_best || undefined })) {
     if (value !== undefined && !held)
@@ -150,7 +189,10 @@ export function fitSettings(options: FitOptions): FitSettings {
       packing: options.packing,
       append_eos: options.append_eos,
       eos_token_id: options.eos_token_id,
-      template_options: options.template_options,
+      template_options:
+        options.chat_template === undefined
+          ? options.template_options
+          : { ...options.template_options, chat_template: options.chat_template },
     },
     epochs: epochs ?? (max_steps === undefined ? 1 : Number.POSITIVE_INFINITY),
     max_steps: max_steps ?? Number.POSITIVE_INFINITY,

@@ -265,6 +265,12 @@ describe("an end before the end", () => {
   });
 });
 
+const written = (dir: string, rows: readonly unknown[]) => {
+  const path = join(dir, "held.jsonl");
+  writeFileSync(path, jsonl(rows));
+  return path;
+};
+
 describe("mistakes are found before the first step", () => {
   test("a bad row is named by file and line", async () => {
     const { base, data } = setUp([{ text: "1 2" }, { txet: "3 4" }]);
@@ -272,6 +278,47 @@ describe("mistakes are found before the first step", () => {
     await expect(fit(trainer, { ...base, max_steps: 2 })).rejects.toThrow(`${data}`);
     await expect(fit(trainer, { ...base, max_steps: 2 })).rejects.toThrow(/line 2/);
     expect(trainer.seen).toEqual([]);
+  });
+
+  test.each<[string, Partial<FitOptions>, (dir: string) => Partial<FitOptions>, RegExp]>([
+    [
+      "held-out rows that cannot be used",
+      { max_steps: 2 },
+      (dir) => ({ validation: written(dir, [{ text: "1 2" }, { txet: "3" }]) }),
+      /held\.jsonl: line 2: holds "txet"/,
+    ],
+    [
+      "held-out rows with nothing to learn",
+      { max_steps: 2 },
+      (dir) => ({ validation: written(dir, [{ text: "" }]) }),
+      /validation, of 1 rows none has a token to learn/,
+    ],
+    [
+      "a share that keeps none",
+      { validation_size: 1e-9 },
+      () => ({}),
+      /validation_size 1e-9 keeps none of 24 rows/,
+    ],
+    [
+      "a bad row with only max_steps",
+      { max_steps: 1 },
+      (dir) => ({ data: written(dir, [...TEXTS, {}]) }),
+      /line 25/,
+    ],
+    ["an option that fit has not", {}, () => ({ lr: 1 }) as Partial<FitOptions>, /lr is no option of fit/],
+  ])("%s", async (_what, options, more, message) => {
+    const { base, dir } = setUp();
+    const trainer = new FakeTrainer();
+    await expect(fit(trainer, { ...base, ...options, ...more(dir) })).rejects.toThrow(message);
+    expect(trainer.seen).toEqual([]);
+  });
+
+  test("columns that nothing uses are said once", async () => {
+    const warnings: string[] = [];
+    const { base, data } = setUp([{ text: "1 2", id: 1 }]);
+    const warning_callback = (warning: string) => void warnings.push(warning);
+    await fit(new FakeTrainer(), { ...base, max_steps: 2, warning_callback });
+    expect(warnings).toEqual([`${data}: the column "id" is not used`]);
   });
 
   test.each<[Partial<FitOptions>, string]>([

@@ -7,7 +7,7 @@ import { lockFolder } from "../memory/locks/file-lock.ts";
 import { causingCode } from "../memory/system-errors.ts";
 import type { TrainingRecord } from "../report/training-log.ts";
 import type { Batch } from "./data/index.ts";
-import { FitData } from "./fit-data.ts";
+import { type CheckedData, FitData } from "./fit-data.ts";
 import { FitLogs } from "./fit-logs.ts";
 import { type FitOptions, type FitSettings, fitSettings, sequenceLength } from "./fit-options.ts";
 import { type FitState, metaOf, readFitState, START, startingPoint } from "./fit-state.ts";
@@ -43,21 +43,29 @@ export interface FitResult {
  * When `signal` fires, the step under way is finished and saved, and the result says `interrupted`; with `resume` a later
  * call goes on bit for bit.
  *
+ * Every row is looked at before the first step; `checked` is what an earlier look found, for callers that had to know.
  * Throws ConfigError that names the option, or file and line of a row; LockedError where another process uses the output
  * folder; RoomError where the disk has too little room, before the first step where that can be known, else after the
  * last; NothingTrainedError where steps were skipped to the end; what the trainer throws; AbortError where the signal fires
  * before the first step. Where it still can, it saves the steps made before it throws.
  */
-export async function fit(trainer: TrainerFace, options: FitOptions): Promise<FitResult> {
+export async function fit(
+  trainer: TrainerFace,
+  options: FitOptions,
+  checked?: CheckedData,
+): Promise<FitResult> {
   const began = performance.now();
   const { signal } = options;
   const settings = fitSettings(options);
   throwIfAborted(signal);
-  const tokenizer = options.tokenizer ?? (await trainer.model.tokenizer());
+  const tokenizer = options.tokenizer ?? (await (trainer.tokenizer?.() ?? trainer.model.tokenizer()));
   const max_length =
     options.max_length ?? sequenceLength(undefined, engineOf(trainer.model).prepared.spec.max_positions);
   await using _lock = options.lock ? undefined : await lockFolder(settings.output, "the output folder");
-  await using data = await FitData.open(settings, { tokenizer, max_length, signal });
+  await using data = await FitData.open(settings, {
+    ...{ tokenizer, max_length, signal, checked, vocab_size: trainer.vocab_size },
+    progress: options.check_callback,
+  });
   const from = await startingPoint(settings);
   const saved = from === undefined ? undefined : await readFitState(from);
   const identity = await runIdentity({
@@ -68,7 +76,8 @@ export async function fit(trainer: TrainerFace, options: FitOptions): Promise<Fi
     ? compareRuns(saved.identity, identity, saved.path, settings.accept_data_changes)
     : [];
   const state = saved?.state ?? START;
-  const total = await data.countSteps(state);
+  const { steps: total, notes } = await data.check(state);
+  if (!checked) for (const note of notes) options.warning_callback?.(note);
   if (trainer.checkpoint_bytes !== undefined) {
     const steps = { done: state.step, total };
     await requireRunRoom(settings, trainer.checkpoint_bytes, steps, options.room_beside ?? []);

@@ -4,6 +4,7 @@ import { type Adapter, checkNames, openAdapter, withoutAllLinear } from "../adap
 import type { Checkpoint } from "../checkpoint/types.ts";
 import { ConfigError } from "../errors.ts";
 import type { Device } from "../ggml/device.ts";
+import { parseDType } from "../ggml/dtypes.ts";
 import type { BeforeRead } from "../memory/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
@@ -11,7 +12,7 @@ import type { ModelSpec } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
 import { Cleanup } from "../runtime/cleanup.ts";
 import type { Engine } from "../runtime/engine.ts";
-import type { EngineOptions } from "../runtime/prepare.ts";
+import type { EngineOptions, Prepared } from "../runtime/prepare.ts";
 import type { Gradients } from "./gradient-store.ts";
 import { PASSING } from "./memory-plan.ts";
 import { loraIdentity, type TrainerOptions, type TrainerSettings } from "./options.ts";
@@ -61,20 +62,11 @@ export class Session {
         "this model is being trained, or was: its weights are no longer its checkpoint's; export them and train the " +
           "model that is opened from there",
       );
-    const { adapter: adapterDir, signal } = options;
-    const { spec, checkpoint: base } = engine.prepared;
-    const adapter =
-      adapterDir === undefined
-        ? undefined
-        : await openAdapter(adapterDir, spec, { base, ...(signal && { signal }) });
-    const whole = adapter ? withAdapter(settings, adapter) : withNames(settings, spec);
-    const loading = new Loading(whole, adapter, engine.options.offload_folder);
+    const { signal } = options;
     const before = engine.options;
+    const { loading, changes } = await loadingOf(engine.prepared, before, settings, options);
     await engine.reopen({
-      training: loading.hooks,
-      context_length: Math.min(engine.prepared.context, CONTEXT),
-      ...(!whole.lora && { dtype: settings.precision }),
-      ...(settings.weights !== undefined && { device_map: settings.weights }),
+      ...changes,
       ...(signal && { signal }),
       ...(options.progress_callback && { progress_callback: options.progress_callback }),
     });
@@ -231,6 +223,37 @@ export class Session {
     this.#allowed = pass;
     for (const wake of this.#wake.splice(0)) wake();
   }
+}
+
+/**
+ * What a model is loaded with to be trained, and how its options change. Throws ConfigError, UnsupportedError for an
+ * adapter that cannot be trained on this model, CheckpointError, IoError.
+ */
+export async function loadingOf(
+  { spec, checkpoint: base, context }: Pick<Prepared, "spec" | "checkpoint" | "context">,
+  model: EngineOptions,
+  settings: TrainerSettings,
+  { adapter: dir, signal }: TrainerOptions,
+): Promise<{ loading: Loading; changes: Partial<EngineOptions> }> {
+  const adapter =
+    dir === undefined ? undefined : await openAdapter(dir, spec, { base, ...(signal && { signal }) });
+  const whole = adapter ? withAdapter(settings, adapter) : withNames(settings, spec);
+  const { dtype = "auto" } = model;
+  if (!whole.lora && dtype !== "auto" && parseDType(dtype) !== parseDType(settings.precision))
+    throw new ConfigError(
+      `the model was opened with dtype ${dtype}, and what trains whole is held as precision says (${settings.precision}): ` +
+        "leave dtype out",
+    );
+  const loading = new Loading(whole, adapter, model.offload_folder);
+  return {
+    loading,
+    changes: {
+      training: loading.hooks,
+      context_length: Math.min(context, CONTEXT),
+      ...(!whole.lora && { dtype: settings.precision }),
+      ...(settings.weights !== undefined && { device_map: settings.weights }),
+    },
+  };
 }
 
 function withAdapter(settings: TrainerSettings, { config }: Adapter): TrainerSettings {

@@ -1,5 +1,6 @@
 // What the training loop and the command line need of a trainer, apart from how it is done.
 import type { CausalLM } from "../generate/causal-lm.ts";
+import type { AutoTokenizer } from "../generate/tokenizer.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { TrainingBatch } from "./batch.ts";
 
@@ -59,6 +60,10 @@ export interface SaveOptions {
 /** A trainer as the loop uses it. */
 export interface TrainerFace {
   readonly model: CausalLM;
+  /** Rows of the model's embedding, with those an adapter brings. Tokens are checked against it where it is known. */
+  readonly vocab_size?: number;
+  /** What rows are encoded with. Default: the model's. */
+  tokenizer?(): Promise<AutoTokenizer>;
   readonly steps: number;
   /** Bytes of a checkpoint on disk, about; room is asked for before the first step where it is known. */
   readonly checkpoint_bytes?: number;

@@ -4,6 +4,7 @@
 import { randomUUID } from "node:crypto";
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
+import { AutoTokenizer } from "../generate/tokenizer.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import { withLinked } from "../signals.ts";
 import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
@@ -70,6 +71,19 @@ export class Trainer implements TrainerFace {
       ...{ base_config: base.config, base_tensors: base.tensors, base_values: base.values },
       ...(adapter && { adapter_values: adapter.values }),
     });
+  }
+
+  /** Rows of the model's embedding, with those that the adapter brings. */
+  get vocab_size(): number {
+    return this.#session.spec.vocab_size;
+  }
+
+  /** The tokenizer that rows are encoded with: the model's, or what the adapter that goes on being trained has of one. */
+  tokenizer(): Promise<AutoTokenizer> {
+    const { adapter } = this.#session;
+    return adapter
+      ? AutoTokenizer.from_pretrained(this.model.path, { adapter: adapter.dir })
+      : this.model.tokenizer();
   }
 
   /** Updates made so far. */

@@ -1,7 +1,7 @@
 // Finds the assistant's turns in a rendered conversation, whatever the chat template: the text up to a turn is what the
 // template makes of the messages up to it. Does not know any template's markers.
 import type { ChatMessage, ChatTemplateOptions } from "../../generate/chat-template.ts";
-import { RowProblem } from "./row.ts";
+import { RowProblem } from "./row-problem.ts";
 
 /** Renders messages with the row's template and options. */
 export type Render = (
@@ -14,12 +14,12 @@ export type Span = readonly [from: number, to: number];
 
 export interface RenderedChat {
   readonly text: string;
-  /** What the assistant says in each of its turns, with what ends the turn. In order. */
+  /** What the assistant says in each of the turns asked for, with what ends the turn. In order. */
   readonly spans: readonly Span[];
 }
 
 /**
- * The conversation as text, and where the assistant speaks in it.
+ * The conversation as text, and where the assistant speaks in the messages numbered in `turns`.
  *
  * A turn begins after what the model is given to begin its answer (the messages before, with `add_generation_prompt`) and
  * ends where the messages up to and including it end. A template may begin an answer with more than a turn of the past
@@ -29,12 +29,12 @@ export interface RenderedChat {
  */
 export async function renderChat(
   messages: readonly ChatMessage[],
+  turns: readonly number[],
   render: Render,
 ): Promise<RenderedChat | RowProblem> {
   const text = await render(messages);
   const spans: Span[] = [];
-  for (const [i, { role }] of messages.entries()) {
-    if (role !== "assistant") continue;
+  for (const i of turns) {
     const through = i + 1 === messages.length ? text : await render(messages.slice(0, i + 1));
     if (!text.startsWith(through)) return unstable(i, text, through);
     const asked = await render(messages.slice(0, i), { add_generation_prompt: true });
@@ -56,7 +56,7 @@ function unstable(turn: number, text: string, prefix: string): RowProblem {
   return new RowProblem(
     `the chat template does not render the messages up to number ${turn} the same way with and without those after them ` +
       `(${show(prefix)} and ${show(text)} at character ${at}), so the assistant's words cannot be told from the rest: ` +
-      "end the conversation with that turn, or pass a chat_template that renders every turn the same way",
+      "end the conversation with that turn, or give a chat_template that renders every turn the same way",
   );
 }
 

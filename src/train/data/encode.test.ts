@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../errors.ts";
+import { ChatTemplates } from "../../generate/chat-template.ts";
 import { AutoTokenizer } from "../../generate/tokenizer.ts";
 import { type EncodeRowOptions, RowEncoder, type RowTokenizer } from "./encode.ts";
 import { type Example, IGNORE_INDEX } from "./example.ts";
@@ -54,6 +55,25 @@ describe("texts", () => {
     expect(await ids("5", { append_eos: false })).toEqual([5]);
     expect(await ids("5", { eos_token_id: 9 })).toEqual([5, 9]);
     expect(await ids("")).toEqual([END]);
+  });
+
+  test("the end is the tokenizer's own token, not the first that ends what is generated", async () => {
+    const own = { ...numbers, eos_token_ids: [END, 10], eos_token_id: 10 };
+    const { input_ids } = (await new RowEncoder(own).encode({ kind: "text", text: "5" })) as Example;
+    expect(input_ids).toEqual([5, 10]);
+  });
+
+  test("a token that the model has no row for is a problem of the row, by its name", async () => {
+    const added = { ...numbers, id_to_token: (id: number) => (id === 512 ? "<tool>" : undefined) };
+    const encoder = new RowEncoder(added, { vocab_size: 512 });
+    expect(await encoder.encode({ kind: "text", text: "5 511" })).toMatchObject({ input_ids: [5, 511, END] });
+    for (const [text, name] of [
+      ["5 512", '"<tool>" (512)'],
+      ["600", "600"],
+    ] as const)
+      expect(await encoder.encode({ kind: "text", text })).toMatchObject({
+        problem: expect.stringContaining(`has the token ${name}, and the model's vocabulary ends at 511`),
+      });
   });
 
   test("a tokenizer without an end token needs to be told", async () => {
@@ -182,6 +202,19 @@ describe("conversations", () => {
     expect(await encode({ messages: two }, numbers)).toMatchObject({
       problem: "no template",
     });
+  });
+
+  test("turns of a weight of 0, and a prompt's, are not learned", async () => {
+    const messages = two.map((message, i) => (i === 1 ? { ...message, weight: 0 } : message));
+    expect(await learned({ messages })).toBe("_4<|im_end|>\n");
+    expect(await learned({ prompt: two.slice(0, 3), completion: two.slice(3) })).toBe("_4<|im_end|>\n");
+  });
+
+  test("a model without a template is said once, with the options that give one", async () => {
+    const plain = { ...numbers, apply_chat_template: () => new ChatTemplates(new Map(), {}).render([]) };
+    await expect(new RowEncoder(plain).encode(parseRow({ messages: two }) as Row)).rejects.toThrow(
+      /the rows are conversations, and .*has no chat template.*chat_template \(--chat-template FILE\)/,
+    );
   });
 
   test("tools reach the template", async () => {

@@ -1,6 +1,7 @@
 // Rows to examples: text to token ids, and which of them are learned. One row at a time; lengths are pack.ts's business.
-import { ConfigError, SpillwayError } from "../../errors.ts";
-import type { ChatTemplateOptions } from "../../generate/chat-template.ts";
+import { shown } from "../../base/shown.ts";
+import { ConfigError, SpillwayError, UnsupportedError } from "../../errors.ts";
+import type { ChatMessage, ChatTemplateOptions } from "../../generate/chat-template.ts";
 import type { AutoTokenizer, EncodeOptions } from "../../generate/tokenizer.ts";
 import { renderChat, sharedPrefix } from "./chat-spans.ts";
 import { type Example, exampleOf } from "./example.ts";
@@ -8,15 +9,29 @@ import { type ChatRow, type CompletionRow, type Row, RowProblem } from "./row.ts
 
 /** What is used of a tokenizer. Where it can work off the event loop, it does. */
 export type RowTokenizer = Pick<AutoTokenizer, "encode" | "apply_chat_template" | "eos_token_ids"> &
-  Partial<Pick<AutoTokenizer, "encode_batch" | "apply_chat_template_async">>;
+  Partial<Pick<AutoTokenizer, "encode_batch" | "apply_chat_template_async" | "eos_token_id" | "id_to_token">>;
 
 export interface EncodeRowOptions {
   /** End texts and completions with the end token, unless the tokenizer does. Default true. Conversations end as their template says. */
   readonly append_eos?: boolean | undefined;
-  /** The end token. Default: the first of the tokenizer's. */
+  /** The end token. Default: the tokenizer's own, which is not always the first that ends what is generated. */
   readonly eos_token_id?: number | undefined;
   /** Given to the chat template, such as `chat_template` itself or `date_string`. */
   readonly template_options?: ChatTemplateOptions | undefined;
+  /** Rows of the model's embedding. A token that has none cannot be learned. Default: not looked at. */
+  readonly vocab_size?: number | undefined;
+}
+
+/** No row of conversations can be encoded: there is no template, or it cannot be used. */
+class WithoutTemplate extends UnsupportedError {
+  constructor(cause: UnsupportedError) {
+    const reason = cause.message.replace(/: encode the text itself.*$/s, "");
+    super(
+      `the rows are conversations, and ${reason}; give one as chat_template (--chat-template FILE), or put a ` +
+        "chat_template.jinja into the model's folder",
+      { cause },
+    );
+  }
 }
 
 /** Turns rows into examples. */
@@ -24,10 +39,13 @@ export class RowEncoder {
   readonly #tokenizer: RowTokenizer;
   readonly #eos: number | undefined;
   readonly #template: ChatTemplateOptions;
+  readonly #vocab: number;
 
   /** Throws ConfigError where an end token is to be appended and the tokenizer names none. */
   constructor(tokenizer: RowTokenizer, options: EncodeRowOptions = {}) {
-    const { append_eos = true, eos_token_id = tokenizer.eos_token_ids[0], template_options = {} } = options;
+    const { append_eos = true, template_options = {}, vocab_size = Number.POSITIVE_INFINITY } = options;
+    const own = tokenizer.eos_token_id ?? tokenizer.eos_token_ids[0];
+    const { eos_token_id = own } = options;
     if (append_eos && eos_token_id === undefined) {
       throw new ConfigError(
         "the tokenizer names no eos_token: give eos_token_id, or set append_eos to false",
@@ -36,6 +54,7 @@ export class RowEncoder {
     this.#tokenizer = tokenizer;
     this.#eos = append_eos ? eos_token_id : undefined;
     this.#template = template_options;
+    this.#vocab = vocab_size;
   }
 
   /**
@@ -44,23 +63,40 @@ export class RowEncoder {
    */
   async encode(row: Row): Promise<Example | RowProblem> {
     try {
-      switch (row.kind) {
-        case "text": {
-          const [first] = await this.#ids([row.text]);
-          const ids = this.#ended(first!);
-          return exampleOf(ids, [[0, ids.length]]);
-        }
-        case "completion":
-          return await this.#completion(row);
-        case "chat":
-          return await this.#chat(row);
-        default:
-          return row satisfies never;
-      }
+      const example = await this.#example(row);
+      return example instanceof RowProblem ? example : (this.#beyond(example) ?? example);
     } catch (error) {
-      if (!(error instanceof SpillwayError)) throw error;
+      if (!(error instanceof SpillwayError) || error instanceof WithoutTemplate) throw error;
       return new RowProblem(error.message);
     }
+  }
+
+  async #example(row: Row): Promise<Example | RowProblem> {
+    switch (row.kind) {
+      case "text": {
+        const [first] = await this.#ids([row.text]);
+        const ids = this.#ended(first as number[]);
+        return exampleOf(ids, [[0, ids.length]]);
+      }
+      case "completion":
+        return this.#completion(row);
+      case "chat":
+        return this.#chat(row);
+      default:
+        return row satisfies never;
+    }
+  }
+
+  /** Tokens that were added to a tokenizer without a row for them in the model. */
+  #beyond({ input_ids }: Example): RowProblem | undefined {
+    const id = input_ids.find((one) => !(one < this.#vocab));
+    if (id === undefined) return undefined;
+    const token = this.#tokenizer.id_to_token?.(id);
+    return new RowProblem(
+      `has the token ${token === undefined ? id : `${shown(token)} (${id})`}, and the model's vocabulary ends at ` +
+        `${this.#vocab - 1}: use the tokenizer the model came with, or resize its embeddings (resize_token_embeddings in ` +
+        "transformers) and save it first",
+    );
   }
 
   /**
@@ -75,12 +111,10 @@ export class RowEncoder {
     return exampleOf(ids, [[given, ids.length]]);
   }
 
-  async #chat({ messages, tools }: ChatRow): Promise<Example | RowProblem> {
-    const chat = await renderChat(messages, (some, options) => {
-      const given = { ...this.#template, tools, ...options };
-      const tokenizer = this.#tokenizer;
-      return tokenizer.apply_chat_template_async?.(some, given) ?? tokenizer.apply_chat_template(some, given);
-    });
+  async #chat({ messages, learned: turns, tools }: ChatRow): Promise<Example | RowProblem> {
+    const chat = await renderChat(messages, turns, (some, options) =>
+      this.#render(some, { ...this.#template, tools, ...options }),
+    );
     if (chat instanceof RowProblem) return chat;
     const ends = [...new Set(chat.spans.flat())].filter((end) => end < chat.text.length);
     const texts = [chat.text, ...ends.map((end) => chat.text.slice(0, end))];
@@ -113,9 +147,24 @@ export class RowEncoder {
     return tokenizer.encode_batch?.(texts, options) ?? texts.map((text) => tokenizer.encode(text, options));
   }
 
+  async #render(messages: readonly ChatMessage[], options: ChatTemplateOptions): Promise<string> {
+    try {
+      const tokenizer = this.#tokenizer;
+      return await (tokenizer.apply_chat_template_async?.(messages, options) ??
+        tokenizer.apply_chat_template(messages, options));
+    } catch (error) {
+      if (error instanceof UnsupportedError) throw new WithoutTemplate(error);
+      throw error;
+    }
+  }
+
   /** Templates put a line break after the token that ends a turn; nothing is generated after that token, so nothing is learned. */
   #endOfTurn(ids: readonly number[], from: number, to: number): number {
-    for (let i = to; i > from; i--) if (this.#tokenizer.eos_token_ids.includes(ids[i - 1]!)) return i;
+    const { eos_token_ids, eos_token_id } = this.#tokenizer;
+    for (let i = to; i > from; i--) {
+      const id = ids[i - 1] as number;
+      if (id === eos_token_id || eos_token_ids.includes(id)) return i;
+    }
     return to;
   }
 

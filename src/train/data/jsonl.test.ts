@@ -62,11 +62,58 @@ describe("JSONL", () => {
   });
 });
 
+describe("JSON", () => {
+  test.each([
+    ["on one line", (rows: unknown[]) => JSON.stringify(rows)],
+    [
+      "pretty-printed, with a byte order mark",
+      (rows: unknown[]) => `\ufeff${JSON.stringify(rows, null, 4)}\r\n`,
+    ],
+    ["a row a line", (rows: unknown[]) => `[\n${rows.map((row) => JSON.stringify(row)).join(",\n")}\n]`],
+  ])("an array of objects, %s", async (_what, write) => {
+    const all = ['a "quoted" \\ [text', "b]}", "", "\u00e4\ud83d\ude00", "c".repeat(3_000_000)];
+    expect(await rowsIn(write(all.map((text) => ({ meta: { list: [1, "]"] }, text }))))).toEqual(
+      texts(...all),
+    );
+  });
+
+  test("whatever the texts, the rows come back, and each is found on its line", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.string({ unit: "grapheme", maxLength: 30 }), { minLength: 1, maxLength: 20 }),
+        fc.nat(4),
+        async (all, indent) => {
+          const content = JSON.stringify(
+            all.map((text) => ({ text })),
+            null,
+            indent,
+          );
+          await using rows = await openRows(temporaryFile(content, "rows.json"));
+          for (const [i, text] of all.entries()) expect(await rows.read(i)).toMatchObject({ text });
+          const line = indent === 0 ? 1 : 2 + 3 * (all.length - 1);
+          expect(await rows.locate(all.length - 1)).toMatch(`line ${line}, row ${all.length}`);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+});
+
 describe("bad rows", () => {
   test.each<[string, string | Uint8Array, RegExp]>([
     ["not JSON", '{"text":"a"}\n\n{"text":\n', /line 3: is not JSON/],
     ["no row", '{"text":"a"}\n{"txt":"b"}\n', /line 2: holds "txt"/],
-    ["a JSON array", '[\n{"text":"a"}\n]', /line 1: begins a JSON array: write one object a line/],
+    [
+      "an array on a line",
+      '{"text":"a"}\n[{"text":"b"}]',
+      /line 2: is \[\{"text": "b"\}\], expected an object/,
+    ],
+    ["an array cut short", '[\n{"text":"a"},\n{"text":"b"}\n', /line 4: ends before the array does/],
+    ["an array without a comma", '[{"text":"a"}\n{"text":"b"}]', /line 2: has no comma between two rows/],
+    ["an array and more", '[{"text":"a"}]\n{"text":"b"}', /line 2: goes on after the end of the array/],
+    ["an array with a bad row", '[\n{"text":"a"},\n{"txt":"b"}]', /line 3, row 2: holds "txt"/],
+    ["control characters", '{"text": "a\u001b[2J\u0007"', /line 1: is not JSON \([^\p{Cc}]*$/u],
+    ["a value nested beyond reason", `{"text":${"[".repeat(1000)}`, /line 1: is not JSON \(nests deeper/],
     [
       "latin-1",
       Buffer.concat([Buffer.from('{"text":"a'), Buffer.from([0xe9]), Buffer.from('"}')]),
@@ -107,7 +154,7 @@ describe("bad rows", () => {
     expect(await rowsIn(`${row}\n${row}`, { max_row_bytes: row.length })).toHaveLength(2);
     for (const content of [`{"text":""}\n${row}\n`, `{"text":""}\n${row}`]) {
       const error = rejection(rowsIn(content, { max_row_bytes: row.length - 1 }));
-      expect(String(await error)).toMatch(/line 2: is longer than 110 bytes: .*max_row_bytes/);
+      expect(String(await error)).toMatch(/line 2: is longer than 110 bytes: split it into several rows/);
     }
   });
 });
@@ -116,9 +163,31 @@ describe("files", () => {
   test.each([
     ["nothing", "", /no rows in it/],
     ["blank lines", "\n\n  \n", /no rows in it/],
+    ["an empty array", "[ ]", /no rows in it/],
+    ["an Arrow file", "ARROW1\0\0", /is an Arrow file: write it as Parquet/],
     ["gzip", Buffer.from([0x1f, 0x8b, 8, 0]), /compressed with gzip: unpack it first/],
   ])("%s", async (_what, content, message) => {
     expect(String(await rejection(openRows(temporaryFile(content))))).toMatch(message);
+  });
+
+  test("a table with separators is named, with what to do", async () => {
+    const path = temporaryFile("text,label\na,1\n", "rows.csv");
+    expect(String(await rejection(openRows(path)))).toMatch(
+      /is a table of CSV.*write it as JSON Lines or Parquet/,
+    );
+  });
+
+  test("columns that nothing uses are known once rows have been read", async () => {
+    const path = temporaryFile(
+      jsonl([
+        { text: "a", id: 1 },
+        { text: "b", source: "x" },
+      ]),
+    );
+    await using rows = await openRows(path);
+    expect(rows.unused).toEqual(new Map());
+    for (const row of [0, 1]) await rows.read(row);
+    expect(rows.unused).toEqual(new Map([[path, ["id", "source"]]]));
   });
 
   test("a missing file, a folder, no file at all", async () => {

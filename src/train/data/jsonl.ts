@@ -2,8 +2,9 @@
 // JSON Lines (https://jsonlines.org): one JSON object a line, UTF-8; CRLF, a byte order mark and blank lines are taken.
 import { type FileHandle, open } from "node:fs/promises";
 import { readExactly, readFailure } from "../../checkpoint/files.ts";
+import { parseJsonRow } from "./json-row.ts";
 import { Offsets, scanLines } from "./lines.ts";
-import { badRow, parseRow, type Row, RowProblem } from "./row.ts";
+import { badRow, type Row, RowProblem } from "./row.ts";
 import type { RowFile } from "./row-file.ts";
 
 export interface JsonlOptions {
@@ -19,7 +20,6 @@ const LISTED = 5;
 /** Most rows are shorter than this, so that one read gets them. */
 const FIRST_READ = 2 ** 16;
 const BOM = Buffer.from([0xef, 0xbb, 0xbf]);
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * Indexes the file: 8 bytes of memory a row, and one pass over the file. Keeps it open until `close`.
@@ -50,7 +50,7 @@ async function index(handle: FileHandle, path: string, options: JsonlOptions): P
     if (isBlank(content)) return;
     offsets.push(offset + mark);
     if (!validate) return;
-    const row = parseLine(content);
+    const row = parseJsonRow(content);
     if (row instanceof RowProblem && ++bad <= LISTED) problems.push(`line ${line}: ${row.problem}`);
     return undefined;
   });
@@ -62,23 +62,6 @@ async function index(handle: FileHandle, path: string, options: JsonlOptions): P
   return offsets;
 }
 
-function parseLine(bytes: Uint8Array): Row | RowProblem {
-  let text: string;
-  try {
-    text = decoder.decode(bytes);
-  } catch {
-    const wide = bytes[0] === 0xff || bytes[0] === 0xfe ? ": it looks like UTF-16, convert the file" : "";
-    return new RowProblem(`is not UTF-8 text${wide}`);
-  }
-  try {
-    return parseRow(JSON.parse(text));
-  } catch (error) {
-    if (text.startsWith("["))
-      return new RowProblem("begins a JSON array: write one object a line, without [ and commas");
-    return new RowProblem(`is not JSON (${error instanceof Error ? error.message : String(error)})`);
-  }
-}
-
 /** Spaces, tabs and carriage returns only. */
 function isBlank(bytes: Uint8Array): boolean {
   return bytes.every((byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d);
@@ -88,6 +71,7 @@ class JsonlFile implements RowFile {
   readonly path: string;
   readonly bytes: number;
   readonly groups = undefined;
+  readonly unused = new Set<string>();
   readonly #handle: FileHandle;
   readonly #offsets: Offsets;
   readonly #maxRow: number;
@@ -105,7 +89,7 @@ class JsonlFile implements RowFile {
   }
 
   async read(row: number): Promise<Row | RowProblem> {
-    return parseLine(await this.#line(row));
+    return parseJsonRow(await this.#line(row), this.unused);
   }
 
   /** Counts lines up to the row: only errors ask. */

@@ -38,7 +38,7 @@ export async function scanLines(
     if (length <= options.max_bytes) return;
     throw badRow(
       `${path}: line ${line}`,
-      `is longer than ${options.max_bytes} bytes: split it, or raise max_row_bytes if it is meant to be one row`,
+      `is longer than ${options.max_bytes} bytes: split it into several rows`,
     );
   };
   for (;;) {

@@ -31,6 +31,8 @@ export interface DataLoaderOptions extends EncodeRowOptions {
   readonly validation_size?: number | undefined;
   /** Which of the two sides to give. Default "train". */
   readonly split?: "train" | "validation" | undefined;
+  /** Examples that stand for the rows', so that nothing need be read to know how they pack. */
+  readonly stands?: ((row: number) => Example) | undefined;
   /** Where to go on: a {@link Cursor}, or what JSON.parse made of one. */
   readonly cursor?: unknown;
   readonly signal?: AbortSignal | undefined;
@@ -53,6 +55,7 @@ export class DataLoader implements AsyncIterable<Batch> {
   readonly #isValidation: Membership;
   readonly #data: DataIdentity;
   readonly #signal: AbortSignal | undefined;
+  readonly #stands: DataLoaderOptions["stands"];
   #cursor: Cursor;
 
   /** Throws ConfigError for an option that cannot be used, or a cursor that belongs to other data. */
@@ -80,6 +83,7 @@ export class DataLoader implements AsyncIterable<Batch> {
     this.#epochs = epochs;
     this.#isValidation = validationSplit(rows.rows, validation_size, seed);
     this.#signal = options.signal;
+    this.#stands = options.stands;
     this.#data = { rows: rows.rows, seed, shuffle, split, validation_size, max_length };
     this.#cursor =
       options.cursor === undefined
@@ -156,6 +160,7 @@ export class DataLoader implements AsyncIterable<Batch> {
 
   async #example(row: number): Promise<Example> {
     throwIfAborted(this.#signal);
+    if (this.#stands) return this.#stands(row);
     const example = await this.#encoder.encode(await this.#rows.read(row));
     if (example instanceof RowProblem) throw badRow(await this.#rows.locate(row), example.problem);
     return example;

@@ -5,7 +5,11 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { openHandles, rejection } from "../../checkpoint/testing.ts";
 import { ConfigError, SpillwayError } from "../../errors.ts";
+import { AutoTokenizer } from "../../generate/tokenizer.ts";
+import { RowEncoder } from "./encode.ts";
+import type { Example } from "./example.ts";
 import { GROUP_CACHE_BYTES, GroupCache } from "./parquet.ts";
+import type { ChatRow } from "./row.ts";
 import { openRows } from "./source.ts";
 import { FIXTURES, jsonl, temporaryFile } from "./testing.ts";
 
@@ -33,6 +37,7 @@ describe("Parquet", () => {
     await using rows = await openRows(path);
     expect(await rows.read(0)).toEqual({
       kind: "chat",
+      learned: [2],
       tools: null,
       messages: [
         { role: "system", content: "Be brief." },
@@ -41,8 +46,42 @@ describe("Parquet", () => {
       ],
     });
     expect(String(await rejection(rows.read(2)))).toContain(
-      `${path}: row 3: holds "messages", expected "text"`,
+      `${path}: row 3: "messages" is null, and there is no other of`,
     );
+  });
+
+  // Written by pyarrow: one message with a field of each kind. What is expected is str() of its to_pylist().
+  test("values are what Python's readers give, in the types of JSON", async () => {
+    await using rows = await openRows(fixture("kinds.parquet"));
+    const [first, second, third] = await Promise.all(
+      [0, 1, 2].map(async (row) => ((await rows.read(row)) as ChatRow).messages[0]),
+    );
+    expect(first).toEqual({
+      ...{ int64: 1, uint64: 1, int8: 1, f32: 1.5, f16: 1.5, bool: true, bin: "abc", fixed: "abc" },
+      ...{ date: "2024-01-02", ts_us: "2024-01-02 03:04:05.678901", ts_ms: "2024-01-02 03:04:05.678000" },
+      ...{ ts_ns: "2024-01-02 03:04:05.678901", ts_utc: "2024-01-02 03:04:05.678901+00:00" },
+      ...{
+        ts_berlin: "2024-01-02 03:04:05.678901+00:00",
+        time: "03:04:05.678901",
+        time32: "03:04:05.678000",
+      },
+      ...{ dec: "1.50", declong: "12345678901234567890123456.78", list: [1, 2], map: { a: 1, b: 2 } },
+      ...{ struct: { a: 1, b: null }, dict: "x", large: "x", dur: 5_000_000, role: "user", content: "hi" },
+    });
+    expect(second).toMatchObject({
+      ...{ int64: 2n ** 60n, uint64: 2n ** 64n - 1n, bin: String.raw`b'\xff\xfe'`, date: "1969-12-31" },
+      ...{ dec: "-0.05", declong: "0.00", list: [], ts_ns: "1970-01-01 00:00:00", time: "03:04:05" },
+    });
+    expect(new Set(Object.values({ ...third, role: null, content: null }))).toEqual(new Set([null]));
+  });
+
+  test("whole numbers beside the messages reach a template, which may print them", async () => {
+    const chatml = await AutoTokenizer.from_pretrained(join(FIXTURES, "checkpoints/llama"));
+    await using rows = await openRows(fixture("whole-numbers.parquet"));
+    const chat_template = "{% for m in messages %}{{ m.turn }} {{ m.content }};{% endfor %}";
+    const encoder = new RowEncoder(chatml, { template_options: { chat_template } });
+    const { input_ids } = (await encoder.encode(await rows.read(3))) as Example;
+    expect(chatml.decode(input_ids)).toBe("0 Say 3;1 It is 3.;");
   });
 
   test("rows are found in their row groups, across files", async () => {

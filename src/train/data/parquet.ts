@@ -6,7 +6,8 @@ import { readExactly, readFailure } from "../../checkpoint/files.ts";
 import { ConfigError, SpillwayError, throwIfAborted, UnsupportedError } from "../../errors.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import { checkPages } from "./parquet-pages.ts";
-import { badRow, parseRow, ROW_COLUMNS, type Row, type RowProblem } from "./row.ts";
+import { type Converters, plainRow, type SchemaNode, takeAnnotations } from "./parquet-values.ts";
+import { badRow, makesRows, parseRow, ROW_COLUMNS, ROW_KINDS, type Row, type RowProblem } from "./row.ts";
 import { numbered, type RowFile, type RowGroup } from "./row-file.ts";
 
 /** Decoded groups kept: the order of a shuffled epoch moves in windows of this size (order.ts). */
@@ -58,8 +59,10 @@ export async function openParquet(path: string, cache: GroupCache, signal?: Abor
 async function readFooter(library: Library, file: Bytes, cache: GroupCache): Promise<RowFile> {
   try {
     const metadata = await library.parquetMetadataAsync(file, { geoparquet: false });
+    const converters = takeAnnotations(metadata);
     const columns = usedColumns(library, metadata, file.path);
-    return new ParquetFile(library, file, metadata, columns, groupsOf(metadata, columns, file.path), cache);
+    const groups = groupsOf(metadata, columns, file.path);
+    return new ParquetFile(library, file, { metadata, converters, columns, groups }, cache);
   } catch (error) {
     throw malformed(error, file.path, "its footer");
   }
@@ -68,15 +71,9 @@ async function readFooter(library: Library, file: Bytes, cache: GroupCache): Pro
 function usedColumns(library: Library, metadata: FileMetaData, path: string): string[] {
   const names = library.parquetSchema(metadata).children.map(({ element }) => element.name);
   const used = ROW_COLUMNS.filter((name) => names.includes(name));
-  if (
-    used.includes("text") ||
-    used.includes("messages") ||
-    (used.includes("prompt") && used.includes("completion"))
-  )
-    return used;
+  if (makesRows(used)) return used;
   throw new ConfigError(
-    `${path}: has the columns ${names.slice(0, 16).join(", ") || "(none)"}; rows are made of "text", "prompt" with ` +
-      '"completion", or "messages": rename the columns',
+    `${path}: has the columns ${names.slice(0, 16).join(", ") || "(none)"}; rows are made of ${ROW_KINDS}: rename the columns`,
   );
 }
 
@@ -103,14 +100,26 @@ function groupsOf(metadata: FileMetaData, columns: readonly string[], path: stri
   });
 }
 
+/** What is known of the file before any of its rows. */
+interface Footer {
+  readonly metadata: FileMetaData;
+  readonly converters: Converters;
+  /** In use. */
+  readonly columns: string[];
+  readonly groups: readonly RowGroup[];
+}
+
 class ParquetFile implements RowFile {
   readonly path: string;
   readonly rows: number;
   readonly bytes: number;
   readonly groups: readonly RowGroup[];
+  readonly unused: ReadonlySet<string>;
   readonly #library: Library;
   readonly #file: Bytes;
   readonly #metadata: FileMetaData;
+  readonly #converters: Converters;
+  readonly #schema: SchemaNode;
   readonly #columns: string[];
   readonly #cache: GroupCache;
   /** Number of the first row of each group. */
@@ -119,16 +128,18 @@ class ParquetFile implements RowFile {
   constructor(
     library: Library,
     file: Bytes,
-    metadata: FileMetaData,
-    columns: string[],
-    groups: readonly RowGroup[],
+    { metadata, converters, columns, groups }: Footer,
     cache: GroupCache,
   ) {
     this.#library = library;
     this.#file = file;
     this.#metadata = metadata;
+    this.#converters = converters;
+    this.#schema = library.parquetSchema(metadata);
     this.#columns = columns;
     this.#cache = cache;
+    const names = this.#schema.children.map(({ element }) => element.name);
+    this.unused = new Set(names.filter((name) => !columns.includes(name)));
     this.path = file.path;
     this.bytes = file.byteLength;
     this.groups = groups;
@@ -157,7 +168,7 @@ class ParquetFile implements RowFile {
 
   async #decode(group: number, start: number, rows: number): Promise<readonly unknown[]> {
     const { compressors } = this.#library;
-    let decoded: readonly unknown[];
+    let decoded: readonly Record<string, unknown>[];
     try {
       await this.#check(group, rows);
       decoded = await this.#library.parquetReadObjects({
@@ -167,12 +178,15 @@ class ParquetFile implements RowFile {
         rowStart: start,
         rowEnd: start + rows,
         compressors,
-        parsers: { stringFromBytes },
+        utf8: false, // bytes that are not annotated as text may be anything
+        parsers: { stringFromBytes, timestampFromNanoseconds: (nanos) => nanos },
       });
     } catch (error) {
       throw malformed(error, this.path, `row group ${group}`);
     }
-    if (decoded.length === rows) return decoded;
+    if (decoded.length === rows) {
+      return decoded.map((row) => plainRow(row, this.#schema, this.#converters));
+    }
     throw badRow(this.path, `row group ${group} holds ${decoded.length} rows, the footer says ${rows}`);
   }
 

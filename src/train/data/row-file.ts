@@ -16,6 +16,8 @@ export interface RowFile {
   readonly bytes: number;
   /** In the order of the rows; undefined where any row costs as much as any other. */
   readonly groups: readonly RowGroup[] | undefined;
+  /** Columns that nothing uses, of the rows that have been read. */
+  readonly unused: ReadonlySet<string>;
   read(row: number): Promise<Row | RowProblem>;
   /** File and line, or file and row, for messages. */
   locate(row: number): Promise<string>;

@@ -1,7 +1,12 @@
-// What a row of a dataset may hold: a text, a prompt with its completion, or a conversation. Shapes only; where rows come
-// from is source.ts, what becomes of them is encode.ts.
+// What a row of a dataset may hold: a text, a prompt with its completion, or a conversation, in the columns people have
+// them in. Shapes only; conversations are conversation.ts, where rows come from is source.ts, what becomes of them encode.ts.
+import { shown } from "../../base/shown.ts";
 import { ConfigError } from "../../errors.ts";
-import type { ChatMessage } from "../../generate/chat-template.ts";
+import { type ChatRow, parseChat, parsePair } from "./conversation.ts";
+import { notString, RowProblem } from "./row-problem.ts";
+
+export type { ChatRow } from "./conversation.ts";
+export { RowProblem } from "./row-problem.ts";
 
 /** Every token is learned. */
 export interface TextRow {
@@ -16,27 +21,28 @@ export interface CompletionRow {
   readonly completion: string;
 }
 
-/** The tokens of the assistant's turns are learned. */
-export interface ChatRow {
-  readonly kind: "chat";
-  readonly messages: readonly ChatMessage[];
-  /** JSON schemas of functions, for the chat template. */
-  readonly tools: unknown[] | null;
-}
-
 export type Row = TextRow | CompletionRow | ChatRow;
 
 /** The columns that rows are made of. Others are not read. */
-export const ROW_COLUMNS = ["text", "prompt", "completion", "messages", "tools"] as const;
+export const ROW_COLUMNS = [
+  ...["text", "prompt", "completion", "messages", "tools"],
+  ...["conversations", "system", "instruction", "input", "output"],
+] as const;
 
-const EXPECTED = '"text", "prompt" with "completion", or "messages"';
+/** Columns of which one set makes a row, for messages. */
+export const ROW_KINDS =
+  '"text", "prompt" with "completion", "messages", "conversations" or "instruction" with "output"';
 
-/** Why a row cannot be used. */
-export class RowProblem {
-  readonly problem: string;
-  constructor(problem: string) {
-    this.problem = problem;
-  }
+/** Whether a file with these columns can have rows. */
+export function makesRows(columns: readonly string[]): boolean {
+  const has = (...names: string[]) => names.every((name) => columns.includes(name));
+  return (
+    has("text") ||
+    has("messages") ||
+    has("conversations") ||
+    has("prompt", "completion") ||
+    has("instruction", "output")
+  );
 }
 
 /** The error for a row that cannot be used. `where` is file and line, or file and row. */
@@ -45,56 +51,52 @@ export function badRow(where: string, problem: string, cause?: unknown): ConfigE
 }
 
 /**
- * The row in a value from a file. A null column counts as absent; of several kinds in one row `messages` counts first,
- * then `prompt` and `completion`, then `text`.
+ * The row in a value from a file. A null column counts as absent; of several kinds in one row the first counts of
+ * `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output`, `text`.
  */
 export function parseRow(value: unknown): Row | RowProblem {
-  if (!isObject(value)) return new RowProblem(`is ${show(value)}, expected an object with ${EXPECTED}`);
-  const { text, prompt, completion, messages, tools } = value;
-  if (isThere(messages)) return parseChat(messages, tools);
+  if (!isObject(value)) return new RowProblem(`is ${shown(value)}, expected an object with ${ROW_KINDS}`);
+  const { text, prompt, completion, messages, conversations, instruction, output } = value;
+  if (isThere(messages)) return parseChat("messages", messages, value);
+  if (isThere(conversations)) return parseChat("conversations", conversations, value);
   if (isThere(prompt) || isThere(completion)) {
-    if (typeof prompt !== "string") return notString("prompt", prompt);
-    if (typeof completion !== "string") return notString("completion", completion);
+    if (Array.isArray(prompt) && Array.isArray(completion)) return parsePair(prompt, completion, value);
+    if (typeof prompt !== "string") return notString("prompt", prompt, value, typeof completion);
+    if (typeof completion !== "string") return notString("completion", completion, value, typeof prompt);
     return { kind: "completion", prompt, completion };
   }
-  if (isThere(text)) return typeof text === "string" ? { kind: "text", text } : notString("text", text);
-  const keys = Object.keys(value);
+  if (isThere(instruction) || isThere(output)) return parseInstruction(value);
+  if (isThere(text))
+    return typeof text === "string" ? { kind: "text", text } : notString("text", text, value);
+  const columns = Object.keys(value);
+  const empty = columns.find((name) => (ROW_COLUMNS as readonly string[]).includes(name));
+  if (empty !== undefined) return new RowProblem(`"${empty}" is null, and there is no other of ${ROW_KINDS}`);
   const found =
-    keys.length === 0
+    columns.length === 0
       ? "nothing"
-      : keys
+      : columns
           .slice(0, 8)
-          .map((key) => show(key))
+          .map((key) => shown(key))
           .join(", ");
-  return new RowProblem(`holds ${found}, expected ${EXPECTED}`);
+  const pair = "chosen" in value && "rejected" in value ? "; training on preferences is not supported" : "";
+  return new RowProblem(`holds ${found}, expected ${ROW_KINDS}${pair}`);
 }
 
-function parseChat(messages: unknown, tools: unknown): Row | RowProblem {
-  if (!Array.isArray(messages) || messages.length === 0) {
-    return new RowProblem(`"messages" is ${show(messages)}, expected a list of { role, content }`);
-  }
-  for (const [i, message] of messages.entries()) {
-    if (!isObject(message) || typeof message.role !== "string") {
-      return new RowProblem(`"messages"[${i}] is ${show(message)}, expected { role, content }`);
-    }
-  }
-  if (!messages.some(({ role }) => role === "assistant")) {
-    return new RowProblem('"messages" has no turn of the role "assistant", so there is nothing to learn');
-  }
-  if (isThere(tools) && !Array.isArray(tools)) {
-    return new RowProblem(`"tools" is ${show(tools)}, expected a list of JSON schemas`);
-  }
-  return {
-    kind: "chat",
-    messages: messages as ChatMessage[],
-    tools: isThere(tools) ? (tools as unknown[]) : null,
-  };
-}
+const TASK = "Below is an instruction that describes a task";
+const ANSWER = "Write a response that appropriately completes the request.";
 
-function notString(key: string, value: unknown): RowProblem {
-  return new RowProblem(
-    isThere(value) ? `"${key}" is ${show(value)}, expected a string` : `"${key}" is missing`,
-  );
+/** Alpaca's rows, with the prompts its models were trained with (tatsu-lab/stanford_alpaca, train.py). */
+function parseInstruction(row: Readonly<Record<string, unknown>>): Row | RowProblem {
+  const { instruction, input, output } = row;
+  if (typeof instruction !== "string") return notString("instruction", instruction, row);
+  if (typeof output !== "string") return notString("output", output, row);
+  if (isThere(input) && typeof input !== "string") return notString("input", input, row);
+  const prompt =
+    typeof input === "string" && input !== ""
+      ? `${TASK}, paired with an input that provides further context. ${ANSWER}\n\n` +
+        `### Instruction:\n${instruction}\n\n### Input:\n${input}\n\n### Response:`
+      : `${TASK}. ${ANSWER}\n\n### Instruction:\n${instruction}\n\n### Response:`;
+  return { kind: "completion", prompt, completion: output };
 }
 
 function isThere(value: unknown): boolean {
@@ -103,11 +105,4 @@ function isThere(value: unknown): boolean {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** A value in a message: short, whatever it is. */
-function show(value: unknown): string {
-  const text =
-    JSON.stringify(value, (_key, v: unknown) => (typeof v === "bigint" ? Number(v) : v)) ?? "nothing";
-  return text.length > 60 ? `${text.slice(0, 60)}...` : text;
 }

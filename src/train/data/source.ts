@@ -2,6 +2,7 @@
 // Order, splitting and tokens are not decided here.
 import { readExactly, withFile } from "../../checkpoint/files.ts";
 import { ConfigError, DisposedError } from "../../errors.ts";
+import { openJsonArray } from "./json-array.ts";
 import { openJsonl } from "./jsonl.ts";
 import { GroupCache, openParquet } from "./parquet.ts";
 import { badRow, type Row, RowProblem } from "./row.ts";
@@ -16,7 +17,11 @@ export interface RowSource extends AsyncDisposable {
   readonly groups: readonly RowGroup[] | undefined;
   /** Throws ConfigError that names file and line if the row cannot be used, IoError. */
   read(row: number): Promise<Row>;
+  /** The same, with what is wrong with the row instead of an error. */
+  look(row: number): Promise<Row | RowProblem>;
   locate(row: number): Promise<string>;
+  /** Columns of the rows read so far that nothing uses, by file. */
+  readonly unused: ReadonlyMap<string, readonly string[]>;
   /** May be called twice. */
   close(): Promise<void>;
 }
@@ -34,16 +39,28 @@ const MAX_ROW_BYTES = 64 * 2 ** 20;
 const LONGEST_ROW_BYTES = 256 * 2 ** 20;
 
 /** First bytes that tell what a file is. Everything else is taken for JSONL, which says more about what is wrong. */
-const MAGIC: readonly { readonly bytes: readonly number[]; readonly format: "parquet" | string }[] = [
-  { bytes: [0x50, 0x41, 0x52, 0x31], format: "parquet" }, // PAR1
-  { bytes: [0x1f, 0x8b], format: "compressed with gzip" },
-  { bytes: [0x28, 0xb5, 0x2f, 0xfd], format: "compressed with zstd" },
-  { bytes: [0x50, 0x4b, 0x03, 0x04], format: "a zip archive" },
+const MAGIC: readonly {
+  readonly bytes: readonly number[];
+  readonly format: string;
+  readonly advice: string;
+}[] = [
+  { bytes: [0x50, 0x41, 0x52, 0x31], format: "parquet", advice: "" }, // PAR1
+  { bytes: [0x1f, 0x8b], format: "compressed with gzip", advice: "unpack it first" },
+  { bytes: [0x28, 0xb5, 0x2f, 0xfd], format: "compressed with zstd", advice: "unpack it first" },
+  { bytes: [0x50, 0x4b, 0x03, 0x04], format: "a zip archive", advice: "unpack it first" },
+  {
+    ...{ bytes: [0x41, 0x52, 0x52, 0x4f, 0x57, 0x31], format: "an Arrow file" }, // ARROW1
+    advice: "write it as Parquet (to_parquet in datasets)",
+  },
+  {
+    ...{ bytes: [0xff, 0xff, 0xff, 0xff], format: "an Arrow stream, as save_to_disk of datasets writes it" },
+    advice: "write it as Parquet (to_parquet)",
+  },
 ];
 
 /**
- * Opens JSONL or Parquet files as one dataset: the first bytes say which, and they must all be the same.
- * Memory: 8 bytes a row of JSONL; of Parquet the footers, and row groups of 64 MiB or one that is larger.
+ * Opens JSONL, JSON (an array of objects) or Parquet files as one dataset: the first bytes say which, and Parquet does
+ * not go with the others. Memory: 8 bytes a row of JSONL, 16 of JSON; of Parquet the footers, and row groups of 64 MiB or one that is larger.
  * Throws ConfigError that names the files and lines of rows that cannot be used, UnsupportedError, CheckpointError for
  * files that are not there, IoError, AbortError.
  */
@@ -53,7 +70,7 @@ export async function openRows(
 ): Promise<RowSource> {
   const list = typeof paths === "string" ? [paths] : paths;
   const { validate = true, max_row_bytes = MAX_ROW_BYTES, signal } = options;
-  if (list.length === 0) throw new ConfigError("no dataset: give one JSONL or Parquet file or more");
+  if (list.length === 0) throw new ConfigError("no dataset: give one JSONL, JSON or Parquet file or more");
   if (!Number.isSafeInteger(max_row_bytes) || max_row_bytes < 1 || max_row_bytes > LONGEST_ROW_BYTES) {
     throw new ConfigError(
       `max_row_bytes is ${max_row_bytes}, expected a whole number up to ${LONGEST_ROW_BYTES}`,
@@ -63,12 +80,16 @@ export async function openRows(
   try {
     const cache = new GroupCache();
     for (const path of list) {
-      const parquet = await isParquet(path);
-      files.push(
-        parquet
-          ? await openParquet(path, cache, signal)
-          : await openJsonl(path, { max_row_bytes, validate, signal }),
-      );
+      switch (await formatOf(path)) {
+        case "parquet":
+          files.push(await openParquet(path, cache, signal));
+          break;
+        case "json":
+          files.push(await openJsonArray(path, { max_row_bytes, validate, signal }));
+          break;
+        default:
+          files.push(await openJsonl(path, { max_row_bytes, validate, signal }));
+      }
     }
     return new Files(files);
   } catch (error) {
@@ -77,16 +98,31 @@ export async function openRows(
   }
 }
 
-async function isParquet(path: string): Promise<boolean> {
+/** Text that is looked at for its first character. */
+const HEAD_BYTES = 4096;
+
+async function formatOf(path: string): Promise<"parquet" | "json" | "jsonl"> {
   const head = await withFile(path, async (handle, { size }) => {
-    const bytes = new Uint8Array(Math.min(size, 4));
+    const bytes = new Uint8Array(Math.min(size, HEAD_BYTES));
     await readExactly(handle, bytes, 0, path);
     return bytes;
   });
   const known = MAGIC.find(({ bytes }) => bytes.every((byte, i) => head[i] === byte));
-  if (known === undefined || known.format === "parquet") return known !== undefined;
-  throw new ConfigError(`${path}: is ${known.format}: unpack it first`);
+  if (known?.format === "parquet") return "parquet";
+  if (known) throw new ConfigError(`${path}: is ${known.format}: ${known.advice}`);
+  const separated = /\.([ct]sv)$/i.exec(path)?.[1];
+  if (separated !== undefined) {
+    throw new ConfigError(
+      `${path}: is a table of ${separated.toUpperCase()}, whose values have no types: write it as JSON Lines or Parquet ` +
+        "(pandas.read_csv(path).to_json(path, orient='records', lines=True))",
+    );
+  }
+  const first = head.findIndex((byte, i) => !isSpace(byte) && !(i < BOM.length && byte === BOM[i]));
+  return head[first] === 0x5b ? "json" : "jsonl";
 }
+
+const BOM = [0xef, 0xbb, 0xbf];
+const isSpace = (byte: number) => byte === 0x20 || (byte >= 0x09 && byte <= 0x0d);
 
 /** Files one after the other. */
 class Files implements RowSource {
@@ -114,10 +150,20 @@ class Files implements RowSource {
   }
 
   async read(row: number): Promise<Row> {
-    const { file, local } = this.#find(row);
-    const value = await file.read(local);
-    if (value instanceof RowProblem) throw badRow(await file.locate(local), value.problem);
+    const value = await this.look(row);
+    if (value instanceof RowProblem) throw badRow(await this.locate(row), value.problem);
     return value;
+  }
+
+  async look(row: number): Promise<Row | RowProblem> {
+    const { file, local } = this.#find(row);
+    return file.read(local);
+  }
+
+  /** Columns of the rows read so far that nothing uses, by file. */
+  get unused(): ReadonlyMap<string, readonly string[]> {
+    const found = this.#files.map(({ path, unused }) => [path, [...unused]] as const);
+    return new Map(found.filter(([, columns]) => columns.length > 0));
   }
 
   async locate(row: number): Promise<string> {

@@ -46,6 +46,8 @@ export function rowsOf(
     bytes: texts.join("").length,
     groups,
     reads,
+    unused: new Map(),
+    look: async (row): Promise<Row> => ({ kind: "text", text: texts[row]! }),
     read: async (row): Promise<Row> => {
       reads.set(row, (reads.get(row) ?? 0) + 1);
       return { kind: "text", text: texts[row]! };
