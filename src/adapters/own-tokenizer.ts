@@ -69,8 +69,11 @@ export async function putTokenizer(dir: string, to: string): Promise<void> {
     if (!names.includes(name)) continue;
     await refused("could not be copied", join(dir, name), () => copyFile(join(dir, name), join(to, name)));
   }
-  const text = own.tokenizer ? before : TEMPLATES.some((name) => names.includes(name)) ? undefined : inConfig;
-  if (text === undefined || (await listFolder(to)).some((name) => TEMPLATES.includes(name))) return;
+  // A file of its own counts before whatever tokenizer_config.json of the base or of the adapter holds.
+  const text = own.template
+    ? (inConfig ?? (await readJsonIfPresent(dir, "chat_template.json"))?.chat_template)
+    : before;
+  if (text === undefined || (await listFolder(to)).includes("chat_template.jinja")) return;
   await (typeof text === "string"
     ? writeText(join(to, "chat_template.jinja"), text)
     : writeText(join(to, "chat_template.json"), JSON.stringify({ chat_template: text })));
