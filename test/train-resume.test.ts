@@ -176,7 +176,7 @@ describe("a checkpoint that this training cannot go on from", () => {
     await training({ trainer: { lora: LORA } }, async (trainer) => {
       const state = await stateOf(trainer);
       expect(await rejection(trainer.resume(path))).toBeInstanceOf(CheckpointError);
-      expect(await rejection(trainer.resume(dir))).toBeInstanceOf(IoError); // it is not taken for the latest either
+      expect(await rejection(trainer.resume(dir))).toBeInstanceOf(CheckpointError); // nor is it taken for none
       expect(await stateOf(trainer)).toEqual(state);
       await oneStep(trainer);
     });

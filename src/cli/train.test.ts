@@ -86,6 +86,7 @@ describe("training", () => {
     const lora = ["--max-steps", "1", "--lora-r", "2", "--lora-target-modules", "q_proj,v_proj", "--quiet"];
     expect((await call([...argv, ...lora])).code).toBe(0);
     expect(readdirSync(join(output, "adapter")).sort()).toEqual([
+      ".spillway-export.json",
       "adapter_config.json",
       "adapter_model.safetensors",
     ]);

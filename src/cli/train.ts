@@ -81,7 +81,11 @@ async function train(
 ): Promise<void> {
   const { trainSetup } = await import("./train-setup.ts");
   await using lock = flags.plan || config.output === undefined ? undefined : await lockOutput(config.output);
-  const setup = await trainSetup(io, named, config, flags);
+  const setup = await trainSetup(io, named, config, flags).catch(async (error: unknown) => {
+    await lock?.release();
+    if (config.output !== undefined) await removeIfEmpty(config.output);
+    throw error;
+  });
   if (!flags.quiet) warn(io, setup.warnings);
   const report = config.report === undefined || flags.plan ? undefined : resolve(config.report);
   if (report !== undefined) {
