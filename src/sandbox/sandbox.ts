@@ -7,8 +7,8 @@ import type { FailureKind, Reply, TaskName, Tasks, TokenizerSource } from "./pro
 
 /** Milliseconds for a task of no work. */
 const BASE_TIME = 5000;
-/** Further milliseconds for each byte of a file or a text: a hundred times what is usual. */
-const TIME_PER_BYTE = 0.002;
+/** Further milliseconds for each byte of a file or a text: many times what it takes on a machine that is busy otherwise. */
+const TIME_PER_BYTE = 0.02;
 /** Milliseconds for the thread to begin, on however busy a machine. */
 const START_TIME = 60_000;
 /** Megabytes of heap without any tokenizer, and for each megabyte of a tokenizer's file. */

@@ -27,7 +27,7 @@ export function readAddedToken(fields: Fields, special = fields.flag("special", 
 }
 
 /** A part of a text: an added token's id, or text between such tokens. `start` is 0 where the text begins. */
-export type Part = { readonly id: number } | { readonly text: string; readonly start: number };
+export type TextPart = { readonly id: number } | { readonly text: string; readonly start: number };
 
 export class AddedTokens {
   readonly byId = new Map<number, AddedToken>();
@@ -81,8 +81,8 @@ export class AddedTokens {
   }
 
   /** Splits a text at the added tokens and normalizes what is between them. */
-  split(text: string, splitsSpecial: boolean): Part[] {
-    const parts: Part[] = [];
+  split(text: string, splitsSpecial: boolean): TextPart[] {
+    const parts: TextPart[] = [];
     for (const part of this.#find(text, 0, this.#plain, splitsSpecial)) {
       if ("id" in part) {
         parts.push(part);
@@ -94,7 +94,7 @@ export class AddedTokens {
     return parts;
   }
 
-  *#find(text: string, at: number, finder: Finder, splitsSpecial: boolean): Iterable<Part> {
+  *#find(text: string, at: number, finder: Finder, splitsSpecial: boolean): Iterable<TextPart> {
     let done = 0;
     for (const { start: found, end: foundEnd, id } of finder.matches(text)) {
       const token = this.byId.get(id)!;
