@@ -6,6 +6,8 @@ import { shown } from "../base/shown.ts";
 import { type RunOptions, type Sandbox, SandboxFailure, sandbox } from "../sandbox/sandbox.ts";
 import { renderTemplate, TemplateError } from "../templates/index.ts";
 import {
+  type ChatMessage,
+  type ChatTemplateOptions,
   checkLists,
   type Finish,
   hasParts,
@@ -14,26 +16,7 @@ import {
   textOptions,
 } from "./conversation.ts";
 
-/** One turn. Templates may read further fields, such as tool_calls. */
-export interface ChatMessage {
-  role: string;
-  content?: unknown;
-  [field: string]: unknown;
-}
-
-/** Options of apply_chat_template; those not named here reach the template as variables of that name. */
-export interface ChatTemplateOptions {
-  /** End with the beginning of an assistant turn. Default false. */
-  add_generation_prompt?: boolean;
-  /** Leave the final message open, so that the model goes on with it: true, or the field of the message to continue. */
-  continue_final_message?: boolean | string;
-  /** JSON schemas of the functions that the model may call. */
-  tools?: unknown[] | null;
-  documents?: unknown[] | null;
-  /** The name of one of the checkpoint's templates, or a template. */
-  chat_template?: string | null;
-  [variable: string]: unknown;
-}
+export type { ChatMessage, ChatTemplateOptions } from "./conversation.ts";
 
 /** What a rendering needs, and what is done with its text. */
 interface Rendering {

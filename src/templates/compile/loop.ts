@@ -1,7 +1,7 @@
 // The variable "loop" of a for loop: where the loop is, and, in a recursive one, the way back into it.
 import { fail } from "../errors.ts";
 import { Func } from "../library/signature.ts";
-import { equals, size } from "../values/compare.ts";
+import { collectionSize, equals } from "../values/compare.ts";
 import { Callable, type Kwargs, Undefined, type Value } from "../values/types.ts";
 import { length } from "../values/unicode.ts";
 
@@ -51,7 +51,8 @@ export class LoopContext extends Callable {
   /** Without a size of its own the rest is read to the end. */
   #size(): number {
     if (this.#length !== undefined) return this.#length;
-    const known = typeof this.#iterable === "string" ? length(this.#iterable) : size(this.#iterable);
+    const known =
+      typeof this.#iterable === "string" ? length(this.#iterable) : collectionSize(this.#iterable);
     if (known !== undefined) {
       this.#length = known;
       return known;

@@ -2,7 +2,16 @@
 import { spend, spendItems } from "../budget.ts";
 import type { Native, Runtime } from "../compile/runtime.ts";
 import { fail } from "../errors.ts";
-import { equals, isIterable, iterate, listOf, ordered, size, sorted, truthy } from "../values/compare.ts";
+import {
+  collectionSize,
+  equals,
+  isIterable,
+  iterate,
+  listOf,
+  ordered,
+  sorted,
+  truthy,
+} from "../values/compare.ts";
 import { escapeHtml } from "../values/markup.ts";
 import { binary } from "../values/operators.ts";
 import { str } from "../values/text.ts";
@@ -32,7 +41,7 @@ const generator = (items: Generator<Value>): Iter => new Iter("generator", items
 export function lengthOf(value: Value): number {
   const text = textOf(value);
   if (text !== undefined) return length(text);
-  return size(value) ?? fail(`object of type '${typeName(value)}' has no len()`);
+  return collectionSize(value) ?? fail(`object of type '${typeName(value)}' has no len()`);
 }
 
 function first(value: Value): Value {

@@ -18,7 +18,7 @@ export type TokenType =
   | "integer"
   | "float"
   | "eof"
-  | Operator;
+  | OperatorType;
 
 const OPERATORS = {
   "**": "pow",
@@ -48,7 +48,7 @@ const OPERATORS = {
   ",": "comma",
   ";": "semicolon",
 } as const;
-export type Operator = (typeof OPERATORS)[keyof typeof OPERATORS];
+export type OperatorType = (typeof OPERATORS)[keyof typeof OPERATORS];
 
 export interface Token {
   readonly type: TokenType;
@@ -62,10 +62,10 @@ export interface Token {
 /** How a token is called in messages. */
 export function describe(token: Pick<Token, "type" | "text">): string {
   if (token.type === "name") return token.text;
-  return describeType(token.type);
+  return describeTokenType(token.type);
 }
 
-export function describeType(type: string): string {
+export function describeTokenType(type: string): string {
   for (const [source, name] of Object.entries(OPERATORS)) if (name === type) return source;
   const known: Record<string, string> = {
     block_begin: "begin of statement block",

@@ -1,6 +1,6 @@
 // A cursor over the tokens of a template, and how deep the parser is within them.
 import { syntaxError } from "../errors.ts";
-import { describe, describeType, type Token, type TokenType } from "./lexer.ts";
+import { describe, describeTokenType, type Token, type TokenType } from "./lexer.ts";
 
 /** Expressions and blocks within one another. Python's own compiler gives up at about half of that. */
 const MAX_DEPTH = 150;
@@ -49,7 +49,7 @@ export class TokenStream {
   }
 
   expect(type: TokenType): Token {
-    return this.is(type) ? this.next() : this.#unexpected(describeType(type));
+    return this.is(type) ? this.next() : this.#unexpected(describeTokenType(type));
   }
 
   expectName(name: string): Token {

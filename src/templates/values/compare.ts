@@ -194,7 +194,7 @@ export function listOf(value: Value): Value[] {
 }
 
 /** len(value) of what is not a text; undefined if it has no length. */
-export function size(value: Value): number | undefined {
+export function collectionSize(value: Value): number | undefined {
   if (Array.isArray(value)) return value.length;
   if (!(value instanceof PyObject) || value instanceof Float || value instanceof Markup) return undefined;
   return sizeOf(value);
