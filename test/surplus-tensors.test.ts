@@ -33,7 +33,7 @@ async function run(
   options = {},
 ): Promise<{ logits: Float32Array; warnings: readonly string[] }> {
   return leavesNothing(async () => {
-    const common = { device: "cpu", kv_dtype: "float32", threads: 1, ...options };
+    const common = { device: "cpu", kv_dtype: "float32" as const, threads: 1, ...options };
     await using model = await AutoModelForCausalLM.from_pretrained(dir, common);
     const { data } = (await model.forward({ input_ids: [IDS] })).logits;
     return { logits: data.slice(), warnings: model.warnings };
