@@ -107,9 +107,7 @@ describe("where the budget ends", () => {
       const { ids, finish } = await run(engine, PROMPTS, 100);
       expect(finish).toEqual(["context", "context", "context"]);
       for (const [i, prompt] of PROMPTS.entries()) {
-        const [alone = []] = (await run(engine, [prompt], 100)).ids;
         expect(ids[i]?.length).toBeGreaterThan(60);
-        expect(Math.abs((ids[i]?.length ?? 0) - alone.length)).toBeLessThan(8);
         expect(ids[i]).toEqual((await run(large, [prompt], 100)).ids[0]?.slice(0, ids[i]?.length));
       }
     });

@@ -36,13 +36,9 @@ export async function openRows(
   const prompts = needed.reduce((sum, rows) => sum + rows, 0);
   const most = sequences.reduce((sum, s) => sum + s.most, 0);
   if (prompts > engine.capacity) {
+    // More than the prompts only where their own passes have room beside it.
     const roomy = Math.min(most, prompts + sequences.length * SMALLEST_GROWTH);
-    try {
-      await engine.ensureCapacity(roomy);
-    } catch (error) {
-      if (!(error instanceof BudgetError) || roomy === prompts) throw error;
-      await engine.ensureCapacity(prompts);
-    }
+    await engine.ensureCapacity(roomy <= engine.largestCapacity ? roomy : prompts);
   }
   share(sequences, needed, engine.capacity);
 }

@@ -63,18 +63,16 @@ export async function decode(
   const groups = inGroups(open, engine.largestCapacity, (row) =>
     Math.min(row.most, startingRows(row.ids.length)),
   );
-  try {
-    for (let group = groups.shift(); group; group = groups.shift()) {
-      try {
-        // What finds no room beside the others goes on alone.
-        for (const row of await decodeTogether(engine, r, group, late)) groups.push([row]);
-      } catch (error) {
-        if (!(error instanceof BudgetError)) throw error;
-        groups.unshift(...afterRefusal(group, error));
-      }
+  for (let group = groups.shift(); group; group = groups.shift()) {
+    try {
+      // What finds no room beside the others goes on alone.
+      for (const row of await decodeTogether(engine, r, group, late)) groups.push([row]);
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+      groups.unshift(...afterRefusal(group, error));
+    } finally {
+      engine.releaseGrowth();
     }
-  } finally {
-    engine.releaseGrowth();
   }
   return { ids: rows.map((row) => row.ids), finish: rows.map((row) => row.finish ?? ending(row)) };
 }

@@ -22,7 +22,8 @@ export interface OtherKey {
 const finite = (v: unknown): v is number => typeof v === "number" && Number.isFinite(v);
 const whole = (v: unknown, least = 0): v is number => Number.isSafeInteger(v) && (v as number) >= least;
 const between = (low: number, high: number) => (v: unknown) => finite(v) && v >= low && v <= high;
-const list = (v: unknown): v is readonly unknown[] => Array.isArray(v);
+/** A list without holes, which the methods of lists would pass over. */
+const list = (v: unknown): v is readonly unknown[] => Array.isArray(v) && Object.keys(v).length >= v.length;
 const ids = (v: unknown): boolean => list(v) && v.every((id) => whole(id));
 const someIds = (v: unknown): boolean => ids(v) && (v as readonly unknown[]).length > 0;
 const flag = (v: unknown): boolean => typeof v === "boolean";
