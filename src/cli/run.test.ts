@@ -77,7 +77,7 @@ describe("run", () => {
     expect(warm.stdout).toBe(plain.stdout);
     expect(warm.stderr).toMatch(/^warning: temperature is used only where tokens are drawn.*--do-sample/);
     const cold = await call([...RUN, "--do-sample", "--temperature", "0"]);
-    expect(cold.code).toBe(1);
+    expect(cold.code).toBe(2);
     expect(cold.stderr).toContain("do_sample: false (--no-do-sample)");
   });
 
