@@ -82,11 +82,11 @@ export class AutoTokenizer extends Callable {
 
   /** The token's text in the vocabulary, where a space may be "Ġ" or "▁"; undefined for an id that is not in use. */
   id_to_token(id: number): string | undefined {
-    return this.#tokenizer.table.textOf(id);
+    return typeof id === "number" ? this.#tokenizer.table.textOf(id) : undefined;
   }
 
   token_to_id(token: string): number | undefined {
-    return this.#tokenizer.table.idOf(token);
+    return typeof token === "string" ? this.#tokenizer.table.idOf(token) : undefined;
   }
 
   /**
