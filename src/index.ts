@@ -2,19 +2,17 @@
 export { type LoraConfig, parseLoraConfig } from "./adapters/index.ts";
 export { type MergeOptions, type MergeResult, mergeAdapter } from "./adapters/merge.ts";
 export * from "./errors.ts";
-export type { Streamer } from "./generate/causal-lm.ts";
 export {
   AutoModelForCausalLM,
   type CausalLM,
   type ForwardOutput,
-  type GenerateOptions,
-  type GenerationOptions,
   type ModelStatistics,
   type PretrainedOptions,
-  type StreamPiece,
 } from "./generate/causal-lm.ts";
 export type { ChatMessage, ChatTemplateOptions } from "./generate/chat-template.ts";
 export type { FinishReason } from "./generate/decode-loop.ts";
+export type { GenerateOptions, GenerationOptions, Streamer } from "./generate/options.ts";
+export type { StreamPiece } from "./generate/streaming.ts";
 export type { StreamerTokenizer } from "./generate/text-streamer.ts";
 export { TextStreamer, type TextStreamerOptions } from "./generate/text-streamer.ts";
 export type { BatchEncoding, DecodeOptions, EncodeOptions } from "./generate/tokenizer.ts";

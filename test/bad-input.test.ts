@@ -49,7 +49,7 @@ describe("options", () => {
       /device_map\["model.layers.1"\]: "cloud"/,
     ],
     [{ device_map: { "": "cpu", "model.layers.9": "disk" } }, "config", /"model.layers.9" matches no module/],
-    [{ device_map: { "": "cpu", "model.layers": null } }, "config", /"null" is not a tier/],
+    [{ device_map: { "": "cpu", "model.layers": null } }, "config", /null is not a tier/],
     [{ device_map: { "model.layers": "cpu" } }, "config", /names no tier for .*""/],
     [{ device_map: {} }, "config", /names no tier/],
     [
@@ -299,21 +299,23 @@ describe("ids", () => {
     expect(await open.generate({ input_ids, max_new_tokens: 1, ignore_eos: true })).toHaveLength(2);
   });
 
-  test("as many tokens as there are positions: no room for more, so none are added", async () => {
+  test("as many tokens as there are positions: the last one of the text needs none", async () => {
     await using open = await AutoModelForCausalLM.from_pretrained(LLAMA, CPU);
     const full = long.slice(0, 256);
-    expect(await open.generate({ input_ids: [full], max_new_tokens: 5 })).toEqual([full]);
+    expect(await open.generate({ input_ids: [full], max_new_tokens: 5 })).toEqual([
+      [...full, expect.any(Number)],
+    ]);
     const [ids] = await open.generate({
       input_ids: [long.slice(0, 254)],
       max_new_tokens: 5,
       ignore_eos: true,
     });
-    expect(ids).toHaveLength(256);
+    expect(ids).toHaveLength(257);
   });
 
   test.each([
-    [{ max_new_tokens: -1 }, /max_new_tokens is -1/],
-    [{ max_new_tokens: 1.5 }, /max_new_tokens is 1.5/],
+    [{ max_new_tokens: -1 }, /max_new_tokens must be a whole number from 0, got -1/],
+    [{ max_new_tokens: 1.5 }, /max_new_tokens must be .* got 1.5/],
     [{ temperature: -1, do_sample: true }, /temperature/],
     [{ top_p: 7, do_sample: true }, /top_p/],
   ])("generate with %j", async (wrong, message) => {

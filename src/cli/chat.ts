@@ -2,13 +2,20 @@
 import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { AbortError, BudgetError, ConfigError, IoError, throwIfAborted } from "../errors.ts";
-import type { CausalLM, GenerationOptions } from "../generate/causal-lm.ts";
+import type { CausalLM } from "../generate/causal-lm.ts";
 import type { ChatMessage } from "../generate/chat-template.ts";
+import type { FinishReason } from "../generate/decode-loop.ts";
+import type { GenerationOptions } from "../generate/options.ts";
 import { RunRecorder } from "../report/run-report.ts";
 import { reportLines, summaryLine } from "../report/text-report.ts";
 import { linkSignals } from "../signals.ts";
 import { checkModel } from "./check-model.ts";
-import { addGenerationOptions, type GenerationFlags, generationOptions } from "./generation-options.ts";
+import {
+  addGenerationOptions,
+  contextNote,
+  type GenerationFlags,
+  generationOptions,
+} from "./generation-options.ts";
 import { forTerminal, Interruption, type Io, note, styled, warn, writeJson, writeOut } from "./io.ts";
 import { LineReader } from "./line-reader.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
@@ -55,12 +62,12 @@ async function chat(io: Io, dir: string, flags: ChatFlags): Promise<void> {
       warning_callback: (warning) => warn(io, [warning]),
       ...(progress && { progress_callback: progress.update }),
     });
-    const { warnings } = model;
     try {
       recorder.loaded();
       const conversation = new Conversation(io, model, flags, generation, recorder);
       await conversation.run();
       const report = recorder.finish(model);
+      const { warnings } = model;
       if (flags.json) await writeJson(io, { messages: conversation.messages, warnings, report });
       else if (flags.report) for (const line of ["", ...reportLines(report)]) note(io, line);
       else if (!flags.quiet && conversation.messages.length > 0) note(io, summaryLine(report));
@@ -141,11 +148,18 @@ class Conversation {
     messages.push({ role: "user", content });
     this.#answer = new AbortController();
     const { signal, unlink } = linkSignals(this.#io.signal, this.#answer.signal);
+    const { prefillTokens } = this.#model.statistics();
+    let tokens = 0;
     let text = "";
+    let finish: FinishReason | undefined;
     try {
       this.#recorder.prompt();
       for await (const piece of this.#model.stream(messages, { ...this.#generation, signal })) {
-        if (piece.token !== undefined) this.#recorder.token(this.#model);
+        if (piece.token !== undefined) {
+          tokens++;
+          this.#recorder.token(this.#model);
+        }
+        finish = piece.finish_reason;
         text += piece.text;
         if (!this.#flags.json && piece.text !== "") {
           await writeOut(this.#io, forTerminal(piece.text, this.#io.stdout));
@@ -168,6 +182,10 @@ class Conversation {
     }
     if (!this.#flags.json && !text.endsWith("\n")) await writeOut(this.#io, "\n");
     messages.push({ role: "assistant", content: text });
+    if (finish === "context") {
+      const prompt = this.#model.statistics().prefillTokens - prefillTokens;
+      note(this.#io, `${await contextNote(this.#model, prompt + tokens)}; /reset starts over`);
+    }
   }
 
   async #command(line: string): Promise<void> {

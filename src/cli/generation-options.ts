@@ -1,11 +1,15 @@
-// The options of commands that generate text: how long, how the next token is chosen, where to stop.
+// The options of commands that generate text: how long, how the next token is chosen, where to stop. They mean what the
+// library's options of the same names mean.
 import type { Command } from "commander";
-import type { GenerationOptions } from "../generate/causal-lm.ts";
-import { validateSampling } from "../generate/sampling.ts";
+import type { CausalLM } from "../generate/causal-lm.ts";
+import type { GenerationOptions } from "../generate/options.ts";
+import { checkOptions } from "../generate/requests.ts";
+import { generationValues } from "../generate/settings/values.ts";
 import { anyNumber, appended, wholeNumber } from "./model-options.ts";
 
 export interface GenerationFlags {
   readonly maxNewTokens?: number;
+  readonly doSample?: boolean;
   readonly temperature?: number;
   readonly topK?: number;
   readonly topP?: number;
@@ -23,11 +27,9 @@ export function addGenerationOptions(command: Command): Command {
       "tokens to generate at most (default: generation_config.json, else 128)",
       wholeNumber,
     )
-    .option(
-      "--temperature <t>",
-      "draw at random, from flatter (above 1) or steeper odds; 0: always the best token",
-      anyNumber,
-    )
+    .option("--do-sample", "draw tokens at random (default: generation_config.json, else no)")
+    .option("--no-do-sample", "always the best token, whatever generation_config.json says")
+    .option("--temperature <t>", "draw from flatter (above 1) or steeper odds", anyNumber)
     .option("--top-k <k>", "draw from the k best tokens only", anyNumber)
     .option("--top-p <p>", "draw from the best tokens that together have this probability", anyNumber)
     .option("--min-p <p>", "draw from tokens at least this times as probable as the best", anyNumber)
@@ -37,16 +39,29 @@ export function addGenerationOptions(command: Command): Command {
     .option("--ignore-eos", "go on after the end token");
 }
 
+/** For people: why a text of `tokens` tokens, prompt included, ends with "context", and what to do. */
+export async function contextNote(model: CausalLM, tokens: number): Promise<string> {
+  const { engineOf } = await import("../generate/causal-lm.ts");
+  const { spec, device } = engineOf(model).prepared;
+  const { max_positions } = spec;
+  if (tokens > max_positions)
+    return `the context is full: the model has positions for ${max_positions} tokens`;
+  return (
+    `the context is full: ${tokens} tokens are what the budget holds; give --${device.kind} more, or --context-length ` +
+    `${Math.min(max_positions, 2 * tokens)}, which keeps fewer weights in memory`
+  );
+}
+
 /**
- * What the flags mean. Options of drawing ask for drawing; without them the checkpoint's defaults hold.
- * Throws ConfigError for values that cannot be used: to be called before a model is loaded in vain.
+ * What the flags mean. Those of drawing have an effect where tokens are drawn: with --do-sample, or where the checkpoint's
+ * generation_config.json says so. Throws ConfigError for values that can never be used: to be called before a model is
+ * loaded in vain.
  */
 export function generationOptions(flags: GenerationFlags): GenerationOptions {
-  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop, ignoreEos } = flags;
-  const draws = [temperature, topK, topP, minP].some((value) => value !== undefined);
+  const { maxNewTokens, doSample, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = flags;
   const options: GenerationOptions = {
     ...(maxNewTokens !== undefined && { max_new_tokens: maxNewTokens }),
-    ...(draws && { do_sample: true }),
+    ...(doSample !== undefined && { do_sample: doSample }),
     ...(temperature !== undefined && { temperature }),
     ...(topK !== undefined && { top_k: topK }),
     ...(topP !== undefined && { top_p: topP }),
@@ -54,8 +69,9 @@ export function generationOptions(flags: GenerationFlags): GenerationOptions {
     ...(repetitionPenalty !== undefined && { repetition_penalty: repetitionPenalty }),
     ...(seed !== undefined && { seed }),
     ...(stop && { stop_strings: stop }),
-    ...(ignoreEos && { ignore_eos: true }),
+    ...(flags.ignoreEos && { ignore_eos: true }),
   };
-  validateSampling(options);
+  checkOptions(options, "stream");
+  generationValues({ ...options }, {});
   return options;
 }

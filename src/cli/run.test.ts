@@ -63,13 +63,35 @@ describe("run", () => {
     expect((await call(argv, { stdin: "\n" })).stderr).toContain("the prompt is empty");
   });
 
-  test("the same seed draws the same text; a temperature asks for drawing", async () => {
-    const hot = ["--temperature", "5", "--seed", "1"];
+  test("the same seed draws the same text", async () => {
+    const hot = ["--do-sample", "--temperature", "5", "--seed", "1"];
     const greedy = await result();
     expect(await result(...hot)).toHaveProperty("tokens", (await result(...hot)).tokens);
     expect((await result(...hot)).tokens).not.toEqual(greedy.tokens);
-    expect((await result("--temperature", "0")).tokens).toEqual(greedy.tokens);
-    expect((await result("--top-k", "1")).tokens).toEqual(greedy.tokens);
+    expect((await result("--do-sample", "--top-k", "1")).tokens).toEqual(greedy.tokens);
+  });
+
+  test("a temperature without --do-sample has no effect, as in the library, and that is said", async () => {
+    const plain = await call([...RUN, "--quiet"]);
+    const warm = await call([...RUN, "--quiet", "--temperature", "0.7"]);
+    expect(warm.stdout).toBe(plain.stdout);
+    expect(warm.stderr).toMatch(/^warning: temperature is used only where tokens are drawn.*--do-sample/);
+    const cold = await call([...RUN, "--do-sample", "--temperature", "0"]);
+    expect(cold.code).toBe(2);
+    expect(cold.stderr).toContain("do_sample: false (--no-do-sample)");
+  });
+
+  test("more tokens than there are positions end the text with its context, which is said", async () => {
+    const { code, stdout, stderr } = await call([
+      ...RUN,
+      "--json",
+      "--ignore-eos",
+      "--max-new-tokens",
+      "9999",
+    ]);
+    expect(code).toBe(0);
+    expect((JSON.parse(stdout) as Result).finish_reason).toBe("context");
+    expect(stderr).toMatch(/the context is full: the model has positions for \d+ tokens/);
   });
 
   test("--stop ends before the text, and says why it ended", async () => {

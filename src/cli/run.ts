@@ -1,14 +1,19 @@
 // spillway run: continues one text, printing it as it comes, and says at the end what that took.
 import { addAbortSignal } from "node:stream";
 import type { Command } from "commander";
-import type { StreamPiece } from "../generate/causal-lm.ts";
 import type { ChatMessage } from "../generate/chat-template.ts";
 import type { FinishReason } from "../generate/decode-loop.ts";
+import type { StreamPiece } from "../generate/streaming.ts";
 import { RunRecorder, type RunReport, withBandwidth } from "../report/run-report.ts";
 import { reportLines } from "../report/text-report.ts";
 import { checkModel } from "./check-model.ts";
 import { UsageError } from "./exit-codes.ts";
-import { addGenerationOptions, type GenerationFlags, generationOptions } from "./generation-options.ts";
+import {
+  addGenerationOptions,
+  contextNote,
+  type GenerationFlags,
+  generationOptions,
+} from "./generation-options.ts";
 import { forTerminal, type Io, note, warn, writeJson, writeOut } from "./io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 import { ProgressLine } from "./progress-line.ts";
@@ -63,7 +68,6 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
       warning_callback: (warning) => warn(io, [warning]),
       ...(progress && { progress_callback: progress.update }),
     });
-    const { warnings } = model;
     let result: RunResult;
     let report: RunReport;
     try {
@@ -71,12 +75,14 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
       const stream = model.stream(messages ?? prompt, { ...generation, signal: io.signal });
       result = await print(io, stream, flags.json === true, () => recorder.token(model));
       report = recorder.finish(model);
+      if (result.finish_reason === "context")
+        note(io, await contextNote(model, report.prefill.tokens + result.tokens.length));
     } finally {
       await model.dispose();
     }
     // Only now, with the model gone: what measuring takes must not come on top of the budget.
     if (!flags.quiet) report = await measured(io, dir, report);
-    if (flags.json) return await writeJson(io, { ...result, warnings, report });
+    if (flags.json) return await writeJson(io, { ...result, warnings: model.warnings, report });
     if (!flags.quiet) for (const line of ["", ...reportLines(report)]) note(io, line);
   } finally {
     progress?.end();

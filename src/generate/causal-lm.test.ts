@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { fixture, rejection } from "../checkpoint/testing.ts";
 import { ConfigError } from "../errors.ts";
-import { AutoModelForCausalLM, type CausalLM, type StreamPiece } from "./causal-lm.ts";
+import { AutoModelForCausalLM, type CausalLM } from "./causal-lm.ts";
+import type { StreamPiece } from "./streaming.ts";
 import { TextStreamer } from "./text-streamer.ts";
 
 const PROMPT = [286, 442, 272, 264, 474, 285, 458];

@@ -10,47 +10,23 @@ import type { EngineOptions } from "../runtime/prepare.ts";
 import { linkSignals } from "../signals.ts";
 import type { ChatMessage } from "./chat-template.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
+import { tokenizerEndIds } from "./end-token.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
-import { IncrementalDecoder } from "./incremental-decoder.ts";
-import { type PartialSamplingOptions, validateSampling } from "./sampling.ts";
-import { StopStrings } from "./stopping.ts";
+import type { GenerateOptions, GenerationOptions } from "./options.ts";
+import { checkPretrained } from "./pretrained-options.ts";
+import {
+  type CheckedOptions,
+  checkForward,
+  checkGenerate,
+  checkIds,
+  checkOptions,
+  checkRow,
+  type ResolvedRequest,
+  resolveRequest,
+} from "./requests.ts";
+import { StoppingDecoder } from "./stop-text.ts";
+import { Mailbox, type StreamPiece } from "./streaming.ts";
 import { AutoTokenizer } from "./tokenizer.ts";
-
-/** Tokens generated when neither the call nor generation_config.json says how many. */
-const DEFAULT_NEW_TOKENS = 128;
-
-export interface GenerationOptions extends PartialSamplingOptions {
-  /** Default: generation_config.json, else 128. */
-  readonly max_new_tokens?: number;
-  /** Go on after an end token. */
-  readonly ignore_eos?: boolean;
-  /** Ids that end a text. Default: those of the checkpoint. */
-  readonly eos_token_id?: number | readonly number[];
-  /** Texts that end generation; they are cut off in `stream`. */
-  readonly stop_strings?: readonly string[];
-  readonly signal?: AbortSignal;
-}
-
-/** Receives ids as transformers.js's streamers do: the prompt first, then each new token. */
-export interface Streamer {
-  put(ids: number[][]): void;
-  end(): void;
-}
-
-export interface GenerateOptions extends GenerationOptions {
-  /** One or more prompts; they need not be of one length. */
-  readonly input_ids: readonly (readonly number[])[];
-  /** For one prompt. */
-  readonly streamer?: Streamer;
-}
-
-/** A piece of generated text; the last one says why generation ended. */
-export interface StreamPiece {
-  readonly text: string;
-  /** The newest token, or undefined in the last piece. */
-  readonly token: number | undefined;
-  readonly finish_reason?: FinishReason;
-}
 
 /** Logits: data[b, t, v] is the score of token v after token t of sequence b. */
 export interface ForwardOutput {
@@ -68,6 +44,9 @@ export interface ModelStatistics extends StreamStatistics {
 /** How a model is opened. */
 export type PretrainedOptions = Omit<EngineOptions, "training">;
 
+/** Receives each new token; true ends its sequence. */
+type OnToken = (sequence: number, id: number) => boolean | undefined | Promise<boolean | undefined>;
+
 /** Loads a causal language model from a checkpoint directory in the Hub's layout. */
 export const AutoModelForCausalLM = {
   /**
@@ -75,10 +54,11 @@ export const AutoModelForCausalLM = {
    * budget that works), LibraryError, IoError, AbortError; after a throw nothing stays allocated.
    */
   async from_pretrained(dir: string, options: PretrainedOptions = {}): Promise<CausalLM> {
+    const checked = checkPretrained(dir, options);
     await requireModelFolder(dir);
     const generation = await readGenerationConfig(dir);
-    for (const note of generation.notes ?? []) options.warning_callback?.(note);
-    return makeCausalLM(dir, await Engine.open(dir, options), generation);
+    for (const note of generation.notes) checked.warning_callback?.(note);
+    return makeCausalLM(dir, await Engine.open(dir, checked), generation);
   },
 };
 
@@ -92,6 +72,9 @@ export class CausalLM {
   readonly #engine: Engine;
   readonly #generation: GenerationConfig;
   #tokenizer: Promise<AutoTokenizer> | undefined;
+  #ends: Promise<readonly number[]> | undefined;
+  /** What calls gave that was not used. */
+  readonly #notes: string[] = [];
   #prefill = { tokens: 0, seconds: 0 };
   #decode = { tokens: 0, seconds: 0 };
 
@@ -116,11 +99,11 @@ export class CausalLM {
   }
 
   /**
-   * What the model's files hold that is not used, or is used otherwise than one might think: a line each, for people.
-   * Nothing is printed; the command line says them once.
+   * What the model's files hold that is not used, or is used otherwise than one might think, and options of calls that were
+   * without effect: a line each, for people. Nothing is printed; the command line says them once.
    */
   get warnings(): readonly string[] {
-    return joinNotes(this.#engine.prepared.notes, this.#generation.notes);
+    return joinNotes(this.#engine.prepared.notes, this.#generation.notes, this.#notes);
   }
 
   /** Settings of the adapter it was opened with. */
@@ -148,7 +131,7 @@ export class CausalLM {
     return this.#engine.prepared.model.parameters;
   }
 
-  /** Tokens the KV cache was planned for. */
+  /** Tokens the KV cache was planned for; it grows within the budget where a call needs more. */
   get context_length(): number {
     return this.#engine.prepared.context;
   }
@@ -185,67 +168,78 @@ export class CausalLM {
     readonly input_ids: readonly (readonly number[])[];
     readonly signal?: AbortSignal;
   }): Promise<ForwardOutput> {
-    const { input_ids, signal } = inputs;
-    const tokens = input_ids[0]?.length ?? 0;
-    if (tokens === 0)
-      throw new ConfigError("input_ids: at least one sequence of at least one token is needed");
-    const odd = input_ids.findIndex((row) => row.length !== tokens);
-    if (odd >= 0) {
-      throw new ConfigError(
-        `input_ids: row 0 has ${tokens} tokens, row ${odd} has ${input_ids[odd]?.length}; forward wants one length`,
-      );
-    }
     const engine = this.#engine;
     const vocab = engine.prepared.spec.vocab_size;
+    const { ids, signal } = checkForward(inputs, vocab);
+    const tokens = ids[0]?.length ?? 0;
     return engine.exclusive(async () => {
-      await engine.ensureCapacity(input_ids.length * tokens);
-      const sequences = input_ids.map((row, i) => ({ base: i * tokens, past: 0, tokens: row }));
-      const data = await engine.allLogits(sequences, signal);
-      return { logits: { dims: [input_ids.length, tokens, vocab] as const, data } };
+      try {
+        await engine.ensureCapacity(ids.length * tokens);
+        const sequences = ids.map((row, i) => ({ base: i * tokens, past: 0, tokens: row }));
+        const data = await engine.allLogits(sequences, signal);
+        return { logits: { dims: [ids.length, tokens, vocab] as const, data } };
+      } finally {
+        engine.releaseGrowth();
+      }
     });
   }
 
-  /** Continues prompts. Returns whole sequences, prompts included; each ends where it ended, without padding. */
+  /**
+   * Continues prompts. Returns whole sequences, prompts included; each ends where it ended, without padding: at an end
+   * token, a stop string, max_new_tokens or max_length, or where the model's positions or the budget end.
+   * Throws ConfigError for options that are unknown or cannot be used and for prompts the model has no positions for,
+   * BudgetError for prompts that the budget cannot hold.
+   */
   async generate(options: GenerateOptions): Promise<number[][]> {
+    checkGenerate(options);
+    const checked = checkOptions(options, "generate");
     const { input_ids, streamer } = options;
-    if (streamer && input_ids.length !== 1) {
-      throw new ConfigError(`a streamer follows one sequence, not ${input_ids.length}`);
+    const prompts = checkIds(input_ids, this.#engine.prepared.spec.vocab_size);
+    if (streamer !== undefined && streamer !== null) {
+      if (typeof streamer.put !== "function" || typeof streamer.end !== "function")
+        throw new ConfigError(
+          "streamer must have the methods put(ids) and end(), such as new TextStreamer(...)",
+        );
+      if (prompts.length !== 1)
+        throw new ConfigError(`a streamer follows one sequence, not ${prompts.length}`);
     }
-    const stops = await this.#stops(options, input_ids.length);
-    streamer?.put([[...(input_ids[0] ?? [])]]);
-    const { ids } = await this.#run(options, input_ids, (sequence, id) => {
-      streamer?.put([[id]]);
-      return stops?.(sequence, id);
+    const request = this.#resolve(checked);
+    const stops = await this.#stops(request, prompts.length);
+    await streamer?.put([[...(prompts[0] as number[])]]);
+    const { ids } = await this.#run(checked, request, prompts, (sequence, id) => {
+      const stopped = () => stops?.[sequence]?.push(id).stopped;
+      return streamer ? Promise.resolve(streamer.put([[id]])).then(stopped) : stopped();
     });
-    streamer?.end();
+    await streamer?.end();
     return ids;
   }
 
   /**
    * Generates text piece by piece from a prompt, token ids, or a conversation (through the chat template).
-   * Leaving the loop early ends generation.
+   * Leaving the loop early ends generation. It does not run far ahead of its reader, unless another call waits.
    */
   async *stream(
     prompt: string | readonly number[] | readonly ChatMessage[],
     options: GenerationOptions = {},
   ): AsyncGenerator<StreamPiece, void, undefined> {
+    const checked = checkOptions(options, "stream");
+    const request = this.#resolve(checked);
     const tokenizer = await this.tokenizer();
-    const ids = await encodePrompt(tokenizer, prompt, options.signal);
-    const decoder = new IncrementalDecoder((list) => tokenizer.decode(list, { skip_special_tokens: true }));
-    const stops = new StopStrings(options.stop_strings ?? []);
+    const ids = await this.#encode(tokenizer, prompt, checked.signal);
+    const text = new StoppingDecoder((list, how) => tokenizer.decode(list, how), request.stop_strings);
     const pieces = new Mailbox<StreamPiece>();
     const leaving = new AbortController();
-    const { signal, unlink } = linkSignals(leaving.signal, options.signal);
+    const { signal, unlink } = linkSignals(leaving.signal, checked.signal);
+    signal.addEventListener("abort", () => pieces.release());
     const onToken = (_sequence: number, token: number) => {
-      const { text, stop } = stops.push(decoder.push(token));
-      pieces.put({ text, token });
-      return stop !== undefined;
+      const { text: piece, stopped } = text.push(token);
+      pieces.put({ text: piece, token });
+      return pieces.full ? this.#reader(pieces, signal).then(() => stopped) : stopped;
     };
-    const run = (async () => this.#run({ ...options, signal }, [ids], onToken))();
+    const run = this.#run({ ...checked, signal }, request, [ids], onToken);
     run.then(
       ({ finish }) => {
-        const rest = stops.stopped === undefined ? stops.push(decoder.flush()).text + stops.flush() : "";
-        pieces.put({ text: rest, token: undefined, finish_reason: finish[0] as FinishReason });
+        pieces.put({ text: text.flush(), token: undefined, finish_reason: finish[0] as FinishReason });
         pieces.end();
       },
       (error: unknown) => pieces.end({ error }),
@@ -256,6 +250,7 @@ export class CausalLM {
       leaving.abort();
       unlink();
       await run.catch(() => {}); // its error has been thrown to the reader, or the reader has left
+      unlink();
     }
   }
 
@@ -268,21 +263,61 @@ export class CausalLM {
     return this.dispose();
   }
 
-  #run(
-    options: GenerationOptions,
+  /** Until the reader of a stream has caught up, the stream is to end, or someone else wants the model. */
+  async #reader(pieces: Mailbox<StreamPiece>, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    const { wanted, leave } = this.#engine.whenWanted();
+    await Promise.race([pieces.room(), wanted]);
+    leave();
+  }
+
+  #resolve(checked: CheckedOptions): ResolvedRequest {
+    const request = resolveRequest(checked, this.#generation);
+    for (const note of request.notes) {
+      if (this.#notes.includes(note)) continue;
+      this.#notes.push(note);
+      this.#engine.options.warning_callback?.(note);
+    }
+    return request;
+  }
+
+  async #encode(
+    tokenizer: AutoTokenizer,
+    prompt: unknown,
+    signal: AbortSignal | undefined,
+  ): Promise<number[]> {
+    if (typeof prompt === "string") return tokenizer.encode_async(prompt, { signal });
+    if (!Array.isArray(prompt) || prompt.length === 0) {
+      throw new ConfigError(
+        "stream takes a text, a list of token ids or a list of messages ({ role, content }), of which none is empty",
+      );
+    }
+    if (prompt.every((item) => typeof item === "number"))
+      return checkRow(prompt, this.#engine.prepared.spec.vocab_size);
+    const text = await tokenizer.apply_chat_template_async(
+      prompt as readonly ChatMessage[],
+      { add_generation_prompt: true },
+      signal,
+    );
+    return tokenizer.encode_async(text, { add_special_tokens: false, signal });
+  }
+
+  /** Ids that end a text by the checkpoint's files: those of its configs, else of its tokenizer. */
+  #endIds(): Promise<readonly number[]> {
+    const { eos_token_ids } = this.#generation;
+    this.#ends ??= eos_token_ids.length > 0 ? Promise.resolve(eos_token_ids) : tokenizerEndIds(this.path);
+    return this.#ends;
+  }
+
+  async #run(
+    { eos: named, signal }: CheckedOptions,
+    request: ResolvedRequest,
     prompts: readonly (readonly number[])[],
-    onToken: (sequence: number, id: number) => boolean | undefined,
+    onToken: OnToken,
   ) {
-    const { defaults, eos_token_ids } = this.#generation;
-    const named = options.eos_token_id ?? eos_token_ids;
-    const sampling = validateSampling({ ...defaults, ...defined(options) });
-    const request = {
-      prompts,
-      max_new_tokens: options.max_new_tokens ?? defaults.max_new_tokens ?? DEFAULT_NEW_TOKENS,
-      eos: options.ignore_eos ? [] : typeof named === "number" ? [named] : named,
-      sampling,
-      signal: options.signal,
-    };
+    const eos = named ?? (await this.#endIds());
+    const { vocab_size } = this.#engine.prepared.spec;
+    const sequences = prompts.map((prompt, i) => request.sequence(prompt, i, eos, vocab_size));
     return this.#engine.exclusive(() => {
       let since = performance.now();
       const lap = (counter: { tokens: number; seconds: number }, tokens: number) => {
@@ -293,7 +328,10 @@ export class CausalLM {
       };
       const begun = new Set<number>();
       return decode(this.#engine, {
-        ...request,
+        sequences,
+        eos,
+        max_time: request.max_time,
+        signal,
         onPrefill: (tokens) => lap(this.#prefill, tokens),
         onToken: (sequence, id) => {
           // The first token comes with the prompt's pass; each later one has a pass of its own.
@@ -305,67 +343,13 @@ export class CausalLM {
     });
   }
 
-  /** Stop strings for ids: each sequence is decoded as it grows. */
-  async #stops(options: GenerationOptions, sequences: number) {
-    if (!options.stop_strings || options.stop_strings.length === 0) return undefined;
+  /** Looks for stop strings in each sequence as it grows; undefined where there are none. */
+  async #stops({ stop_strings }: ResolvedRequest, sequences: number) {
+    if (stop_strings.length === 0) return undefined;
     const tokenizer = await this.tokenizer();
-    const state = Array.from({ length: sequences }, () => ({
-      decoder: new IncrementalDecoder((list) => tokenizer.decode(list, { skip_special_tokens: true })),
-      stops: new StopStrings(options.stop_strings ?? []),
-    }));
-    return (sequence: number, id: number): boolean => {
-      const { decoder, stops } = state[sequence] as (typeof state)[number];
-      return stops.push(decoder.push(id)).stop !== undefined;
-    };
-  }
-}
-
-async function encodePrompt(
-  tokenizer: AutoTokenizer,
-  prompt: string | readonly number[] | readonly ChatMessage[],
-  signal: AbortSignal | undefined,
-): Promise<number[]> {
-  if (typeof prompt === "string") return tokenizer.encode_async(prompt, { signal });
-  if (prompt.every((item) => typeof item === "number")) return [...prompt];
-  const text = await tokenizer.apply_chat_template_async(
-    prompt as readonly ChatMessage[],
-    { add_generation_prompt: true },
-    signal,
-  );
-  return tokenizer.encode_async(text, { add_special_tokens: false, signal });
-}
-
-/** Options that were set: an undefined one must not hide a default of the checkpoint. */
-function defined(options: PartialSamplingOptions): PartialSamplingOptions {
-  const { do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed } = options;
-  const set = { do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed };
-  return Object.fromEntries(Object.entries(set).filter(([, value]) => value !== undefined && value !== null));
-}
-
-/** Values put by one side, awaited by the other. */
-class Mailbox<T> implements AsyncIterable<T> {
-  readonly #waiting: T[] = [];
-  #over: { error?: unknown } | undefined;
-  #wake: (() => void) | undefined;
-
-  put(value: T): void {
-    this.#waiting.push(value);
-    this.#wake?.();
-  }
-  end(outcome: { error?: unknown } = {}): void {
-    this.#over = outcome;
-    this.#wake?.();
-  }
-  async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
-    for (;;) {
-      while (this.#waiting.length > 0) yield this.#waiting.shift() as T;
-      if (this.#over) {
-        if ("error" in this.#over) throw this.#over.error;
-        return;
-      }
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
+    return Array.from(
+      { length: sequences },
+      () => new StoppingDecoder((list, how) => tokenizer.decode(list, how), stop_strings),
+    );
   }
 }

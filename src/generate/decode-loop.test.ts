@@ -4,6 +4,7 @@ import { fixture, rejection } from "../checkpoint/testing.ts";
 import { ConfigError } from "../errors.ts";
 import { Engine } from "../runtime/engine.ts";
 import { type DecodeRequest, decode } from "./decode-loop.ts";
+import type { SamplingOptions } from "./sampling.ts";
 
 const PROMPT = [286, 442, 272, 264];
 let engine: Engine;
@@ -16,15 +17,20 @@ beforeAll(async () => {
 });
 afterAll(() => engine.dispose());
 
-function run(request: Partial<DecodeRequest>) {
-  const defaults: DecodeRequest = {
-    prompts: [PROMPT],
-    max_new_tokens: 5,
-    eos: [],
-    sampling: {},
-    onToken: () => undefined,
-  };
-  return engine.exclusive(() => decode(engine, { ...defaults, ...request }));
+interface Request extends Partial<Omit<DecodeRequest, "sequences">> {
+  readonly prompts?: readonly (readonly number[])[];
+  readonly max_new_tokens?: number;
+  readonly sampling?: SamplingOptions;
+}
+
+function run({ prompts = [PROMPT], max_new_tokens = 5, sampling, ...more }: Request, on: Engine = engine) {
+  const sequences = prompts.map((prompt, i) => ({
+    prompt,
+    max_length: prompt.length + max_new_tokens,
+    sampling: { do_sample: false, ...sampling, seed: (sampling?.seed ?? 0) + i },
+    processors: [],
+  }));
+  return on.exclusive(() => decode(on, { sequences, eos: [], onToken: () => undefined, ...more }));
 }
 
 describe("a sequence ends", () => {
@@ -58,17 +64,24 @@ describe("a sequence ends", () => {
     expect((await run({ eos: [greedy[0] as number], max_new_tokens: 1 })).finish).toEqual(["eos"]);
   });
 
-  test("where the model has no more positions", async () => {
-    const prompt = Array.from({ length: 254 }, (_, i) => i);
-    const { ids, finish } = await run({ prompts: [prompt], max_new_tokens: 9 });
-    expect(ids[0]).toHaveLength(256);
-    expect(finish).toEqual(["context"]);
+  test("where the model has no more positions: the last token needs none", async () => {
+    for (const length of [254, 256]) {
+      const prompt = Array.from({ length }, (_, i) => i);
+      const { ids, finish } = await run({ prompts: [prompt], max_new_tokens: 9 });
+      expect(ids[0]).toHaveLength(257);
+      expect(finish).toEqual(["context"]);
+    }
+    const last = Array.from({ length: 256 }, (_, i) => i);
+    expect((await run({ prompts: [last], max_new_tokens: 1 })).finish).toEqual(["length"]);
+  });
+
+  test("when its time is over", async () => {
+    const { ids, finish } = await run({ max_new_tokens: 200, max_time: 1e-9 });
+    expect({ new: (ids[0]?.length ?? 0) - PROMPT.length, finish }).toEqual({ new: 1, finish: ["time"] });
   });
 
   test("before it begins, where nothing is asked for", async () => {
     expect(await run({ max_new_tokens: 0 })).toEqual({ ids: [PROMPT], finish: ["length"] });
-    const full = Array.from({ length: 256 }, () => 1);
-    expect(await run({ prompts: [full], max_new_tokens: 3 })).toEqual({ ids: [full], finish: ["context"] });
   });
 });
 
@@ -113,12 +126,10 @@ test("the prompts are read once, before the first token is chosen", async () => 
   expect(events).toEqual(["prefill", "token of 0", "token of 1", "token of 0", "token of 1"]);
 });
 
-test.each<[Partial<DecodeRequest>, RegExp]>([
+test.each<[Request, RegExp]>([
   [{ prompts: [] }, /no sequence/],
   [{ prompts: [[1], []] }, /sequence 1 is empty/],
   [{ prompts: [Array.from({ length: 257 }, () => 1)] }, /sequence 0 has 257 tokens.*positions for 256/],
-  [{ max_new_tokens: -1 }, /max_new_tokens is -1/],
-  [{ max_new_tokens: Number.NaN }, /max_new_tokens is NaN/],
 ])("%j is refused", async (wrong, message) => {
   const error = await rejection(run(wrong));
   expect(error).toBeInstanceOf(ConfigError);

@@ -2,30 +2,44 @@
 import { BudgetError, ConfigError } from "../errors.ts";
 import { inGroups } from "../groups.ts";
 import type { Engine } from "../runtime/engine.ts";
-import type { PartialSamplingOptions } from "./sampling.ts";
-import { Sampler, SamplingScratch } from "./sampling.ts";
+import { type CachedSequence, openRows, provideRows, startingRows } from "./cache-rows.ts";
+import type { LogitsProcessor } from "./processors/list.ts";
+import { Sampler, type SamplingOptions, SamplingScratch } from "./sampling.ts";
 
-/** Why a sequence ended. */
-export type FinishReason = "eos" | "length" | "stop" | "context";
+/**
+ * Why a sequence ended: an end token, as many tokens as asked for, a stop string, no more positions or memory for its
+ * context, or the time that was given.
+ */
+export type FinishReason = "eos" | "length" | "stop" | "context" | "time";
+
+/** What a prompt and its options come to: see settings/settings.ts. */
+export interface SequenceRequest {
+  readonly prompt: readonly number[];
+  /** Tokens of prompt and continuation together at most. */
+  readonly max_length: number;
+  readonly sampling: Readonly<SamplingOptions>;
+  readonly processors: readonly LogitsProcessor[];
+}
 
 export interface DecodeRequest {
-  readonly prompts: readonly (readonly number[])[];
-  readonly max_new_tokens: number;
+  readonly sequences: readonly SequenceRequest[];
   /** Ids that end a sequence; they are part of it. */
   readonly eos: readonly number[];
-  readonly sampling: PartialSamplingOptions;
+  /** Seconds after which no further token is made. */
+  readonly max_time?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Called with each new token; returns true to end that sequence. */
-  readonly onToken: (sequence: number, id: number) => boolean | undefined;
-  /** Called when prompts of so many tokens have been read: all of them, or those of one group. */
+  /** Called with each new token; returns true to end that sequence. Awaited where it is a promise. */
+  readonly onToken: (sequence: number, id: number) => boolean | undefined | Promise<boolean | undefined>;
+  /** Called when so many tokens have been read at once: prompts, or a text so far that goes on alone. */
   readonly onPrefill?: (tokens: number) => void;
 }
 
-interface Row {
+interface Row extends CachedSequence {
   readonly index: number;
+  /** Tokens of its prompt, which `ids` begins with. */
+  readonly prompt: number;
   readonly ids: number[];
-  /** Its first row of the cache. */
-  base: number;
+  readonly asked: number;
   readonly limit: number;
   readonly sampler: Sampler;
   past: number;
@@ -35,91 +49,126 @@ interface Row {
 /**
  * Runs all prompts to their ends: together, or in groups one after another where the budget has no room for the cache of all
  * of them at once. Must be called within {@link Engine.exclusive}. Returns whole sequences.
+ * Limits are upper bounds: a sequence whose context the model or, all by itself, the budget cannot hold ends there, with
+ * "context". Throws ConfigError for prompts the model has no positions for, BudgetError for one the budget cannot hold.
  */
 export async function decode(
   engine: Engine,
   r: DecodeRequest,
 ): Promise<{ ids: number[][]; finish: FinishReason[] }> {
-  if (!Number.isInteger(r.max_new_tokens) || r.max_new_tokens < 0) {
-    throw new ConfigError(`max_new_tokens is ${r.max_new_tokens}, expected a whole number from 0`);
-  }
-  const limits = checkPrompts(engine, r);
-  const scratch = new SamplingScratch();
-  const ids: number[][] = [];
-  const finish: FinishReason[] = [];
-  const groups = inGroups([...limits.keys()], engine.largestCapacity, (i) => limits[i] as number);
+  const started = performance.now();
+  const late = () => r.max_time !== undefined && performance.now() - started > r.max_time * 1000;
+  const rows = makeRows(engine, r);
+  const open = rows.filter((row) => row.ids.length < row.limit);
+  const groups = inGroups(open, engine.largestCapacity, (row) =>
+    Math.min(row.most, startingRows(row.ids.length)),
+  );
   for (let group = groups.shift(); group; group = groups.shift()) {
-    const rows = group.map((index) => makeRow(r, index, limits[index] as number, scratch));
     try {
-      await decodeTogether(engine, r, rows);
+      // What finds no room beside the others goes on alone.
+      for (const row of await decodeTogether(engine, r, group, late)) groups.push([row]);
     } catch (error) {
-      // Graphs over many sequences may need more than those of one, which is what was planned for.
-      const begun = rows.some(({ past }) => past > 0);
-      if (!(error instanceof BudgetError) || begun || group.length === 1) throw error;
-      const half = Math.ceil(group.length / 2);
-      groups.unshift(group.slice(0, half), group.slice(half));
-      continue;
+      if (!(error instanceof BudgetError)) throw error;
+      groups.unshift(...afterRefusal(group, error));
+    } finally {
+      engine.releaseGrowth();
     }
-    ids.push(...rows.map((row) => row.ids));
-    finish.push(...rows.map((row) => row.finish ?? ending(row, r)));
   }
-  return { ids, finish };
+  return { ids: rows.map((row) => row.ids), finish: rows.map((row) => row.finish ?? ending(row)) };
 }
 
-async function decodeTogether(engine: Engine, r: DecodeRequest, rows: readonly Row[]): Promise<void> {
-  let base = 0;
-  for (const row of rows) {
-    row.base = base;
-    base += row.limit;
+/** How a group goes on whose pass the budget has refused: in halves, or alone, or, where a text has begun, not at all. */
+function afterRefusal(group: readonly Row[], error: BudgetError): Row[][] {
+  const open = group.filter((row) => row.finish === undefined);
+  const [only] = open;
+  if (open.length <= 1) {
+    if (!only || only.ids.length === only.prompt) throw error;
+    only.finish = "context";
+    return [];
   }
-  await engine.ensureCapacity(base);
-  let live = rows.filter((row) => row.ids.length < row.limit);
-  let first = true;
-  while (live.length > 0) {
+  const begun = open.some((row) => row.past > 0);
+  for (const row of open) row.past = 0;
+  if (begun) return open.map((row) => [row]);
+  // Graphs over many sequences may need more than those of one, which is what was planned for.
+  const half = Math.ceil(open.length / 2);
+  return [open.slice(0, half), open.slice(half)];
+}
+
+/** Returns sequences that are not at their end and have to go on alone. */
+async function decodeTogether(
+  engine: Engine,
+  r: DecodeRequest,
+  group: readonly Row[],
+  late: () => boolean,
+): Promise<Row[]> {
+  const later: Row[] = [];
+  await openRows(
+    engine,
+    group,
+    group.map((row) => row.ids.length),
+  );
+  let live = [...group];
+  for (let first = true; live.length > 0; first = false) {
     const inputs = live.map((row) => ({ base: row.base, past: row.past, tokens: row.ids.slice(row.past) }));
     const chosen = await chooseTokens(engine, inputs, live, r.signal);
     if (first) r.onPrefill?.(inputs.reduce((sum, { tokens }) => sum + tokens.length, 0));
-    first = false;
     for (const [i, row] of live.entries()) {
       row.past = row.ids.length;
       const id = chosen[i] as number;
       row.ids.push(id);
-      const stop = r.onToken(row.index, id) === true;
+      const told = r.onToken(row.index, id);
+      const stop = (told instanceof Promise ? await told : told) === true;
       if (r.eos.includes(id)) row.finish = "eos";
       else if (stop) row.finish = "stop";
-      else if (row.ids.length >= row.limit) row.finish = ending(row, r);
+      else if (row.ids.length >= row.limit) row.finish = ending(row);
+      else if (late()) row.finish = "time";
     }
     live = live.filter((row) => row.finish === undefined);
+    const alone = live.length === 1;
+    const without = provideRows(engine, live);
+    for (const row of without) {
+      if (alone) row.finish = "context";
+      else later.push(row);
+      row.past = 0;
+    }
+    live = live.filter((row) => !without.includes(row));
   }
+  return later;
 }
 
-function ending(row: Row, r: DecodeRequest): FinishReason {
-  const asked = (r.prompts[row.index] as readonly number[]).length + r.max_new_tokens;
-  return row.ids.length >= asked ? "length" : "context";
+function ending(row: Row): FinishReason {
+  return row.ids.length >= row.asked ? "length" : "context";
 }
 
-/** Tokens that each sequence may come to. Throws ConfigError for prompts that cannot be used. */
-function checkPrompts(engine: Engine, r: DecodeRequest): number[] {
-  if (r.prompts.length === 0) throw new ConfigError("input_ids: no sequence was given");
+function makeRows(engine: Engine, r: DecodeRequest): Row[] {
+  if (r.sequences.length === 0) throw new ConfigError("input_ids: no sequence was given");
   const { max_positions } = engine.prepared.spec;
-  return r.prompts.map((prompt, index) => {
+  const scratch = new SamplingScratch();
+  return r.sequences.map(({ prompt, max_length, sampling, processors }, index): Row => {
     if (prompt.length === 0)
       throw new ConfigError(`input_ids: sequence ${index} is empty; it needs at least one token`);
     if (prompt.length > max_positions) {
       throw new ConfigError(
-        `input_ids: sequence ${index} has ${prompt.length} tokens, the model has positions for ${max_positions}`,
+        `input_ids: sequence ${index} has ${prompt.length} tokens, the model has positions for ${max_positions}; ` +
+          "shorten the prompt",
       );
     }
-    return Math.min(prompt.length + r.max_new_tokens, max_positions);
+    // The last token is only chosen: it takes no position and no row.
+    const limit = Math.min(max_length, max_positions + 1);
+    return {
+      index,
+      prompt: prompt.length,
+      ids: [...prompt],
+      base: 0,
+      rows: 0,
+      most: Math.max(prompt.length, limit - 1),
+      asked: max_length,
+      limit,
+      sampler: new Sampler(sampling, processors, scratch),
+      past: 0,
+      finish: undefined,
+    };
   });
-}
-
-function makeRow(r: DecodeRequest, index: number, limit: number, scratch: SamplingScratch): Row {
-  // Sequences of one call draw independently, and the same way whatever their neighbours are.
-  const sampling = r.sampling.seed == null ? r.sampling : { ...r.sampling, seed: r.sampling.seed + index };
-  const ids = [...(r.prompts[index] as readonly number[])];
-  const sampler = new Sampler(sampling, scratch);
-  return { index, ids, base: 0, limit, sampler, past: 0, finish: undefined };
 }
 
 /** The next token of each row, chosen as its logits come: those of one sequence are there at a time. */

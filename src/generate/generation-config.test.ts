@@ -18,7 +18,8 @@ describe("readGenerationConfig", () => {
       bos_token_id: undefined,
       eos_token_ids: [],
       pad_token_id: undefined,
-      defaults: {},
+      values: {},
+      notes: [],
     });
   });
 
@@ -29,7 +30,8 @@ describe("readGenerationConfig", () => {
       bos_token_id: 2,
       eos_token_ids: [5, 6],
       pad_token_id: undefined,
-      defaults: { temperature: 0.7 },
+      values: { eos_token_id: [5, 6, 5], bos_token_id: null, temperature: 0.7 },
+      notes: [],
     });
   });
 
@@ -46,9 +48,12 @@ describe("readGenerationConfig", () => {
     );
   });
 
-  test("names a file that is damaged or holds a value that cannot be used", async () => {
-    await write("generation_config.json", { top_p: 3 });
-    await expect(readGenerationConfig(dir)).rejects.toThrow("generation_config.json: top_p must be");
+  test("without a file of its own, config.json says how to generate, as in older checkpoints", async () => {
+    await write("config.json", { eos_token_id: 1, do_sample: true, top_k: 5, hidden_size: 64 });
+    expect((await readGenerationConfig(dir)).values).toEqual({ do_sample: true, top_k: 5 });
+  });
+
+  test("names a file that is damaged", async () => {
     await writeFile(join(dir, "generation_config.json"), "{");
     await expect(readGenerationConfig(dir)).rejects.toThrow(CheckpointError);
   });

@@ -1,23 +1,26 @@
-// What a checkpoint says about generating: token ids that begin, end and pad, and sampling defaults.
+// What a checkpoint says about generating: token ids that begin, end and pad, and how tokens are chosen.
 // Read without the tokenizer, so that a model can stop at the end token when it is given ids only.
 import { join } from "node:path";
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import { isJsonObject, type JsonObject, readJsonFile } from "./json-file.ts";
-import { type GenerationDefaults, generationDefaults } from "./sampling.ts";
+import { fileNotes, GENERATION_OPTIONS, type RawValues } from "./settings/values.ts";
 
 export interface GenerationConfig {
   readonly bos_token_id: number | undefined;
   /** Every id that ends a text; empty where the files name none. */
   readonly eos_token_ids: readonly number[];
   readonly pad_token_id: number | undefined;
-  readonly defaults: GenerationDefaults;
+  /** The rest, checked when it is used: settings/values.ts. */
+  readonly values: RawValues;
   /** What the files say that is not used: see base/notes.ts. */
-  readonly notes?: readonly string[];
+  readonly notes: readonly string[];
 }
 
 /**
- * Reads generation_config.json, and config.json for the ids it does not set. Both may be absent.
- * @throws ConfigError if an id or a default cannot be used; CheckpointError if a file is not JSON; IoError
+ * Reads generation_config.json, and config.json for the ids it does not set. Both may be absent. Where there is no
+ * generation_config.json, config.json's keys of that kind count, as older checkpoints have them.
+ * @throws ConfigError if an id cannot be used; CheckpointError if a file is not JSON; IoError
  */
 export async function readGenerationConfig(dir: string): Promise<GenerationConfig> {
   const generation = await readJsonFile(join(dir, "generation_config.json"));
@@ -26,7 +29,8 @@ export async function readGenerationConfig(dir: string): Promise<GenerationConfi
   if (generation) sources.push(["generation_config.json", generation]);
   if (config) sources.push(["config.json", config]);
   // Vision-language checkpoints keep the language model's settings one level down.
-  if (isJsonObject(config?.text_config)) sources.push(["config.json: text_config", config.text_config]);
+  const inner = isJsonObject(config?.text_config) ? config.text_config : undefined;
+  if (inner) sources.push(["config.json: text_config", inner]);
 
   const ids = (key: string): number[] => {
     for (const [file, json] of sources) {
@@ -35,22 +39,33 @@ export async function readGenerationConfig(dir: string): Promise<GenerationConfi
     }
     return [];
   };
+  const values = generation ?? legacyValues({ ...inner, ...config });
   return {
     bos_token_id: ids("bos_token_id")[0],
     eos_token_ids: ids("eos_token_id"),
     pad_token_id: ids("pad_token_id")[0],
-    defaults: generationDefaults(generation),
+    values,
+    notes: fileNotes(values),
   };
 }
 
-/** A number or a list of them. null means none, and so does -1, which older configs write. */
-function tokenIds(value: unknown, where: string): number[] {
+/** Keys of generating among those of a model. */
+function legacyValues(config: JsonObject): RawValues {
+  const named = GENERATION_OPTIONS.filter((name) => Object.hasOwn(config, name));
+  return Object.fromEntries(named.map((name) => [name, config[name]]));
+}
+
+/**
+ * A number or a list of them. null means none, and so does -1, which older configs write.
+ * @throws ConfigError naming `where`
+ */
+export function tokenIds(value: unknown, where: string): number[] {
   if (value === undefined || value === null) return [];
   const list: unknown[] = Array.isArray(value) ? value : [value];
   const ids: number[] = [];
   for (const id of list) {
     if (typeof id !== "number" || !Number.isSafeInteger(id)) {
-      throw new ConfigError(`${where} must be a token id or a list of them, got ${JSON.stringify(value)}`);
+      throw new ConfigError(`${where} must be a token id or a list of them, got ${shown(value)}`);
     }
     if (id >= 0 && !ids.includes(id)) ids.push(id);
   }

@@ -1,15 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ConfigError, GraphError } from "../errors.ts";
+import { repetitionPenalty } from "./processors/penalties.ts";
 import { Xoshiro128 } from "./random.ts";
-import { generationDefaults, type PartialSamplingOptions, Sampler, validateSampling } from "./sampling.ts";
+import { Sampler, type SamplingOptions } from "./sampling.ts";
 
 /** Logits whose softmax is these probabilities. */
 const logitsOf = (...probabilities: number[]) => Float32Array.from(probabilities, Math.log);
 
 /** How often each token comes in many draws. */
 function draws(
-  options: PartialSamplingOptions,
+  options: Partial<SamplingOptions>,
   logits: Float32Array,
   context: number[] = [],
   count = 4000,
@@ -21,7 +22,7 @@ function draws(
 }
 
 /** The tokens that come at all. */
-const support = (options: PartialSamplingOptions, logits: Float32Array, context: number[] = []) =>
+const support = (options: Partial<SamplingOptions>, logits: Float32Array, context: number[] = []) =>
   draws(options, logits, context).flatMap((times, id) => (times > 0 ? [id] : []));
 
 describe("greedy choice", () => {
@@ -29,16 +30,13 @@ describe("greedy choice", () => {
     const sampler = new Sampler({ do_sample: false, temperature: 5, top_k: 1, top_p: 0.1 });
     expect(sampler.sample(Float32Array.of(1, 3, 3, 2), [])).toBe(1);
   });
-
-  test("is what a temperature of 0 means", () => {
-    expect(validateSampling({ do_sample: true, temperature: 0 }).do_sample).toBe(false);
-    expect(support({ temperature: 0 }, Float32Array.of(1, 1.01, 1))).toEqual([1]);
-  });
 });
+
+const penalised = (penalty: number) => new Sampler({ do_sample: false }, [repetitionPenalty(penalty)]);
 
 describe("repetition penalty", () => {
   test("divides positive and multiplies negative logits of tokens in the context", () => {
-    const sampler = new Sampler({ repetition_penalty: 2 });
+    const sampler = penalised(2);
     expect(sampler.sample(Float32Array.of(4, 2.5, 0), [])).toBe(0);
     expect(sampler.sample(Float32Array.of(4, 2.5, 0), [0])).toBe(1);
     expect(sampler.sample(Float32Array.of(-1, -1.5, -9), [0])).toBe(1);
@@ -46,13 +44,13 @@ describe("repetition penalty", () => {
 
   test("counts a token once however often it occurs, and leaves the logits as they were", () => {
     const logits = Float32Array.of(4, 1.5);
-    const sampler = new Sampler({ repetition_penalty: 2 });
+    const sampler = penalised(2);
     expect(sampler.sample(logits, [0, 0, 0])).toBe(0); // 4 / 2 > 1.5 > 4 / 8
     expect([...logits]).toEqual([4, 1.5]);
   });
 
   test("refuses a context with tokens the logits do not have", () => {
-    const sampler = new Sampler({ repetition_penalty: 1.1 });
+    const sampler = penalised(1.1);
     expect(() => sampler.sample(Float32Array.of(1, 2), [2])).toThrow(
       "context holds token 2, the vocabulary is 0 to 1",
     );
@@ -117,7 +115,7 @@ describe("drawing", () => {
   test("is repeated by its seed", () => {
     const logits = logitsOf(0.3, 0.3, 0.4);
     const run = (seed: number | undefined) => {
-      const sampler = new Sampler({ do_sample: true, seed });
+      const sampler = new Sampler({ do_sample: true, ...(seed !== undefined && { seed }) });
       return Array.from({ length: 40 }, () => sampler.sample(logits, [])).join("");
     };
     expect(run(5)).toBe(run(5));
@@ -126,7 +124,7 @@ describe("drawing", () => {
   });
 
   test("a row of another length than the last is no trouble", () => {
-    const sampler = new Sampler({ do_sample: true, top_p: 0.9, repetition_penalty: 1.2 });
+    const sampler = new Sampler({ do_sample: true, top_p: 0.9 }, [repetitionPenalty(1.2)]);
     expect(sampler.sample(logitsOf(0.01, 0.99), [])).toBe(1);
     expect(sampler.sample(logitsOf(0.001, 0.001, 0.001, 0.997), [0, 1])).toBe(3);
     expect(sampler.sample(logitsOf(1), [0])).toBe(0);
@@ -159,7 +157,9 @@ describe("drawing", () => {
         fc.array(fc.nat(), { maxLength: 8 }),
         (chosen, logits, picks) => {
           const context = picks.map((pick) => pick % logits.length);
-          expect(new Sampler(chosen).sample(logits, context)).toBe(reference(chosen, logits, context));
+          const { repetition_penalty, ...options } = chosen;
+          const sampler = new Sampler(options, [repetitionPenalty(repetition_penalty)]);
+          expect(sampler.sample(logits, context)).toBe(reference(chosen, logits, context));
         },
       ),
       { numRuns: 500 },
@@ -169,11 +169,13 @@ describe("drawing", () => {
 
 /** One draw, written as the definitions read: probabilities of all tokens, renormalised after each filter. */
 function reference(
-  options: Required<PartialSamplingOptions>,
+  options: Required<Pick<SamplingOptions, "temperature" | "top_k" | "top_p" | "min_p" | "seed">> & {
+    repetition_penalty: number;
+  },
   logits: Float32Array,
   context: number[],
 ): number {
-  const { temperature, top_k, top_p, min_p, repetition_penalty, seed } = validateSampling(options);
+  const { temperature, top_k, top_p, min_p, repetition_penalty, seed } = options;
   const scores = Float32Array.from(logits, (x, id) => {
     if (!context.includes(id)) return x;
     return x > 0 ? x / repetition_penalty : x * repetition_penalty;
@@ -207,65 +209,9 @@ function reference(
   return allowed.at(-1)!;
 }
 
-describe("validateSampling", () => {
-  test("fills in transformers' defaults", () => {
-    const { seed, ...rest } = validateSampling({ top_p: null, top_k: undefined });
-    expect(rest).toEqual({
-      do_sample: false,
-      temperature: 1,
-      top_k: 50,
-      top_p: 1,
-      min_p: 0,
-      repetition_penalty: 1,
-    });
-    expect(Number.isSafeInteger(seed) && seed >= 0).toBe(true);
-  });
-
-  test.each([
-    [{ temperature: -1 }, "temperature must be a number above 0, or 0 for greedy, got -1"],
-    [{ temperature: NaN }, "temperature must be a number above 0, or 0 for greedy, got NaN"],
-    [{ temperature: Infinity }, "got Infinity"],
-    [{ top_k: 1.5 }, "top_k must be a whole number from 0 (0: no limit), got 1.5"],
-    [{ top_k: -1 }, "top_k must be"],
-    [{ top_p: 0 }, "top_p must be above 0 and at most 1, got 0"],
-    [{ top_p: 1.01 }, "top_p must be"],
-    [{ top_p: NaN }, "got NaN"],
-    [{ min_p: -0.1 }, "min_p must be from 0 to 1, got -0.1"],
-    [{ repetition_penalty: 0 }, "repetition_penalty must be a number above 0 (1: none), got 0"],
-    [{ seed: -1 }, "seed must be a whole number from 0 to 2^53 - 1, got -1"],
-    [{ seed: 2 ** 53 }, "seed must be"],
-  ])("refuses %j", (options, message) => {
-    expect(() => validateSampling(options)).toThrow(ConfigError);
-    expect(() => new Sampler(options)).toThrow(message);
-  });
-
-  test("refuses values of the wrong type, which JSON and command lines bring", () => {
-    const bad = { temperature: "hot", do_sample: 1 } as unknown as PartialSamplingOptions;
-    expect(() => validateSampling(bad)).toThrow("do_sample must be true or false, got 1");
-    expect(() => validateSampling({ ...bad, do_sample: true })).toThrow("got 'hot'");
-  });
-});
-
-describe("generationDefaults", () => {
-  test("picks the sampling options and leaves the rest", () => {
-    const json = {
-      do_sample: true,
-      temperature: 0.6,
-      top_k: null,
-      max_new_tokens: 20,
-      eos_token_id: 2,
-      use_cache: true,
-    };
-    expect(generationDefaults(json)).toEqual({ do_sample: true, temperature: 0.6, max_new_tokens: 20 });
-    expect(generationDefaults(undefined)).toEqual({});
-  });
-
-  test.each([
-    [{ top_p: 7 }, "generation_config.json: top_p must be above 0 and at most 1, got 7"],
-    [{ max_new_tokens: -3 }, "generation_config.json: max_new_tokens must be a whole number from 0, got -3"],
-    [[1], "generation_config.json: must hold a JSON object"],
-  ])("refuses %j", (json, message) => {
-    expect(() => generationDefaults(json)).toThrow(ConfigError);
-    expect(() => generationDefaults(json)).toThrow(message);
-  });
+test("processors that leave nothing to choose are an error that says so", () => {
+  const nothing = (scores: Float32Array) => void scores.fill(Number.NEGATIVE_INFINITY);
+  const sampler = new Sampler({ do_sample: false }, [nothing]);
+  expect(() => sampler.sample(Float32Array.of(1, 2), [0])).toThrow(ConfigError);
+  expect(() => sampler.sample(Float32Array.of(1, 2), [0])).toThrow("no token is left to choose");
 });

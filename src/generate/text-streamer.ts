@@ -1,5 +1,7 @@
 // Prints text while it is generated: token ids in, finished pieces of text out through a callback. As in transformers.js.
-import { UnsupportedError } from "../errors.ts";
+import { refuseUnknown } from "../base/options.ts";
+import { shown } from "../base/shown.ts";
+import { ConfigError, UnsupportedError } from "../errors.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
 
 /** What is needed of a tokenizer. */
@@ -18,6 +20,13 @@ export interface TextStreamerOptions {
   token_callback_function?: ((ids: number[]) => void) | null;
 }
 
+const OPTIONS: readonly (keyof TextStreamerOptions)[] = [
+  "skip_prompt",
+  "skip_special_tokens",
+  "callback_function",
+  "token_callback_function",
+];
+
 /** Receives token ids from generate() and hands out their text as soon as it is certain. For one sequence. */
 export class TextStreamer {
   readonly #decoder: IncrementalDecoder;
@@ -27,7 +36,17 @@ export class TextStreamer {
   #promptIsNext = true;
 
   constructor(tokenizer: StreamerTokenizer, options: TextStreamerOptions = {}) {
+    refuseUnknown(options, OPTIONS, "TextStreamer");
+    if (typeof tokenizer?.decode !== "function")
+      throw new ConfigError(
+        `a TextStreamer needs a tokenizer, such as await model.tokenizer(), got ${shown(tokenizer)}`,
+      );
     const { skip_prompt = false, skip_special_tokens = true } = options;
+    for (const name of ["callback_function", "token_callback_function"] as const) {
+      const callback: unknown = options[name] ?? undefined;
+      if (callback !== undefined && typeof callback !== "function")
+        throw new ConfigError(`${name} must be a function, got ${shown(callback)}`);
+    }
     this.#decoder = new IncrementalDecoder((ids) => tokenizer.decode(ids, { skip_special_tokens }));
     this.#skipPrompt = skip_prompt;
     this.#onText = options.callback_function ?? undefined;

@@ -1,5 +1,6 @@
 // Text to token ids and back, with the tokenizer that comes with a checkpoint. Encoding runs in the sandbox, for the
 // regexes of a stranger's file may run for ever; decoding, which streams need token by token, runs here.
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { TokenizerDescription } from "../sandbox/protocol.ts";
 import { type ChatMessage, type ChatTemplateOptions, ChatTemplates } from "./chat-template.ts";
@@ -82,11 +83,11 @@ export class AutoTokenizer extends Callable {
 
   /** The token's text in the vocabulary, where a space may be "Ġ" or "▁"; undefined for an id that is not in use. */
   id_to_token(id: number): string | undefined {
-    return this.#tokenizer.table.textOf(id);
+    return typeof id === "number" ? this.#tokenizer.table.textOf(id) : undefined;
   }
 
   token_to_id(token: string): number | undefined {
-    return this.#tokenizer.table.idOf(token);
+    return typeof token === "string" ? this.#tokenizer.table.idOf(token) : undefined;
   }
 
   /**
@@ -122,6 +123,9 @@ export class AutoTokenizer extends Callable {
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
     if (!Array.isArray(ids))
       throw new ConfigError(`the ids to decode must be an array of numbers, got ${typeof ids}`);
+    const odd = Array.from(ids).findIndex((id) => typeof id !== "number");
+    if (odd >= 0)
+      throw new ConfigError(`the ids to decode must be numbers, but number ${odd} is ${shown(ids[odd])}`);
     return this.#tokenizer.decode(ids, options.skip_special_tokens ?? false);
   }
 

@@ -56,6 +56,10 @@ for (const name of DTYPE_NAMES) {
   if (row.torch) byName.set(row.torch, name);
 }
 
+/** Names of other libraries, transformers.js among them. */
+const ALIASES: Readonly<Record<string, DType>> = { fp32: "f32", fp16: "f16", half: "f16", float: "f32" };
+for (const [alias, name] of Object.entries(ALIASES)) byName.set(alias, name);
+
 /** The type that a name from a config, a command line or a header means: "float32", "F32", "bf16", "q4_k" ... */
 export function parseDType(name: string): DType | undefined {
   return byName.get(name.toLowerCase().replace(/^torch\./, ""));

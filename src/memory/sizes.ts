@@ -1,4 +1,5 @@
 // Reads and writes amounts as people do: "6GiB", "21.4 GiB", "1.9 GiB/s", "345.0 M". Knows no budgets.
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 
 /** The one table of units of size: KiB, MiB, ... are powers of 1024, KB, MB, ... powers of 1000. Bytes. */
@@ -48,14 +49,13 @@ function parse(text: string, whole: number | undefined): number | undefined {
 }
 
 function refusal(value: unknown, option: string, whole: number | undefined): ConfigError {
-  const shown = typeof value === "string" ? JSON.stringify(value) : String(value);
   const percent = whole === undefined ? "" : ', or a percentage up to 100 ("50%")';
   // "6G" is read as 6 GiB by some programs and as 6 GB by others: asked back, not guessed.
   const short = typeof value === "string" && /^\s*([\d.]+)\s*([kmgt])\s*$/i.exec(value);
   const hint = short
     ? `; did you mean "${short[1]}${short[2]?.toUpperCase()}iB" or "${short[1]}${short[2]?.toUpperCase()}B"?`
     : "";
-  return new ConfigError(`${option}: ${shown} is not a size; write ${ACCEPTED}${percent}${hint}`);
+  return new ConfigError(`${option}: ${shown(value)} is not a size; write ${ACCEPTED}${percent}${hint}`);
 }
 
 /** "21.4 GiB", "512 B"; binary units, one decimal. Infinity is "unlimited". */

@@ -1,4 +1,5 @@
 // Reads the placement options people pass: device_map and max_memory, in the forms Hugging Face users know.
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import { type FloatDType, parseDType } from "../ggml/dtypes.ts";
 import { parseSize } from "../memory/sizes.ts";
@@ -31,7 +32,7 @@ export type WeightDType = "auto" | FloatDType | `${"" | "torch."}${"float32" | "
 export type CacheDType = Exclude<WeightDType, "auto" | `${string}${"bf16" | "bfloat16"}`>;
 
 /** Modules that maps made by Accelerate name though they have no parameters: rotary tables, activations, dropout. */
-const WITHOUT_WEIGHTS = /(^|\.)(rotary_emb|act|act_fn|drop|dropout|attn_dropout|resid_dropout)$/;
+const WITHOUT_WEIGHTS = /(^|\.)(rotary_emb|act|act_fn|drop|\w*dropout)$/;
 
 /** What people call types besides the names of torch and of safetensors. */
 const SHORT_NAMES: Readonly<Record<string, string>> = {
@@ -41,18 +42,18 @@ const SHORT_NAMES: Readonly<Record<string, string>> = {
   half: "float16",
 };
 
-function tierOf(value: string | number, where: string): Tier {
-  const name = String(value).toLowerCase();
+function tierOf(value: unknown, where: string): Tier {
+  const name = typeof value === "string" || typeof value === "number" ? String(value).toLowerCase() : "";
   if ((TIERS as readonly string[]).includes(name)) return name as Tier;
   if (/^\d+$/.test(name) || /^(cuda|vulkan|metal|hip|sycl|mps)(:\d+)?$/.test(name)) return "gpu";
-  throw new ConfigError(`${where}: "${value}" is not a tier; tiers are ${TIERS.join(", ")}`);
+  throw new ConfigError(`${where}: ${shown(value)} is not a tier; tiers are ${TIERS.join(", ")}`);
 }
 
 /** Bytes per tier; a tier that is not named has no entry. */
 export function parseMaxMemory(max: MaxMemory | undefined): Partial<Record<Tier, number>> {
   const budgets: Partial<Record<Tier, number>> = {};
   for (const [key, value] of Object.entries(max ?? {})) {
-    if (value === undefined) continue;
+    if (value === undefined || value === null) continue;
     const tier = tierOf(key, "max_memory");
     if (budgets[tier] !== undefined) throw new ConfigError(`max_memory: ${tier} is named twice`);
     budgets[tier] = parseSize(value, `max_memory.${key}`);

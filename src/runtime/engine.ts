@@ -7,7 +7,7 @@ import { linkSignals } from "../signals.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./chunks.ts";
 import { Executor, type LogitsSink } from "./executor.ts";
 import { inputBytes } from "./inputs.ts";
-import { KvCache, kvBytes, mostTokens } from "./kv-cache.ts";
+import { KvCache, kvBytes, mostTokens, type RowMove } from "./kv-cache.ts";
 import { makeLogits, reserveLogits } from "./logits-memory.ts";
 import { gatheredRowBytes } from "./measure.ts";
 import { type EngineParts, kvPlace, type OpenModel, openModel, releaseModel } from "./open-model.ts";
@@ -35,6 +35,9 @@ export class Engine {
   readonly #calls = new OneByOne();
   readonly #closing = new AbortController();
   #disposed: Promise<void> | undefined;
+  /** Calls that run or wait. */
+  #queued = 0;
+  readonly #waiting = new Set<() => void>();
 
   /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
   settle: (() => Promise<void>) | undefined;
@@ -129,10 +132,35 @@ export class Engine {
 
   /** Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
+    this.#queued++;
+    this.#wanted();
     return this.#calls.run(async () => {
-      if (this.#disposed) throw new DisposedError("the model");
-      return work();
+      try {
+        if (this.#disposed) throw new DisposedError("the model");
+        return await work();
+      } finally {
+        this.#queued--;
+      }
     });
+  }
+
+  /**
+   * Resolves when someone else asks for the model, or it is to be disposed: for a call that would wait for its reader,
+   * who may never come back. Only within {@link exclusive}; call `leave` of what it gives when it is not needed any more.
+   */
+  whenWanted(): { wanted: Promise<void>; leave: () => void } {
+    let leave = () => {};
+    const wanted = new Promise<void>((resolve) => {
+      const wake = () => resolve();
+      this.#waiting.add(wake);
+      leave = () => this.#waiting.delete(wake);
+    });
+    if (this.#queued > 1 || this.#disposed) this.#wanted();
+    return { wanted, leave };
+  }
+
+  #wanted(): void {
+    for (const wake of this.#waiting) wake();
   }
 
   /** One run of the executor; only within {@link exclusive}. */
@@ -195,27 +223,76 @@ export class Engine {
 
   /** Makes sure the cache holds `tokens` tokens. Its contents are lost when it grows. Throws BudgetError. */
   async ensureCapacity(tokens: number): Promise<void> {
-    if (tokens <= this.#kv.capacity) return;
     const { spec, kv_dtype } = this.prepared;
+    const planned = this.#kv.capacity;
+    if (tokens <= planned) return;
     const { ledger } = this.#parts;
-    const place = kvPlace(this.prepared, ledger);
-    const previous = this.#kv.capacity;
+    const { tier } = kvPlace(this.prepared, ledger);
     const needed = kvBytes(spec, kv_dtype, tokens);
-    const room = ledger.free(place.tier) + kvBytes(spec, kv_dtype, previous);
+    const room = ledger.free(tier) + kvBytes(spec, kv_dtype, planned);
     if (needed > room) {
       throw new BudgetError(
-        `the KV cache has room for ${previous} tokens and ${tokens} are needed: they take ${formatBytes(needed)} on ` +
-          `${place.tier}, of whose budget ${formatBytes(room)} are left for it; open the model with context_length ` +
+        `the KV cache has room for ${planned} tokens and ${tokens} are needed: they take ${formatBytes(needed)} on ` +
+          `${tier}, of whose budget ${formatBytes(room)} are left for it; open the model with context_length ` +
           `${tokens} (--context-length), which keeps fewer weights in memory, or use fewer or shorter sequences`,
-        { tier: place.tier, needed, budget: ledger.budget(place.tier) },
+        { tier, needed, budget: ledger.budget(tier) },
       );
     }
+    this.#renewCache(tokens);
+  }
+
+  /** The largest cache that {@link moveRows} can make within the budget. Tokens. */
+  get largestMove(): number {
+    const { ledger } = this.#parts;
+    return this.#kv.largest(ledger.free(kvPlace(this.prepared, ledger).tier));
+  }
+
+  /**
+   * Lays the cache out anew, in this or another size, keeping the rows that `moves` names, whose order stays.
+   * Throws BudgetError beyond {@link largestMove}, LibraryError where the system refuses memory; the rows are lost then.
+   */
+  moveRows(capacity: number, moves: readonly RowMove[]): void {
+    if (capacity === this.#kv.capacity) {
+      this.#kv.move(moves);
+      return;
+    }
+    this.#open.kv = this.#guarded(() => this.#kv.movedTo(capacity, moves));
+    this.prepared.device.forgetBuffers();
+  }
+
+  /** Keeps only as much room for inputs as passes of one token of `sequences` sequences need. */
+  trimInputs(sequences: number): void {
+    const { inputs, units } = this.#parts;
+    inputs.trim(inputBytes(sequences, this.prepared.spec.hidden_size, gatheredRowBytes(units)));
+  }
+
+  /** Makes cache and inputs as large as planned again, for what comes next. The cache's contents are lost if it has grown. */
+  releaseGrowth(): void {
+    const { context, plan } = this.prepared;
+    if (this.#kv.capacity !== context) this.#renewCache(context);
+    const { inputs } = this.#parts;
+    inputs.trim(plan.fixed.activations);
+    inputs.reserve(plan.fixed.activations);
+  }
+
+  /** Another cache in place of this one, whose contents are lost. */
+  #renewCache(capacity: number): void {
     this.#kv.dispose();
     this.prepared.device.forgetBuffers();
+    const { spec, kv_dtype } = this.prepared;
+    this.#open.kv = this.#guarded(
+      () => new KvCache(spec, kv_dtype, capacity, kvPlace(this.prepared, this.#parts.ledger)),
+    );
+  }
+
+  /** What `make` makes; if it fails, a cache of the planned size takes the place of the one that is gone. */
+  #guarded(make: () => KvCache): KvCache {
     try {
-      this.#open.kv = new KvCache(spec, kv_dtype, tokens, place);
+      return make();
     } catch (error) {
-      this.#open.kv = new KvCache(spec, kv_dtype, previous, place);
+      const { spec, kv_dtype, context } = this.prepared;
+      this.prepared.device.forgetBuffers();
+      this.#open.kv = new KvCache(spec, kv_dtype, context, kvPlace(this.prepared, this.#parts.ledger));
       throw error;
     }
   }
@@ -252,6 +329,7 @@ export class Engine {
 
   async #dispose(): Promise<void> {
     this.#closing.abort(new AbortError("the model was disposed"));
+    this.#wanted();
     await this.#calls.idle();
     try {
       await this.beforeDispose?.();

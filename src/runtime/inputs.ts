@@ -79,6 +79,15 @@ export class PassInputs {
     this.#allocation = Allocation.take(ledger, tier, memory, bytes, "activations");
   }
 
+  /** Gives back what is beyond `bytes`: for a while, or what a long prompt needed. Contents are lost. */
+  trim(bytes: number): void {
+    if (!this.#allocation || this.#allocation.buffer.size <= bytes) return;
+    this.#allocation.dispose();
+    this.#allocation = undefined;
+    this.#device.forgetBuffers();
+    this.reserve(bytes);
+  }
+
   /** Says where the inputs of the pass lie: equal for two passes whose tensors are bound at the same places. */
   get layout(): string {
     return this.#layout;
