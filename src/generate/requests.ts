@@ -68,13 +68,11 @@ export function checkOptions(options: unknown, where: "generate" | "stream"): Ch
   const { eos_token_id, ignore_eos, seed } = call;
   if (!absent(ignore_eos) && typeof ignore_eos !== "boolean")
     throw new ConfigError(`ignore_eos must be true or false, got ${shown(ignore_eos)}`);
-  if (!absent(seed) && !(Number.isSafeInteger(seed) && Number(seed) >= 0))
-    throw new ConfigError(`seed must be a whole number from 0 to 2^53 - 1, got ${shown(seed)}`);
   const named = absent(eos_token_id) ? undefined : tokenIds(eos_token_id, "eos_token_id");
   return {
     call,
     eos: ignore_eos === true ? [] : named,
-    seed: absent(seed) ? undefined : Number(seed),
+    seed: wholeSeed(seed, ""),
     signal: checkSignal(call.signal),
   };
 }
@@ -151,7 +149,10 @@ export interface ResolvedRequest {
 }
 
 /** Joins a call with the checkpoint's settings. Throws ConfigError for values that cannot be used. */
-export function resolveRequest({ call, seed }: CheckedOptions, config: GenerationConfig): ResolvedRequest {
+export function resolveRequest(given: CheckedOptions, config: GenerationConfig): ResolvedRequest {
+  const { call } = given;
+  // No key of transformers', but one that saved settings of this library have.
+  const seed = given.seed ?? wholeSeed(config.values.seed, "generation_config.json: ");
   const { values, notes } = generationValues(call, config.values);
   const { max_new_tokens, max_length } = values;
   return {
@@ -176,6 +177,12 @@ export function resolveRequest({ call, seed }: CheckedOptions, config: Generatio
       return { prompt, max_length: limit, sampling, processors };
     },
   };
+}
+
+function wholeSeed(seed: unknown, where: string): number | undefined {
+  if (absent(seed)) return undefined;
+  if (Number.isSafeInteger(seed) && Number(seed) >= 0) return Number(seed);
+  throw new ConfigError(`${where}seed must be a whole number from 0 to 2^53 - 1, got ${shown(seed)}`);
 }
 
 function absent(value: unknown): boolean {

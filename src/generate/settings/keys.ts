@@ -174,6 +174,6 @@ export const NOT_DONE: Readonly<Record<string, OtherKey>> = {
 
 /** What the file says about itself, and ids that generation-config.ts reads. */
 export const READ_ELSEWHERE: readonly string[] = [
-  ...["bos_token_id", "eos_token_id", "pad_token_id"],
+  ...["bos_token_id", "eos_token_id", "pad_token_id", "seed"],
   ...["transformers_version", "_from_model_config", "_commit_hash"],
 ];

@@ -34,8 +34,10 @@ describe("values", () => {
   });
 
   test("of drawing are not read where nothing is drawn, and the caller hears of it", () => {
-    const odd = { temperature: 0, top_k: -1, top_p: "all" };
+    const odd = { temperature: 0, top_k: 0, top_p: 7, min_p: -1 };
     expect(generationValues({}, odd)).toEqual({ values: { do_sample: false }, notes: [] });
+    expect(() => generationValues({}, { top_p: "all" })).toThrow('top_p must be from 0 to 1, got "all"');
+    expect(() => generationValues({}, { top_k: -1 })).toThrow("top_k must be");
     const { notes } = generationValues({ temperature: 0.7, top_k: 50 }, {});
     expect(notes).toEqual([expect.stringMatching(/^temperature is used only where.*do_sample: true/)]);
     expect(generationValues({ temperature: 0.7 }, { do_sample: true }).notes).toEqual([]);

@@ -1,5 +1,6 @@
 // What a call and a checkpoint's generation_config.json together say about generating: the call's values, else the
-// file's, else the reference's. Values are checked when they are used: odd ones that nothing reads are no error.
+// file's, else the reference's. Ranges are checked when values are used: odd ones that nothing reads are no error, unless
+// they are no numbers at all.
 import { joinNotes, listed } from "../../base/notes.ts";
 import { shown } from "../../base/shown.ts";
 import { ConfigError } from "../../errors.ts";
@@ -76,14 +77,22 @@ export function generationValues(
   for (const name of ["stop_strings", "forced_eos_token_id"]) {
     if (values[name] !== undefined && !Array.isArray(values[name])) values[name] = [values[name]];
   }
-  const unused = names.filter(
-    (name) => HONOURED[name].used === "drawing" && values.do_sample !== true && differs(name, call[name]),
-  );
+  const drawing = names.filter((name) => HONOURED[name].used === "drawing" && values.do_sample !== true);
+  for (const name of drawing) {
+    if (isSet(file[name]) && !isOfItsKind(name, file[name]))
+      throw new ConfigError(`${FILE}${name} must be ${HONOURED[name].range}, got ${shown(file[name])}`);
+  }
+  const unused = drawing.filter((name) => differs(name, call[name]));
   const notes = unused.map(
     (name) =>
       `${name} is used only where tokens are drawn: set do_sample: true (--do-sample), or leave it out`,
   );
   return { values: values as unknown as GenerationValues, notes };
+}
+
+/** A number out of its range may wait until it is used; what is no number, or no count, is a damaged file. */
+function isOfItsKind(name: HonouredName, value: unknown): boolean {
+  return name === "top_k" ? Number.isSafeInteger(value) && Number(value) >= 0 : typeof value === "number";
 }
 
 function isSet(value: unknown): boolean {
