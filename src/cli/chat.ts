@@ -20,6 +20,7 @@ import { forTerminal, Interruption, type Io, note, styled, warn, writeJson, writ
 import { LineReader } from "./line-reader.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 import { ProgressLine } from "./progress-line.ts";
+import { PromptLine } from "./prompt-line.ts";
 
 interface ChatFlags extends ModelFlags, GenerationFlags {
   readonly system?: string;
@@ -88,6 +89,7 @@ class Conversation {
   readonly #generation: GenerationOptions;
   readonly #recorder: RunRecorder;
   readonly #lines: LineReader;
+  readonly #reading: PromptLine;
   /** The answer being given. */
   #answer: AbortController | undefined;
   #left = false;
@@ -106,6 +108,7 @@ class Conversation {
     this.#model = model;
     this.#flags = flags;
     this.#recorder = recorder;
+    this.#reading = new PromptLine(io);
     this.#lines = new LineReader(io, "> ", (how) => this.#interrupt(how));
     this.#reset(flags.system);
   }
@@ -154,7 +157,10 @@ class Conversation {
     let finish: FinishReason | undefined;
     try {
       this.#recorder.prompt();
-      for await (const piece of this.#model.stream(messages, { ...this.#generation, signal })) {
+      if (!this.#flags.quiet) this.#reading.begin();
+      const options = { ...this.#generation, signal, prompt_callback: this.#reading.update };
+      for await (const piece of this.#model.stream(messages, options)) {
+        this.#reading.end();
         if (piece.token !== undefined) {
           tokens++;
           this.#recorder.token(this.#model);
@@ -166,6 +172,7 @@ class Conversation {
         }
       }
     } catch (error) {
+      this.#reading.end();
       if (error instanceof AbortError && !this.#io.signal.aborted) {
         note(this.#io, styled(this.#io.stderr, "dim", " (stopped)"));
       } else {

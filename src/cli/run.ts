@@ -17,6 +17,7 @@ import {
 import { forTerminal, type Io, note, warn, writeJson, writeOut } from "./io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 import { ProgressLine } from "./progress-line.ts";
+import { PromptLine } from "./prompt-line.ts";
 
 interface RunFlags extends ModelFlags, GenerationFlags {
   readonly prompt?: string;
@@ -70,14 +71,21 @@ async function run(io: Io, dir: string, prompt: string, flags: RunFlags): Promis
     });
     let result: RunResult;
     let report: RunReport;
+    const reading = new PromptLine(io);
     try {
       recorder.loaded();
-      const stream = model.stream(messages ?? prompt, { ...generation, signal: io.signal });
-      result = await print(io, stream, flags.json === true, () => recorder.token(model));
+      if (!flags.quiet) reading.begin();
+      const prompt_callback = reading.update;
+      const stream = model.stream(messages ?? prompt, { ...generation, signal: io.signal, prompt_callback });
+      result = await print(io, stream, flags.json === true, () => {
+        reading.end();
+        recorder.token(model);
+      });
       report = recorder.finish(model);
       if (result.finish_reason === "context")
         note(io, await contextNote(model, report.prefill.tokens + result.tokens.length));
     } finally {
+      reading.end();
       await model.dispose();
     }
     // Only now, with the model gone: what measuring takes must not come on top of the budget.

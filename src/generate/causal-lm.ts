@@ -310,7 +310,7 @@ export class CausalLM {
   }
 
   async #run(
-    { eos: named, signal }: CheckedOptions,
+    { eos: named, signal, prompt_callback }: CheckedOptions,
     request: ResolvedRequest,
     prompts: readonly (readonly number[])[],
     onToken: OnToken,
@@ -332,6 +332,9 @@ export class CausalLM {
         eos,
         max_time: request.max_time,
         signal,
+        onPrompt: prompt_callback
+          ? (processed, total) => prompt_callback({ processed: Math.floor(processed), total })
+          : undefined,
         onPrefill: (tokens) => lap(this.#prefill, tokens),
         onToken: (sequence, id) => {
           // The first token comes with the prompt's pass; each later one has a pass of its own.

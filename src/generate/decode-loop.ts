@@ -2,6 +2,7 @@
 import { BudgetError, ConfigError } from "../errors.ts";
 import { inGroups } from "../groups.ts";
 import type { Engine } from "../runtime/engine.ts";
+import type { PassProgress } from "../runtime/executor.ts";
 import { type CachedSequence, openRows, provideRows, startingRows } from "./cache-rows.ts";
 import type { LogitsProcessor } from "./processors/list.ts";
 import { Sampler, type SamplingOptions, SamplingScratch } from "./sampling.ts";
@@ -32,6 +33,8 @@ export interface DecodeRequest {
   readonly onToken: (sequence: number, id: number) => boolean | undefined | Promise<boolean | undefined>;
   /** Called when so many tokens have been read at once: prompts, or a text so far that goes on alone. */
   readonly onPrefill?: (tokens: number) => void;
+  /** Called while they are read: tokens so far, and all. */
+  readonly onPrompt?: ((processed: number, total: number) => void) | undefined;
 }
 
 interface Row extends CachedSequence {
@@ -110,8 +113,11 @@ async function decodeTogether(
   let live = [...group];
   for (let first = true; live.length > 0; first = false) {
     const inputs = live.map((row) => ({ base: row.base, past: row.past, tokens: row.ids.slice(row.past) }));
-    const chosen = await chooseTokens(engine, inputs, live, r.signal);
-    if (first) r.onPrefill?.(inputs.reduce((sum, { tokens }) => sum + tokens.length, 0));
+    const total = inputs.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const { onPrompt } = r;
+    const progress = first && onPrompt ? (tokens: number) => onPrompt(tokens, total) : undefined;
+    const chosen = await chooseTokens(engine, inputs, live, r.signal, progress);
+    if (first) r.onPrefill?.(total);
     for (const [i, row] of live.entries()) {
       row.past = row.ids.length;
       const id = chosen[i] as number;
@@ -177,6 +183,7 @@ async function chooseTokens(
   inputs: readonly { base: number; past: number; tokens: number[] }[],
   rows: readonly Row[],
   signal: AbortSignal | undefined,
+  progress: PassProgress | undefined,
 ): Promise<number[]> {
   const chosen: number[] = [];
   // Last tokens come in the order of the call, one for each sequence.
@@ -184,6 +191,6 @@ async function chooseTokens(
     const { sampler, ids } = rows[chosen.length] as Row;
     chosen.push(sampler.sample(logits, ids));
   };
-  await engine.step(inputs, "last", choose, signal);
+  await engine.step(inputs, "last", choose, signal, progress);
   return chosen;
 }

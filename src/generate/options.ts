@@ -20,6 +20,14 @@ export interface GenerationOptions
   /** Same seed, same tokens, on every platform. By default a fresh one. */
   readonly seed?: number | null | undefined;
   readonly signal?: AbortSignal | null | undefined;
+  /** While the prompt is read: its tokens so far, whole ones only at the end of a pass, and all. */
+  readonly prompt_callback?: ((progress: PromptProgress) => void) | null | undefined;
+}
+
+/** Tokens of a prompt. */
+export interface PromptProgress {
+  readonly processed: number;
+  readonly total: number;
 }
 
 /** Receives ids as transformers.js's streamers do: the prompt first, then each new token. Awaited where it is asynchronous. */

@@ -5,6 +5,7 @@ import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { SequenceRequest } from "./decode-loop.ts";
 import { type GenerationConfig, tokenIds } from "./generation-config.ts";
+import type { GenerationOptions } from "./options.ts";
 import { logitsProcessors } from "./processors/list.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import {
@@ -20,7 +21,7 @@ const DEFAULT_NEW_TOKENS = 128;
 
 const STREAM_OPTIONS: readonly string[] = [
   ...GENERATION_OPTIONS,
-  ...["eos_token_id", "bos_token_id", "pad_token_id", "ignore_eos", "seed", "signal"],
+  ...["eos_token_id", "bos_token_id", "pad_token_id", "ignore_eos", "seed", "signal", "prompt_callback"],
 ];
 const GENERATE_OPTIONS: readonly string[] = [...STREAM_OPTIONS, "input_ids", "streamer"];
 
@@ -58,6 +59,7 @@ export interface CheckedOptions {
   readonly eos: readonly number[] | undefined;
   readonly seed: number | undefined;
   readonly signal: AbortSignal | undefined;
+  readonly prompt_callback: GenerationOptions["prompt_callback"];
 }
 
 /** Throws ConfigError for options that are unknown, not done here or of a wrong kind. */
@@ -74,7 +76,13 @@ export function checkOptions(options: unknown, where: "generate" | "stream"): Ch
     eos: ignore_eos === true ? [] : named,
     seed: wholeSeed(seed, ""),
     signal: checkSignal(call.signal),
+    prompt_callback: checkCallback(call.prompt_callback),
   };
+}
+
+function checkCallback(value: unknown): GenerationOptions["prompt_callback"] {
+  if (absent(value) || typeof value === "function") return value as GenerationOptions["prompt_callback"];
+  throw new ConfigError(`prompt_callback must be a function, got ${shown(value)}`);
 }
 
 /** Throws ConfigError for what is no AbortSignal. */

@@ -5,7 +5,7 @@ import type { Tier } from "../memory/tiers.ts";
 import { OneByOne } from "../one-by-one.ts";
 import { linkSignals } from "../signals.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./chunks.ts";
-import { Executor, type LogitsSink } from "./executor.ts";
+import { Executor, type LogitsSink, type PassProgress } from "./executor.ts";
 import { inputBytes } from "./inputs.ts";
 import { KvCache, kvBytes, mostTokens, type RowMove } from "./kv-cache.ts";
 import { makeLogits, reserveLogits } from "./logits-memory.ts";
@@ -169,6 +169,7 @@ export class Engine {
     want: "all" | "last",
     sink: LogitsSink,
     signal?: AbortSignal,
+    progress?: PassProgress,
   ): Promise<void> {
     await this.settle?.();
     const { max_positions, positions } = this.prepared.spec;
@@ -191,7 +192,7 @@ export class Engine {
     }
     const linked = linkSignals(this.#closing.signal, signal); // every row that is read listens
     try {
-      await this.#parts.executor.run(this.#kv, sequences, want, sink, linked.signal);
+      await this.#parts.executor.run(this.#kv, sequences, want, sink, linked.signal, progress);
     } finally {
       linked.unlink();
     }

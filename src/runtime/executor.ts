@@ -70,6 +70,9 @@ export type LogitsSink = Float32Array | ((token: number, logits: Float32Array) =
  */
 const JOINED_HEADERS = 2 ** 15;
 
+/** How far a call has come, in tokens; within a pass stages count as parts of its tokens. */
+export type PassProgress = (tokens: number) => void;
+
 export class Executor {
   readonly #p: ExecutorParts;
   /** What linear layers add to their products. */
@@ -99,14 +102,26 @@ export class Executor {
     want: "all" | "last",
     sink: LogitsSink,
     signal?: AbortSignal,
+    progress?: PassProgress,
   ): Promise<void> {
     const { streamer, spec } = this.#p;
     await streamer?.followPass();
+    let before = 0;
     try {
       for (const pass of splitPasses(sequences, spec.vocab_size)) {
         const wanted =
           want === "all" ? pass.ids.map((_, i) => i) : Int32Array.from(pass.last.values()).sort();
-        await this.#pass(kv, pass, wanted, sink, signal);
+        const done = before;
+        const { length } = pass.ids;
+        await this.#pass(
+          kv,
+          pass,
+          wanted,
+          sink,
+          signal,
+          progress && ((part) => progress(done + part * length)),
+        );
+        before += length;
       }
     } catch (error) {
       // The next call starts at the first stage again, whatever was in flight.
@@ -120,7 +135,8 @@ export class Executor {
     pass: Pass,
     wanted: Int32Array,
     sink: LogitsSink,
-    signal?: AbortSignal,
+    signal: AbortSignal | undefined,
+    progress: PassProgress | undefined,
   ): Promise<void> {
     const { units, inputs, device, streamer, streamed } = this.#p;
     throwIfAborted(signal);
@@ -142,6 +158,7 @@ export class Executor {
       } finally {
         if (job) streamer?.release(job);
       }
+      progress?.((i + 1) / groups.length);
     }
   }
 

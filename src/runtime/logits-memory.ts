@@ -8,16 +8,23 @@ const WHAT = "logits";
 const SAMPLING_ROWS = 8;
 /** What is planned for the logits of every token of a call: as much as is computed at a time. More has to be free. */
 const MOST = 16 * 2 ** 20;
+/** And at most this part of the budget, which weights have more use for. */
+const SHARE = 1 / 16;
 
 /** What choosing tokens takes, whatever the number of sequences. Bytes. */
 export function samplingBytes(vocab: number): number {
   return SAMPLING_ROWS * vocab * 4;
 }
 
-/** What a plan sets aside in RAM: for choosing tokens, and for the logits of up to `context` tokens. Bytes. */
-export function logitsBytes(vocab: number, context: number): number {
+/**
+ * What a plan may set aside in RAM, what it would like to first: for choosing tokens, and for the logits of up to `context`
+ * tokens. Where only the last fits, those of every token have to find room of their own. Bytes.
+ */
+export function logitsChoices(vocab: number, context: number, budget = Number.POSITIVE_INFINITY): number[] {
   const row = vocab * 4;
-  return samplingBytes(vocab) + Math.min(context, Math.max(1, Math.floor(MOST / row))) * row;
+  const tokens = Math.min(context, Math.floor(Math.min(MOST, budget * SHARE) / row));
+  const least = samplingBytes(vocab);
+  return tokens > 0 ? [least + tokens * row, least] : [least];
 }
 
 /** Enters the logits of `tokens` tokens. Throws BudgetError that says how many would fit. */

@@ -27,7 +27,7 @@ import { needPacking } from "./copies/packed-copy.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging } from "./loader.ts";
-import { logitsBytes, samplingBytes } from "./logits-memory.ts";
+import { logitsChoices, samplingBytes } from "./logits-memory.ts";
 import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "./measure.ts";
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
@@ -168,10 +168,13 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
+        const plan = (fixed: FixedBytes) =>
+          makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
         // What trains gives texts meanwhile, but not the logits of their tokens.
-        const logits = samplingBytes(spec.vocab_size);
-        const fixed = way ? { ...own, logits, training: way.bytes } : own;
-        return makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
+        if (way) return plan({ ...own, logits: samplingBytes(spec.vocab_size), training: way.bytes });
+        return firstThatFits(logitsChoices(spec.vocab_size, context, budgets.cpu), (logits) =>
+          plan({ ...own, logits }),
+        );
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
@@ -193,6 +196,18 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     await cpu.dispose();
     throw error;
   }
+}
+
+/** The plan for the first of several sizes that fits. Throws the BudgetError of the last. */
+function firstThatFits(sizes: readonly number[], plan: (size: number) => Plan): Plan {
+  for (const size of sizes.slice(0, -1)) {
+    try {
+      return plan(size);
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+    }
+  }
+  return plan(sizes.at(-1) ?? 0);
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
@@ -340,7 +355,6 @@ function fixedBytes(
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
     rows: rowStagingBytes(gatheredTables(units)),
-    logits: logitsBytes(spec.vocab_size, o.context),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };
 }
