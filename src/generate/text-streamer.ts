@@ -1,4 +1,5 @@
 // Prints text while it is generated: token ids in, finished pieces of text out through a callback. As in transformers.js.
+import { requireFunctions } from "../base/listener.ts";
 import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError, UnsupportedError } from "../errors.ts";
@@ -42,11 +43,7 @@ export class TextStreamer {
         `a TextStreamer needs a tokenizer, such as await model.tokenizer(), got ${shown(tokenizer)}`,
       );
     const { skip_prompt = false, skip_special_tokens = true } = options;
-    for (const name of ["callback_function", "token_callback_function"] as const) {
-      const callback: unknown = options[name] ?? undefined;
-      if (callback !== undefined && typeof callback !== "function")
-        throw new ConfigError(`${name} must be a function, got ${shown(callback)}`);
-    }
+    requireFunctions(options, ["callback_function", "token_callback_function"]);
     this.#decoder = new IncrementalDecoder((ids) => tokenizer.decode(ids, { skip_special_tokens }));
     this.#skipPrompt = skip_prompt;
     this.#onText = options.callback_function ?? undefined;
