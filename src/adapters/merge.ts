@@ -3,6 +3,7 @@
 import { mkdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { temporaryName } from "../base/files/temporary.ts";
+import { Listener, requireFunctions } from "../base/listener.ts";
 import { joinNotes } from "../base/notes.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
 import { type Checkpoint, type TensorSource, writeSharded } from "../checkpoint/index.ts";
@@ -69,6 +70,7 @@ export async function mergeAdapter(
   options: MergeOptions = {},
 ): Promise<MergeResult> {
   const { signal } = options;
+  requireFunctions(options, ["progress"]);
   throwIfAborted(signal);
   const dtype = parseWeightDType(options.dtype ?? "auto");
   const ledger = new Ledger(parseMaxMemory(options.max_memory));
@@ -101,14 +103,15 @@ export async function mergeAdapter(
     const merger = new TensorMerger(cpu, ledger);
     try {
       const tensors = mergedTensors(merger, { base, spec, adapter, joined, model, dtype });
-      const { progress } = options;
+      const progress = new Listener(options.progress);
       const total = tensors.reduce((sum, { bytes }) => sum + bytes, 0);
       const files = await writeSharded(folder, tensors, {
         max_shard_bytes: shardBytes(base, dtype),
         ...(Object.keys(base.metadata).length > 0 && { metadata: base.metadata }),
         signal,
-        progress,
+        progress: (done, total) => progress.tell(done, total),
       });
+      await progress.settled();
       const warnings = joinNotes(notes, model.notes);
       const counts = {
         merged: adapter.targets.length,

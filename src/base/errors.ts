@@ -14,6 +14,20 @@ export type ErrorCode =
   | "disposed" // use after dispose
   | "aborted"; // an AbortSignal fired
 
+/** The name of each kind of error, which is that of its class. */
+const NAMES: Readonly<Record<ErrorCode, string>> = {
+  library: "LibraryError",
+  checkpoint: "CheckpointError",
+  config: "ConfigError",
+  unsupported: "UnsupportedError",
+  budget: "BudgetError",
+  io: "IoError",
+  numerics: "NumericsError",
+  graph: "GraphError",
+  disposed: "DisposedError",
+  aborted: "AbortError",
+};
+
 /**
  * Base of all errors thrown on purpose; `code` says which kind. Names and values of files may stand in a message, so
  * whatever a terminal would obey is escaped here, once for all errors, and what is too long is cut.
@@ -22,7 +36,7 @@ export class SpillwayError extends Error {
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(printable(message), options);
-    this.name = new.target.name;
+    this.name = new.target === SpillwayError ? "SpillwayError" : NAMES[code]; // bundlers shorten the names of classes
     this.code = code;
   }
 }
@@ -112,7 +126,6 @@ export class DisposedError extends SpillwayError {
 export class AbortError extends SpillwayError {
   constructor(reason?: unknown) {
     super("aborted", "the operation was aborted", { cause: reason });
-    this.name = "AbortError";
   }
 }
 

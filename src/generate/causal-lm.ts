@@ -57,7 +57,7 @@ export const AutoModelForCausalLM = {
     const checked = checkPretrained(dir, options);
     await requireModelFolder(dir);
     const generation = await readGenerationConfig(dir);
-    for (const note of generation.notes) checked.warning_callback?.(note);
+    for (const note of generation.notes) await checked.warning_callback?.(note);
     return makeCausalLM(dir, await Engine.open(dir, checked), generation);
   },
 };
@@ -203,7 +203,7 @@ export class CausalLM {
       if (prompts.length !== 1)
         throw new ConfigError(`a streamer follows one sequence, not ${prompts.length}`);
     }
-    const request = this.#resolve(checked);
+    const request = await this.#resolve(checked);
     const stops = await this.#stops(request, prompts.length);
     await streamer?.put([[...(prompts[0] as number[])]]);
     const { ids } = await this.#run(checked, request, prompts, (sequence, id) => {
@@ -223,7 +223,7 @@ export class CausalLM {
     options: GenerationOptions = {},
   ): AsyncGenerator<StreamPiece, void, undefined> {
     const checked = checkOptions(options, "stream");
-    const request = this.#resolve(checked);
+    const request = await this.#resolve(checked);
     const tokenizer = await this.tokenizer();
     const ids = await this.#encode(tokenizer, prompt, checked.signal);
     const text = new StoppingDecoder((list, how) => tokenizer.decode(list, how), request.stop_strings);
@@ -271,12 +271,12 @@ export class CausalLM {
     leave();
   }
 
-  #resolve(checked: CheckedOptions): ResolvedRequest {
+  async #resolve(checked: CheckedOptions): Promise<ResolvedRequest> {
     const request = resolveRequest(checked, this.#generation);
     for (const note of request.notes) {
       if (this.#notes.includes(note)) continue;
       this.#notes.push(note);
-      this.#engine.options.warning_callback?.(note);
+      await this.#engine.options.warning_callback?.(note);
     }
     return request;
   }

@@ -1,4 +1,5 @@
 // Prints text while it is generated: token ids in, finished pieces of text out through a callback. As in transformers.js.
+import { Listener, requireFunctions } from "../base/listener.ts";
 import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError, UnsupportedError } from "../errors.ts";
@@ -31,8 +32,9 @@ const OPTIONS: readonly (keyof TextStreamerOptions)[] = [
 export class TextStreamer {
   readonly #decoder: IncrementalDecoder;
   readonly #skipPrompt: boolean;
-  readonly #onText: ((text: string) => void) | undefined;
-  readonly #onTokens: ((ids: number[]) => void) | undefined;
+  /** Absent: to stdout. */
+  readonly #onText: Listener<[string]> | undefined;
+  readonly #onTokens: Listener<[number[]]>;
   #promptIsNext = true;
 
   constructor(tokenizer: StreamerTokenizer, options: TextStreamerOptions = {}) {
@@ -42,15 +44,11 @@ export class TextStreamer {
         `a TextStreamer needs a tokenizer, such as await model.tokenizer(), got ${shown(tokenizer)}`,
       );
     const { skip_prompt = false, skip_special_tokens = true } = options;
-    for (const name of ["callback_function", "token_callback_function"] as const) {
-      const callback: unknown = options[name] ?? undefined;
-      if (callback !== undefined && typeof callback !== "function")
-        throw new ConfigError(`${name} must be a function, got ${shown(callback)}`);
-    }
+    requireFunctions(options, ["callback_function", "token_callback_function"]);
     this.#decoder = new IncrementalDecoder((ids) => tokenizer.decode(ids, { skip_special_tokens }));
     this.#skipPrompt = skip_prompt;
-    this.#onText = options.callback_function ?? undefined;
-    this.#onTokens = options.token_callback_function ?? undefined;
+    this.#onText = options.callback_function ? new Listener(options.callback_function) : undefined;
+    this.#onTokens = new Listener(options.token_callback_function);
   }
 
   /**
@@ -68,22 +66,26 @@ export class TextStreamer {
     this.#promptIsNext = false;
     if (isPrompt && this.#skipPrompt) return;
     const row = [...(ids[0] ?? [])];
-    this.#onTokens?.(row);
+    this.#onTokens.tell(row);
     let text = "";
     for (const id of row) text += this.#decoder.push(id);
     this.#emit(text);
   }
 
-  /** The sequence is complete: prints what was held back. The next put is a prompt again. */
-  end(): void {
+  /**
+   * The sequence is complete: prints what was held back. The next put is a prompt again. Resolves when promises of the
+   * callbacks have come to something, if they gave any.
+   */
+  end(): Promise<void> {
     this.#promptIsNext = true;
     this.#emit(this.#decoder.flush());
     if (this.#onText === undefined) process.stdout.write("\n");
+    return Promise.all([this.#onText?.settled(), this.#onTokens.settled()]).then(() => {});
   }
 
   #emit(text: string): void {
     if (text === "") return;
     if (this.#onText === undefined) process.stdout.write(text);
-    else this.#onText(text);
+    else this.#onText.tell(text);
   }
 }

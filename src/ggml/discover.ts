@@ -1,7 +1,7 @@
 // Where the tensor library's files are: SPILLWAY_GGML_DIR, or the npm packages that this package's own place resolves; never
 // the working directory. Finds and checks who may write them; does not load.
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { createRequire } from "node:module";
+import Module from "node:module";
 import { dirname, isAbsolute, join } from "node:path";
 import { OWN_PLACE } from "../base/own-place.ts";
 import { whyUntrusted } from "./loading/trust.ts";
@@ -146,7 +146,7 @@ function packageFolders(place: string): { dir: string; source: string }[] {
 
 /** The folder of a package as it is resolved from a file: node_modules above it, and where Plug'n'Play has it. */
 function packageRoot(name: string, place: string): string | undefined {
-  const { resolve } = createRequire(place);
+  const { resolve } = Module.createRequire(place); // by the class: see ffi.ts
   for (const path of resolve.paths(name) ?? []) {
     const root = join(path, name);
     // NODE_PATH may hold relative folders.

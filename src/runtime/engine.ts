@@ -54,25 +54,23 @@ export class Engine {
   }
 
   /**
-   * Loads the model anew with some options changed, after what is under way. On failure it is loaded as it was before
+   * Loads the model anew with some options changed; only within {@link exclusive}. On failure it is loaded as it was before
    * the error is thrown; if that fails too the engine is disposed.
    */
-  reopen(change: Partial<EngineOptions>): Promise<void> {
-    return this.exclusive(async () => {
-      const { prepared, options } = this.#open;
-      await releaseModel(this.#open);
-      const { signal: _, progress_callback: __, warning_callback: ___, ...before } = options;
+  async reopen(change: Partial<EngineOptions>): Promise<void> {
+    const { prepared, options } = this.#open;
+    await releaseModel(this.#open);
+    const { signal: _, progress_callback: __, warning_callback: ___, ...before } = options;
+    try {
+      this.#open = await openModel(prepared.dir, { ...before, ...change });
+    } catch (error) {
       try {
-        this.#open = await openModel(prepared.dir, { ...before, ...change });
-      } catch (error) {
-        try {
-          this.#open = await openModel(prepared.dir, before);
-        } catch {
-          this.#disposed = Promise.resolve();
-        }
-        throw error;
+        this.#open = await openModel(prepared.dir, before);
+      } catch {
+        this.#disposed = Promise.resolve();
       }
-    });
+      throw error;
+    }
   }
 
   get prepared(): Prepared {

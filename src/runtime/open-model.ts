@@ -73,7 +73,7 @@ async function openOnce(dir: string, options: EngineOptions): Promise<OpenModel>
     const { device, cpu } = prepared;
     cleanup.add(() => cpu.dispose());
     if (device !== cpu) cleanup.add(() => device.dispose());
-    for (const warning of prepared.notes) options.warning_callback?.(warning);
+    for (const warning of prepared.notes) await options.warning_callback?.(warning);
     return { ...(await load(prepared, options, cleanup)), options, cleanup };
   } catch (error) {
     await cleanup.run();
@@ -131,7 +131,7 @@ async function load(
   const adapter = await loadAdapter(prepared, ctx);
   if (adapter) cleanup.add(() => adapter.dispose());
   await sources.checkUnchanged(); // what was loaded is of one piece
-  progress.end();
+  await progress.end();
   throwIfAborted(options.signal);
 
   const rowQueue = new ReadQueue({ urgency: "now", beforeRead: options.beforeRead });

@@ -1,12 +1,13 @@
 // Counts the bytes of a load for whoever watches it.
+import { Listener } from "../base/listener.ts";
 import type { LoadProgress } from "./loader.ts";
 
 export class Progress {
-  readonly #callback: ((progress: LoadProgress) => void) | undefined;
+  readonly #listener: Listener<[LoadProgress]>;
   #loaded = 0;
   #total = 0;
   constructor(callback: ((progress: LoadProgress) => void) | undefined) {
-    this.#callback = callback;
+    this.#listener = new Listener(callback);
   }
   begin(total: number): void {
     this.#loaded = 0;
@@ -14,9 +15,11 @@ export class Progress {
   }
   add(name: string, bytes: number): void {
     this.#loaded = Math.min(this.#total, this.#loaded + bytes);
-    this.#callback?.({ status: "progress", name, loaded: this.#loaded, total: this.#total });
+    this.#listener.tell({ status: "progress", name, loaded: this.#loaded, total: this.#total });
   }
-  end(): void {
-    this.#callback?.({ status: "done", name: "", loaded: this.#total, total: this.#total });
+  /** Waits for promises of the callback. */
+  end(): Promise<void> {
+    this.#listener.tell({ status: "done", name: "", loaded: this.#total, total: this.#total });
+    return this.#listener.settled();
   }
 }

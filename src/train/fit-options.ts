@@ -1,6 +1,7 @@
 // What the training loop is told: options as people write them, checked and completed. Opens nothing.
 import { join, resolve } from "node:path";
 import type { RoomRequest } from "../base/files/room.ts";
+import { requireFunctions } from "../base/listener.ts";
 import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
@@ -127,6 +128,15 @@ export function outputPaths(output_dir: string) {
   };
 }
 
+const CALLBACKS = [
+  "on_step",
+  "on_save",
+  "on_resume",
+  "on_save_failed",
+  "check_callback",
+  "warning_callback",
+] satisfies readonly (keyof FitOptions)[];
+
 const OPTIONS = Object.keys({
   ...{ micro_batch_size: true, gradient_accumulation_steps: true, packing: true, append_eos: true },
   ...{ eos_token_id: true, template_options: true, chat_template: true, data: true, validation: true },
@@ -154,6 +164,8 @@ const OPTIONS_ELSEWHERE = {
 /** Throws ConfigError that names the option. */
 export function fitSettings(options: FitOptions): FitSettings {
   refuseUnknown(options, OPTIONS, "fit", OPTIONS_ELSEWHERE);
+  requireFunctions(options, CALLBACKS);
+  if (options.tokenizer !== undefined) requireTokenizer(options.tokenizer);
   const { output_dir, validation, validation_size = 0, epochs, max_steps, eval_steps, save_steps } = options;
   const { keep, keep_best = false, resume = false, logging = {}, seed = 0 } = options;
   if (typeof output_dir !== "string" || output_dir === "")
@@ -215,6 +227,19 @@ export function sequenceLength(max_length: number | undefined, max_positions: nu
   if (max_length <= max_positions) return max_length;
   throw new ConfigError(
     `max_length is ${max_length}, more than the model's ${max_positions} positions: give ${max_positions} or less`,
+  );
+}
+
+function requireTokenizer(tokenizer: Partial<RowTokenizer> | null): void {
+  const { encode, apply_chat_template, eos_token_ids } = tokenizer ?? {};
+  if (
+    typeof encode === "function" &&
+    typeof apply_chat_template === "function" &&
+    Array.isArray(eos_token_ids)
+  )
+    return;
+  throw new ConfigError(
+    "tokenizer must have encode(), apply_chat_template() and eos_token_ids, as what AutoTokenizer.from_pretrained gives",
   );
 }
 

@@ -1,6 +1,7 @@
 // The training loop: batches to a trainer, step after step, with evaluation, checkpoints and logs; and from a checkpoint
 // on as if it had never stopped. What a step does is the trainer's business.
 import { RoomError } from "../base/files/room.ts";
+import { Listener } from "../base/listener.ts";
 import { AbortError, SpillwayError, throwIfAborted } from "../errors.ts";
 import { engineOf } from "../generate/causal-lm.ts";
 import { lockFolder } from "../memory/locks/file-lock.ts";
@@ -62,9 +63,10 @@ export async function fit(
   const max_length =
     options.max_length ?? sequenceLength(undefined, engineOf(trainer.model).prepared.spec.max_positions);
   await using _lock = options.lock ? undefined : await lockFolder(settings.output, "the output folder");
+  const checking = new Listener(options.check_callback);
   await using data = await FitData.open(settings, {
     ...{ tokenizer, max_length, signal, checked, vocab_size: trainer.vocab_size },
-    progress: options.check_callback,
+    progress: (done, total) => checking.tell(done, total),
   });
   const from = await startingPoint(settings);
   const saved = from === undefined ? undefined : await readFitState(from);
@@ -77,7 +79,8 @@ export async function fit(
     : [];
   const state = saved?.state ?? START;
   const { steps: total, notes } = await data.check(state);
-  if (!checked) for (const note of notes) options.warning_callback?.(note);
+  await checking.settled();
+  if (!checked) for (const note of notes) await options.warning_callback?.(note);
   if (trainer.checkpoint_bytes !== undefined) {
     const steps = { done: state.step, total };
     await requireRunRoom(settings, trainer.checkpoint_bytes, steps, options.room_beside ?? []);
@@ -184,7 +187,7 @@ class Loop {
     const { trainer, settings, options, data, total, skips } = this.#p;
     const result = await this.#train(batch);
     const warning = skips.add(result.skipped);
-    if (warning) options.warning_callback?.(warning);
+    if (warning) await options.warning_callback?.(warning);
     const step = this.state.step + 1;
     this.state = {
       ...this.state,
@@ -260,7 +263,7 @@ class Loop {
     } catch (error) {
       if (!isFull(error)) throw error;
       if (!this.#logless)
-        this.#p.options.warning_callback?.(`step ${record.step}: ${(error as Error).message}`);
+        await this.#p.options.warning_callback?.(`step ${record.step}: ${(error as Error).message}`);
       this.#logless = true;
     }
   }
@@ -271,23 +274,29 @@ class Loop {
    */
   async #save(last: boolean): Promise<void> {
     const { settings, options } = this.#p;
+    let saved: string | undefined;
     try {
-      await this.#saveIn(settings.checkpoints);
+      saved = await this.#saveIn(settings.checkpoints);
     } catch (error) {
       if (!isFull(error)) throw error;
       const { step } = this.state;
       const other = await options.on_save_failed?.(error as Error, { step, last });
-      if (other !== undefined) return this.#saveIn(other);
-      if (last) throw error;
-      this.#unsavable = false;
-      const next = "the run goes on, and saves when it is time again";
-      if (!options.on_save_failed)
-        options.warning_callback?.(`step ${step} was not saved: ${(error as Error).message}; ${next}`);
+      if (other !== undefined) saved = await this.#saveIn(other);
+      else {
+        if (last) throw error;
+        this.#unsavable = false;
+        const next = "the run goes on, and saves when it is time again";
+        if (!options.on_save_failed)
+          await options.warning_callback?.(
+            `step ${step} was not saved: ${(error as Error).message}; ${next}`,
+          );
+      }
     }
+    if (saved !== undefined) await options.on_save?.(saved); // whatever it throws, the checkpoint is there
   }
 
-  async #saveIn(folder: string): Promise<void> {
-    const { trainer, settings, options, identity } = this.#p;
+  async #saveIn(folder: string): Promise<string> {
+    const { trainer, settings, identity } = this.#p;
     const { keep, keep_best } = settings;
     const { state } = this;
     const eval_loss = this.#evalLoss;
@@ -300,7 +309,7 @@ class Loop {
     });
     this.#unsavable = false;
     this.#saved = state;
-    await options.on_save?.(this.checkpoint);
+    return this.checkpoint;
   }
 }
 

@@ -1,5 +1,6 @@
 // What a trainer is told: options as people write them, checked and completed. Nothing is opened or allocated here.
 import { LORA_KEYS, type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
+import { requireFunctions } from "../base/listener.ts";
 import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
@@ -162,6 +163,7 @@ const INITS: readonly unknown[] = [true, false, "gaussian"];
 /** Throws ConfigError that names the option. */
 export function trainerSettings(options: TrainerOptions): TrainerSettings {
   refuseUnknown(options, OPTIONS, "Trainer.create", OPTIONS_ELSEWHERE);
+  requireFunctions(options, ["progress_callback", "beforeTransfer", "beforeWrite"]);
   const { optimizer = "adamw", weight_decay = 0, max_grad_norm = 1, non_finite = "skip" } = options;
   const { update_ahead = true } = options;
   const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay } = options;

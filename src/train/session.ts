@@ -18,6 +18,7 @@ import { PASSING } from "./memory-plan.ts";
 import { loraIdentity, type TrainerOptions, type TrainerSettings } from "./options.ts";
 import type { Parameters } from "./parameters.ts";
 import type { Passes } from "./passes.ts";
+import { type ModelFingerprint, modelFingerprint } from "./resume/base-fingerprint.ts";
 import { type Held, Loading, take } from "./session-parts.ts";
 import type { Stalls } from "./stalls.ts";
 import type { TrainedStates } from "./trained-weights.ts";
@@ -40,8 +41,12 @@ export class Session {
   #planned = 0;
   #wake: (() => void)[] = [];
 
-  private constructor(held: Held, cleanup: Cleanup) {
+  /** Of the adapter that goes on being trained, as it was found. */
+  readonly adapterPrint: ModelFingerprint | undefined;
+
+  private constructor(held: Held, cleanup: Cleanup, adapterPrint: ModelFingerprint | undefined) {
     this.#h = held;
+    this.adapterPrint = adapterPrint;
     this.#cleanup = cleanup;
     this.#cycle = held.passes.cycle;
     const names = new Set(held.parameters.all.map((p) => p.name));
@@ -50,8 +55,15 @@ export class Session {
     held.engine.beforeDispose = () => this.#release();
   }
 
-  /** Loads the model anew for training and takes everything else. On failure the model is loaded as it was. */
-  static async open(engine: Engine, settings: TrainerSettings, options: TrainerOptions): Promise<Session> {
+  /**
+   * Loads the model anew for training and takes everything else, while nothing else uses it. On failure the model is loaded
+   * as it was.
+   */
+  static open(engine: Engine, settings: TrainerSettings, options: TrainerOptions): Promise<Session> {
+    return engine.exclusive(() => Session.#open(engine, settings, options));
+  }
+
+  static async #open(engine: Engine, settings: TrainerSettings, options: TrainerOptions): Promise<Session> {
     if (engine.prepared.adapter)
       throw new ConfigError(
         "the model was opened with an adapter: open it without, and name the adapter in the trainer's options to go on " +
@@ -65,6 +77,7 @@ export class Session {
     const { signal } = options;
     const before = engine.options;
     const { loading, changes } = await loadingOf(engine.prepared, before, settings, options);
+    const adapterPrint = loading.adapter && (await modelFingerprint(loading.adapter.checkpoint, {}, signal));
     await engine.reopen({
       ...changes,
       ...(signal && { signal }),
@@ -73,7 +86,7 @@ export class Session {
     const cleanup = new Cleanup();
     try {
       const held = await take(engine, loading, cleanup, signal);
-      return new Session(held, cleanup);
+      return new Session(held, cleanup, adapterPrint);
     } catch (error) {
       await cleanup.run();
       await engine.reopen({ training: undefined, ...asBefore(before) }).catch(() => {});

@@ -65,8 +65,7 @@ export class Trainer implements TrainerFace {
     const { checkpoint, config } = engine.prepared;
     const base = await modelFingerprint(checkpoint, config, options.signal);
     const session = await Session.open(engine, settings, options);
-    const adapter =
-      session.adapter && (await modelFingerprint(session.adapter.checkpoint, {}, options.signal));
+    const { adapterPrint: adapter } = session;
     return new Trainer(model, session, {
       ...{ base_config: base.config, base_tensors: base.tensors, base_values: base.values },
       ...(adapter && { adapter_values: adapter.values }),

@@ -1,6 +1,7 @@
 // koffi, the binding to C functions: found where this package resolves its dependencies, and loaded when it is first
-// needed, so that everything which computes nothing works without it. Kept out of bundles: its native part cannot go in.
-import { createRequire } from "node:module";
+// needed, so that everything which computes nothing works without it. Kept out of bundles: its native part cannot go in
+// (which is also why createRequire is not imported by name: webpack would evaluate it when it bundles).
+import Module from "node:module";
 import { fileURLToPath } from "node:url";
 import type Koffi from "koffi";
 import { OWN_PLACE } from "../../base/own-place.ts";
@@ -19,12 +20,12 @@ export function ffi(): typeof Koffi {
 
 /** The file of koffi, for threads that load it on their own. */
 export function ffiFile(): string {
-  return createRequire(OWN_PLACE).resolve("koffi");
+  return Module.createRequire(OWN_PLACE).resolve("koffi");
 }
 
 function load(): typeof Koffi {
   try {
-    return createRequire(OWN_PLACE)("koffi") as typeof Koffi;
+    return Module.createRequire(OWN_PLACE)("koffi") as typeof Koffi;
   } catch (cause) {
     const platform = `${process.platform}-${process.arch}`;
     const why = (cause instanceof Error ? cause.message : String(cause)).split("\n")[0];
