@@ -1,6 +1,7 @@
 // The public API, nothing else.
 export { type LoraConfig, parseLoraConfig } from "./adapters/index.ts";
 export { type MergeOptions, type MergeResult, mergeAdapter } from "./adapters/merge.ts";
+export type { RoomRequest } from "./base/files/room.ts";
 export * from "./errors.ts";
 export {
   AutoModelForCausalLM,
@@ -11,7 +12,7 @@ export {
 } from "./generate/causal-lm.ts";
 export type { ChatMessage, ChatTemplateOptions } from "./generate/chat-template.ts";
 export type { FinishReason } from "./generate/decode-loop.ts";
-export type { GenerateOptions, GenerationOptions, Streamer } from "./generate/options.ts";
+export type { GenerateOptions, GenerationOptions, PromptProgress, Streamer } from "./generate/options.ts";
 export type { StreamPiece } from "./generate/streaming.ts";
 export type { StreamerTokenizer } from "./generate/text-streamer.ts";
 export { TextStreamer, type TextStreamerOptions } from "./generate/text-streamer.ts";
@@ -19,6 +20,7 @@ export type { BatchEncoding, DecodeOptions, EncodeOptions } from "./generate/tok
 export { AutoTokenizer } from "./generate/tokenizer.ts";
 export type { FloatDType } from "./ggml/dtypes.ts";
 export type { BeforeRead, DirectFile, ReadOptions, SystemRead } from "./memory/direct-io.ts";
+export type { FileLock } from "./memory/locks/file-lock.ts";
 export type { BeforeTransfer, SystemTransfer } from "./memory/stores/state-file.ts";
 export type { Tier } from "./memory/tiers.ts";
 export type { CacheDType, DeviceMap, MaxMemory, TierName, WeightDType } from "./plan/options.ts";
@@ -31,8 +33,9 @@ export type { LoadProgress } from "./runtime/loader.ts";
 export type { TrainingBatch } from "./train/batch.ts";
 export type { BeforeWrite, SystemWrite } from "./train/checkpoints/output-file.ts";
 export type { RowTokenizer } from "./train/data/encode.ts";
+export type { Example } from "./train/data/example.ts";
 export type { DataLoaderOptions } from "./train/data/loader.ts";
-export { type FitResult, fit } from "./train/fit.ts";
+export { type FitResult, fit, type ResumeInfo } from "./train/fit.ts";
 export type { DataPaths, FitOptions } from "./train/fit-options.ts";
 export type {
   LoraOptions,

@@ -156,7 +156,7 @@ async function run(
   config: TrainConfig,
   flags: TrainFlags & { readonly report: string | undefined; readonly lock: FileLock | undefined },
 ): Promise<void> {
-  const { fit } = await import("../train/fit.ts");
+  const { fitChecked } = await import("../train/fit.ts");
   if (!setup.fit) throw new TypeError("training without data");
   const plan = trainer.plan(setup.micro_batches);
   const line = flags.quiet ? undefined : new TrainingLine(io, config.logging_steps);
@@ -192,7 +192,7 @@ async function run(
         on_save: (path: string) => line.note(`saved ${shortPath(path)}`),
       }),
     };
-    result = await fit(trainer, options, setup.checked).catch((error: unknown) => {
+    result = await fitChecked(trainer, options, setup.checked).catch((error: unknown) => {
       if (!(error instanceof NothingTrainedError)) throw error;
       failed = error;
       return error.result;

@@ -10,6 +10,8 @@ const SAMPLING_ROWS = 8;
 const MOST = 16 * 2 ** 20;
 /** And at most this part of the budget, which weights have more use for. */
 const SHARE = 1 / 16;
+/** But of so many tokens in any case: whoever looks at a model asks for those of a sentence. */
+const LEAST_TOKENS = 16;
 
 /** What choosing tokens takes, whatever the number of sequences. Bytes. */
 export function samplingBytes(vocab: number): number {
@@ -17,14 +19,14 @@ export function samplingBytes(vocab: number): number {
 }
 
 /**
- * What a plan may set aside in RAM, what it would like to first: for choosing tokens, and for the logits of up to `context`
- * tokens. Where only the last fits, those of every token have to find room of their own. Bytes.
+ * What a plan sets aside in RAM, as much as it may first, then the least: for choosing tokens, and for the logits of
+ * up to `context` tokens. Bytes.
  */
 export function logitsChoices(vocab: number, context: number, budget = Number.POSITIVE_INFINITY): number[] {
   const row = vocab * 4;
-  const tokens = Math.min(context, Math.floor(Math.min(MOST, budget * SHARE) / row));
-  const least = samplingBytes(vocab);
-  return tokens > 0 ? [least + tokens * row, least] : [least];
+  const most = Math.max(1, Math.floor(MOST / row));
+  const bytesOf = (tokens: number) => samplingBytes(vocab) + Math.min(context, most, tokens) * row;
+  return [bytesOf(Math.max(LEAST_TOKENS, Math.floor((budget * SHARE) / row))), bytesOf(LEAST_TOKENS)];
 }
 
 /** Enters the logits of `tokens` tokens. Throws BudgetError that says how many would fit. */

@@ -44,16 +44,21 @@ export interface FitResult {
  * When `signal` fires, the step under way is finished and saved, and the result says `interrupted`; with `resume` a later
  * call goes on bit for bit.
  *
- * Every row is looked at before the first step; `checked` is what an earlier look found, for callers that had to know.
+ * Every row is looked at before the first step.
  * Throws ConfigError that names the option, or file and line of a row; LockedError where another process uses the output
  * folder; RoomError where the disk has too little room, before the first step where that can be known, else after the
  * last; NothingTrainedError where steps were skipped to the end; what the trainer throws; AbortError where the signal fires
  * before the first step. Where it still can, it saves the steps made before it throws.
  */
-export async function fit(
+export function fit(trainer: TrainerFace, options: FitOptions): Promise<FitResult> {
+  return fitChecked(trainer, options, undefined);
+}
+
+/** {@link fit} with what an earlier look at the rows found, for a caller that had to know before there was a trainer. */
+export async function fitChecked(
   trainer: TrainerFace,
   options: FitOptions,
-  checked?: CheckedData,
+  checked: CheckedData | undefined,
 ): Promise<FitResult> {
   const began = performance.now();
   const { signal } = options;
