@@ -5,6 +5,7 @@ import os from "node:os";
 import { resolve } from "node:path";
 import { AbortError } from "../errors.ts";
 import { installCommand, PACKAGE_VERSION, packagesFor } from "../ggml/discover.ts";
+import { ffi } from "../ggml/loading/ffi.ts";
 import { defaultDepth, poolThreads } from "../memory/io-turns.ts";
 import { defaultCpuBudget, memoryLimits, threadCount } from "../memory/limits.ts";
 import { version } from "./installation.ts";
@@ -96,8 +97,14 @@ type LibraryOutcome =
   | { readonly library: LibraryFinding; readonly devices: readonly DeviceFinding[] }
   | { readonly problem: string; readonly remedy: string };
 
-/** Loads the library. Its binding is itself an optional download, so that importing it may fail already. */
+/** Loads the binding, then the library: each is an optional download with a remedy of its own. */
 async function findLibrary(): Promise<LibraryOutcome> {
+  try {
+    ffi();
+  } catch (error) {
+    const [problem = "", remedy = installCommand()] = (error as Error).message.split("; try: ");
+    return { problem, remedy };
+  }
   try {
     const { library } = await import("../ggml/library.ts");
     const { listDevices } = await import("../ggml/device.ts");
@@ -120,7 +127,7 @@ async function findLibrary(): Promise<LibraryOutcome> {
       })),
     };
   } catch (error) {
-    const problem = error instanceof Error ? error.message : String(error);
+    const [problem = ""] = (error instanceof Error ? error.message : String(error)).split("; try: ");
     const override = process.env.SPILLWAY_GGML_DIR;
     const remedy = override ? "unset SPILLWAY_GGML_DIR, or point it at such a folder" : installCommand();
     return { problem, remedy };

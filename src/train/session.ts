@@ -41,12 +41,12 @@ export class Session {
   #planned = 0;
   #wake: (() => void)[] = [];
 
-  /** Of the adapter that goes on being trained, as it was found. */
-  readonly adapterPrint: ModelFingerprint | undefined;
+  /** Of the base, and of the adapter that goes on being trained, as they were found. */
+  readonly prints: { readonly base: ModelFingerprint; readonly adapter: ModelFingerprint | undefined };
 
-  private constructor(held: Held, cleanup: Cleanup, adapterPrint: ModelFingerprint | undefined) {
+  private constructor(held: Held, cleanup: Cleanup, prints: Session["prints"]) {
     this.#h = held;
-    this.adapterPrint = adapterPrint;
+    this.prints = prints;
     this.#cleanup = cleanup;
     this.#cycle = held.passes.cycle;
     const names = new Set(held.parameters.all.map((p) => p.name));
@@ -77,7 +77,11 @@ export class Session {
     const { signal } = options;
     const before = engine.options;
     const { loading, changes } = await loadingOf(engine.prepared, before, settings, options);
-    const adapterPrint = loading.adapter && (await modelFingerprint(loading.adapter.checkpoint, {}, signal));
+    const { checkpoint, config } = engine.prepared;
+    const prints = {
+      base: await modelFingerprint(checkpoint, config, signal),
+      adapter: loading.adapter && (await modelFingerprint(loading.adapter.checkpoint, {}, signal)),
+    };
     await engine.reopen({
       ...changes,
       ...(signal && { signal }),
@@ -86,7 +90,7 @@ export class Session {
     const cleanup = new Cleanup();
     try {
       const held = await take(engine, loading, cleanup, signal);
-      return new Session(held, cleanup, adapterPrint);
+      return new Session(held, cleanup, prints);
     } catch (error) {
       await cleanup.run();
       await engine.reopen({ training: undefined, ...asBefore(before) }).catch(() => {});

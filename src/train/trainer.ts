@@ -23,7 +23,6 @@ import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
 import type { StepParams } from "./optimizer/rule.ts";
 import { type TrainerOptions, type TrainerSettings, trainerSettings, updatesAtOnce } from "./options.ts";
 import type { Parameter } from "./parameters.ts";
-import { modelFingerprint } from "./resume/base-fingerprint.ts";
 import { checkIdentity, checkpointIn, runOf } from "./resume-point.ts";
 import { Session } from "./session.ts";
 import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
@@ -61,11 +60,8 @@ export class Trainer implements TrainerFace {
    */
   static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
     const settings = trainerSettings(options);
-    const engine = engineOf(model);
-    const { checkpoint, config } = engine.prepared;
-    const base = await modelFingerprint(checkpoint, config, options.signal);
-    const session = await Session.open(engine, settings, options);
-    const { adapterPrint: adapter } = session;
+    const session = await Session.open(engineOf(model), settings, options);
+    const { base, adapter } = session.prints;
     return new Trainer(model, session, {
       ...{ base_config: base.config, base_tensors: base.tensors, base_values: base.values },
       ...(adapter && { adapter_values: adapter.values }),
