@@ -72,6 +72,10 @@ export function generationOptions(flags: GenerationFlags): GenerationOptions {
     ...(flags.ignoreEos && { ignore_eos: true }),
   };
   checkOptions(options, "stream");
-  generationValues({ ...options }, {});
+  // Whether tokens are drawn stands in a file that has not been read yet; what is typed has to be right either way. A
+  // temperature of 0 is how other programs say that they are not.
+  const { temperature: typed, ...rest } = options;
+  const drawn = typed === 0 && doSample !== true ? rest : options;
+  generationValues({ ...drawn, do_sample: true }, {});
   return options;
 }

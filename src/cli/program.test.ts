@@ -40,7 +40,7 @@ describe("mistakes exit with 2 and say what was probably meant", () => {
     [["run", TINY, "x", "--threads", "two"], "--threads", "Expected a whole number above 0"],
     [["run", TINY, "x", "--max-new-tokens", "0"], "--max-new-tokens", "Expected a whole number above 0"],
     [["run", TINY, "x", "--temperature", "warm"], "--temperature", "Expected a number"],
-    [["run", TINY, "x", "--top-p", "2"], "top_p must be", "above 0 and at most 1"],
+    [["run", TINY, "x", "--top-p", "2"], "top_p must be", "from 0 to 1"],
     [["run", TINY, "x", "--dtype", "int3"], "int3", "float16"],
     [["run", TINY, "x", "--device", "abacus"], "abacus", "spillway doctor"],
     [["run", TINY, "x", "--device-map", "atuo"], '"atuo" is not a tier', "gpu, cpu, disk"],

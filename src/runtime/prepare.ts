@@ -27,7 +27,7 @@ import { needPacking } from "./copies/packed-copy.ts";
 import { inputBytes } from "./inputs.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "./kv-cache.ts";
 import { type LoadProgress, loadStaging } from "./loader.ts";
-import { logitsChoices, samplingBytes } from "./logits-memory.ts";
+import { logitsChoices } from "./logits-memory.ts";
 import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "./measure.ts";
 import { vectorBytes } from "./residents.ts";
 import { rowStagingBytes } from "./row-reader.ts";
@@ -168,13 +168,12 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
+        const logits = logitsChoices(spec.vocab_size, context, budgets.cpu);
         const plan = (fixed: FixedBytes) =>
           makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
-        // What trains gives texts meanwhile, but not the logits of their tokens.
-        if (way) return plan({ ...own, logits: samplingBytes(spec.vocab_size), training: way.bytes });
-        return firstThatFits(logitsChoices(spec.vocab_size, context, budgets.cpu), (logits) =>
-          plan({ ...own, logits }),
-        );
+        // What trains gives texts meanwhile, and is looked at, but by the sentence.
+        if (way) return plan({ ...own, logits: Math.min(...logits), training: way.bytes });
+        return firstThatFits(logits, (bytes) => plan({ ...own, logits: bytes }));
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
