@@ -3,6 +3,7 @@ import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError, UnsupportedError } from "../errors.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
+import { byteOf } from "./tokenizer.ts";
 
 /** What is needed of a tokenizer. */
 export interface StreamerTokenizer {
@@ -47,7 +48,10 @@ export class TextStreamer {
       if (callback !== undefined && typeof callback !== "function")
         throw new ConfigError(`${name} must be a function, got ${shown(callback)}`);
     }
-    this.#decoder = new IncrementalDecoder((ids) => tokenizer.decode(ids, { skip_special_tokens }));
+    this.#decoder = new IncrementalDecoder(
+      (ids) => tokenizer.decode(ids, { skip_special_tokens }),
+      byteOf(tokenizer),
+    );
     this.#skipPrompt = skip_prompt;
     this.#onText = options.callback_function ?? undefined;
     this.#onTokens = options.token_callback_function ?? undefined;
