@@ -26,7 +26,7 @@ import {
 } from "./requests.ts";
 import { StoppingDecoder } from "./stop-text.ts";
 import { Mailbox, type StreamPiece } from "./streaming.ts";
-import { AutoTokenizer } from "./tokenizer.ts";
+import { AutoTokenizer, byteOf } from "./tokenizer.ts";
 
 /** Logits: data[b, t, v] is the score of token v after token t of sequence b. */
 export interface ForwardOutput {
@@ -226,7 +226,7 @@ export class CausalLM {
     const request = await this.#resolve(checked);
     const tokenizer = await this.tokenizer();
     const ids = await this.#encode(tokenizer, prompt, checked.signal);
-    const text = new StoppingDecoder((list, how) => tokenizer.decode(list, how), request.stop_strings);
+    const text = stoppingDecoder(tokenizer, request.stop_strings);
     const pieces = new Mailbox<StreamPiece>();
     const leaving = new AbortController();
     const { signal, unlink } = linkSignals(leaving.signal, checked.signal);
@@ -350,9 +350,10 @@ export class CausalLM {
   async #stops({ stop_strings }: ResolvedRequest, sequences: number) {
     if (stop_strings.length === 0) return undefined;
     const tokenizer = await this.tokenizer();
-    return Array.from(
-      { length: sequences },
-      () => new StoppingDecoder((list, how) => tokenizer.decode(list, how), stop_strings),
-    );
+    return Array.from({ length: sequences }, () => stoppingDecoder(tokenizer, stop_strings));
   }
+}
+
+function stoppingDecoder(tokenizer: AutoTokenizer, stops: readonly string[]): StoppingDecoder {
+  return new StoppingDecoder((ids, how) => tokenizer.decode(ids, how), stops, byteOf(tokenizer));
 }

@@ -1,8 +1,9 @@
+import { isUtf8 } from "node:buffer";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type DecodeFn, IncrementalDecoder } from "./incremental-decoder.ts";
-import { AutoTokenizer } from "./tokenizer.ts";
+import { type ByteOf, type DecodeFn, IncrementalDecoder } from "./incremental-decoder.ts";
+import { AutoTokenizer, byteOf } from "./tokenizer.ts";
 
 const fixtures = join(import.meta.dirname, "../../test/fixtures");
 const byteLevel = await AutoTokenizer.from_pretrained(join(fixtures, "checkpoints/llama"));
@@ -10,8 +11,8 @@ const sentencePiece = await AutoTokenizer.from_pretrained(join(fixtures, "tokeni
 const metaspace = await AutoTokenizer.from_pretrained(join(fixtures, "tokenizers/metaspace-unigram"));
 
 /** Pieces of decoding these ids one by one, the flush last. */
-function pieces(decode: DecodeFn, ids: readonly number[]): string[] {
-  const decoder = new IncrementalDecoder(decode);
+function pieces(decode: DecodeFn, ids: readonly number[], bytes?: ByteOf): string[] {
+  const decoder = new IncrementalDecoder(decode, bytes);
   return [...ids.map((id) => decoder.push(id)), decoder.flush()];
 }
 
@@ -19,33 +20,91 @@ function pieces(decode: DecodeFn, ids: readonly number[]): string[] {
 const sentencePieceByte = (byte: number) =>
   sentencePiece.token_to_id(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`)!;
 
+/**
+ * What the pieces come to: decode of all tokens, but where a run of bytes breaks, the characters of it that were complete
+ * before are themselves, for they were out.
+ */
+function whole(decode: DecodeFn, ids: readonly number[], bytes: ByteOf | undefined): string {
+  let text = "";
+  let start = 0;
+  for (let i = 0; i < ids.length; ) {
+    let end = i;
+    while (end < ids.length && bytes?.(ids[end]!) !== undefined) end++;
+    const run = Buffer.from(ids.slice(i, end).map((id) => bytes!(id)!));
+    if (!isUtf8(run)) {
+      // The characters before the break.
+      let head = run.length;
+      while (!isUtf8(run.subarray(0, head))) head--;
+      // A space in front of the text has no text.
+      if (decode(ids.slice(start, i + head)) === decode(ids.slice(start, i))) head = 0;
+      text += decode(ids.slice(start, i + head));
+      start = i + head;
+    }
+    i = Math.max(end, i + 1);
+  }
+  return text + decode(ids.slice(start));
+}
+
+/** Pieces of a SentencePiece text given as its tokens: a number is a byte. */
+function sentencePieces(tokens: readonly (string | number)[], knowsBytes = true): string[] {
+  const ids = tokens.map((token) =>
+    typeof token === "number" ? sentencePieceByte(token) : sentencePiece.token_to_id(token)!,
+  );
+  return pieces((some) => sentencePiece.decode(some), ids, knowsBytes ? byteOf(sentencePiece) : undefined);
+}
+
+const YOU = [0xe4, 0xbd, 0xa0]; // 你
+const SMILE = [0xf0, 0x9f, 0x99, 0x82]; // 🙂
+
 describe("IncrementalDecoder", () => {
-  test("emits a character when its last byte has come, and no sooner", () => {
-    const [f0, ff, f8, f0b] = [0xf0, 0x9f, 0x99, 0x82].map(sentencePieceByte); // 🙂
-    expect(pieces((ids) => sentencePiece.decode(ids), [f0!, ff!, f8!, f0b!])).toEqual(["", "", "", "🙂", ""]);
+  // Of a tokenizer of this library it is known which tokens are bytes, of others it is not.
+  test.each([true, false])("emits a character when its last byte has come (bytes known: %s)", (known) => {
+    expect(sentencePieces(SMILE, known)).toEqual(["", "", "", "🙂", ""]);
+    // While a character is unfinished, all of the run is U+FFFD in the whole text: what is out stays out.
+    expect(sentencePieces([...SMILE, ...YOU, 0x0a, ...SMILE, "▁Hello"], known)).toEqual(
+      ["", "", "", "🙂", "", "", "你", "\n", "", "", "", "🙂", " Hello", ""], // prettier-ignore
+    );
+    expect(sentencePieces(["▁Hello", ...YOU, "▁Hello", ...YOU], known).join("")).toBe("Hello你 Hello你");
   });
 
   test("emits U+FFFD for a character that never completes: at once if another byte shows it, else in flush", () => {
-    const hello = sentencePiece.token_to_id("▁Hello")!;
-    const decode: DecodeFn = (ids) => sentencePiece.decode(ids);
-    expect(pieces(decode, [sentencePieceByte(0xe4), sentencePieceByte(0xbd), hello])).toEqual([
-      "",
-      "",
-      "\uFFFD Hello",
-      "",
-    ]);
-    expect(pieces(decode, [hello, sentencePieceByte(0xe4), sentencePieceByte(0xbd)])).toEqual([
-      "Hello",
-      "",
-      "",
-      "\uFFFD",
-    ]);
-    expect(pieces(decode, [0x80, 0x80, 0x80].map(sentencePieceByte))).toEqual([
-      "",
-      "\uFFFD",
-      "\uFFFD",
-      "\uFFFD",
-    ]);
+    // The reference writes one for each byte.
+    expect(sentencePieces([0xe4, 0xbd, "▁Hello"])).toEqual(["", "", "\uFFFD\uFFFD Hello", ""]);
+    expect(sentencePieces(["▁Hello", 0xe4, 0xbd])).toEqual(["Hello", "", "", "\uFFFD\uFFFD"]);
+    expect(sentencePieces([0x80, 0x80, 0x80])).toEqual(["\uFFFD", "\uFFFD", "\uFFFD", ""]);
+    expect(sentencePieces([0xe4, 0x41, 0x42])).toEqual(["", "\uFFFD\uFFFD", "\uFFFD", ""]);
+    expect(sentencePieces([0x80, ...YOU, "▁Hello", ...YOU]).join("")).toBe(
+      "\uFFFD\uFFFD\uFFFD\uFFFD Hello你",
+    );
+  });
+
+  test("a character that is out stays when its run of bytes breaks later", () => {
+    // The whole text has U+FFFD for each of the bytes.
+    expect(sentencePieces([...YOU, 0x80, 0x41, "▁Hello"])).toEqual(
+      ["", "", "你", "\uFFFD", "\uFFFD", " Hello", ""], // prettier-ignore
+    );
+    expect(sentencePieces(["▁Hello", ...YOU, 0xe4, "▁Hello"]).join("")).toBe("Hello你\uFFFD Hello");
+    expect(sentencePieces([...YOU, 0xe4, "▁Hello"], false).join("")).toBe("你\uFFFD Hello");
+    expect(sentencePieces([...YOU, 0xe4], false).join("")).toBe("你\uFFFD");
+  });
+
+  test.each([
+    ["80", [0x80]],
+    ["ASCII after a broken byte", [0x80, ...new Array(200).fill(0x41)]],
+    ["ASCII after a character and a broken byte", [...YOU, 0x80, ...new Array(200).fill(0x41)]],
+    ["characters after a broken byte", [0xff, ...new Array(100).fill(YOU).flat()]],
+  ])("bytes without end, %s: the window stays short, nothing is lost", (_, bytes) => {
+    for (const knowsBytes of [true, false]) {
+      let longest = 0;
+      const decode: DecodeFn = (some) => {
+        longest = Math.max(longest, some.length);
+        return sentencePiece.decode(some);
+      };
+      const ids = bytes.map(sentencePieceByte);
+      const text = pieces(decode, ids, knowsBytes ? byteOf(sentencePiece) : undefined).join("");
+      expect(longest).toBeLessThan(32);
+      expect(text.replace("你", "\uFFFD\uFFFD\uFFFD")).toBe("\uFFFD".repeat(bytes.length));
+    }
   });
 
   test("keeps the spaces between words and strips the one in front, as decoding the whole does", () => {
@@ -59,8 +118,10 @@ describe("IncrementalDecoder", () => {
     const [bos, hello, world] = ["<s>", "▁Hello", "▁world"].map((token) => sentencePiece.token_to_id(token)!);
     const decode: DecodeFn = (ids) => sentencePiece.decode(ids, { skip_special_tokens: true });
     const [e4, bd, a0] = [0xe4, 0xbd, 0xa0].map(sentencePieceByte);
-    expect(pieces(decode, [bos!, hello!, bos!, world!])).toEqual(["", "Hello", "", " world", ""]);
-    expect(pieces(decode, [bos!, e4!, bos!, bd!, bos!, a0!]).join("")).toBe("你");
+    for (const bytes of [byteOf(sentencePiece), undefined]) {
+      expect(pieces(decode, [bos!, hello!, bos!, world!], bytes)).toEqual(["", "Hello", "", " world", ""]);
+      expect(pieces(decode, [bos!, e4!, bos!, bd!, bos!, a0!], bytes).join("")).toBe("你");
+    }
   });
 
   test("tokens that the tokenizer does not know have no text", () => {
@@ -113,6 +174,8 @@ describe.each([
   ["SentencePiece with byte fallback", sentencePiece],
   ["Metaspace", metaspace],
 ])("with a %s tokenizer", (_, tokenizer) => {
+  const bytes = byteOf(tokenizer);
+
   const anyIds = fc.array(fc.nat({ max: tokenizer.vocab_size + 3 }), { maxLength: 40 });
   const text = fc.string({
     unit: fc.constantFrom(
@@ -145,9 +208,11 @@ describe.each([
     "the pieces are the whole text, with skip_special_tokens %s",
     (skip_special_tokens) => {
       const decode: DecodeFn = (some) => tokenizer.decode(some, { skip_special_tokens });
+      // Special and unknown tokens stand between bytes only where they have text.
+      const isVisible = (id: number) => decode([id, id]) !== "" || bytes?.(id) !== undefined;
       fc.assert(
         fc.property(ids, (tokens) => {
-          expect(pieces(decode, tokens).join("")).toBe(decode(tokens));
+          expect(pieces(decode, tokens, bytes).join("")).toBe(whole(decode, tokens.filter(isVisible), bytes));
         }),
         { numRuns: 400 },
       );
@@ -157,13 +222,18 @@ describe.each([
   test("what is emitted is never taken back, and at most one character is held back", () => {
     fc.assert(
       fc.property(ids, (tokens) => {
-        const decoder = new IncrementalDecoder((some) => tokenizer.decode(some));
+        const decode: DecodeFn = (some) => tokenizer.decode(some);
+        const known = tokens.filter((id) => tokenizer.id_to_token(id) !== undefined);
+        const decoder = new IncrementalDecoder(decode, bytes);
         let emitted = "";
-        tokens.forEach((id, i) => {
+        known.forEach((id, i) => {
           emitted += decoder.push(id);
-          const whole = tokenizer.decode(tokens.slice(0, i + 1));
-          expect([whole, whole.slice(0, -1)]).toContain(emitted);
-          if (whole !== emitted) expect(whole.at(-1)).toBe("\uFFFD");
+          const text = whole(decode, known.slice(0, i + 1), bytes);
+          const held = text.slice(emitted.length);
+          expect(text.startsWith(emitted)).toBe(true);
+          // An unfinished character is one U+FFFD, or one for each of its byte tokens.
+          expect(held.replaceAll("\uFFFD", "")).toBe("");
+          expect(held.length).toBeLessThanOrEqual(bytes?.(id) === undefined ? 1 : 3);
         });
       }),
       { numRuns: 200 },
@@ -178,11 +248,17 @@ describe.each([
     };
     // Runs of one token are the worst case: they never reach a settled place, or never have text
     for (const id of [0, 1, 2, 3, 130, 131, 195, 200, 231, 243, 259, tokenizer.vocab_size]) {
-      pieces(decode, new Array<number>(200).fill(id));
-      pieces(decode, [...tokenizer.encode("the"), ...new Array<number>(200).fill(id)]);
+      for (const known of [bytes, undefined]) {
+        pieces(decode, new Array<number>(200).fill(id), known);
+        pieces(decode, [...tokenizer.encode("the"), ...new Array<number>(200).fill(id)], known);
+      }
     }
     fc.assert(
-      fc.property(ids, (tokens) => void pieces(decode, tokens)),
+      fc.property(
+        ids,
+        fc.boolean(),
+        (tokens, known) => void pieces(decode, tokens, known ? bytes : undefined),
+      ),
       { numRuns: 200 },
     );
     expect(longest).toBeLessThan(32);

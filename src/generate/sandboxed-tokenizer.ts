@@ -6,7 +6,7 @@ import { LARGE_FILE_LIMIT } from "../checkpoint/json-files.ts";
 import { CheckpointError, ConfigError, IoError, SpillwayError } from "../errors.ts";
 import type { Tasks, TokenizerDescription, TokenizerSource } from "../sandbox/protocol.ts";
 import { type Sandbox, SandboxFailure, sandbox } from "../sandbox/sandbox.ts";
-import { type Decode, readDecoder } from "../tokenizer/decoders.ts";
+import { type Decode, fallbackByte, readDecoder } from "../tokenizer/decoders.ts";
 import { Fields } from "../tokenizer/fields.ts";
 import { TokenTable } from "../tokenizer/token-table.ts";
 import type { TokenizerFiles } from "./tokenizer-files.ts";
@@ -40,6 +40,7 @@ export class SandboxedTokenizer {
   /** Undefined if tokens are joined by spaces, or decoded in the sandbox. */
   readonly #decode: Decode | undefined;
   readonly #decodesInSandbox: boolean;
+  #hasByteFallback: boolean | undefined;
 
   private constructor(handle: number, path: string, description: TokenizerDescription) {
     this.#sandbox = sandbox();
@@ -128,13 +129,7 @@ export class SandboxedTokenizer {
     }
     if (tokens.length === 0) return "";
     try {
-      if (this.#decodesInSandbox)
-        return this.#sandbox.runSync(
-          "decode",
-          { tokenizer: this.#handle, tokens },
-          { work: tokens.length * 8 },
-        );
-      return this.#decode === undefined ? tokens.join(" ") : this.#decode(tokens).join("");
+      return this.#join(tokens);
     } catch (error) {
       if (error instanceof SpillwayError) throw error;
       throw new CheckpointError(
@@ -143,6 +138,24 @@ export class SandboxedTokenizer {
         { cause: error },
       );
     }
+  }
+
+  /** The byte that a token stands for by byte fallback: in a run of such tokens, one that is broken takes all others with it. */
+  byteOf(id: number): number | undefined {
+    if (this.#decode === undefined && !this.#decodesInSandbox) return undefined;
+    this.#hasByteFallback ??= this.#join(["<0x80>", "<0x41>"]) === "\uFFFD\uFFFD";
+    const token = this.#hasByteFallback ? this.table.textOf(id) : undefined;
+    return token === undefined || this.#special.has(token) ? undefined : fallbackByte(token);
+  }
+
+  #join(tokens: string[]): string {
+    if (this.#decodesInSandbox)
+      return this.#sandbox.runSync(
+        "decode",
+        { tokenizer: this.#handle, tokens },
+        { work: tokens.length * 8 },
+      );
+    return this.#decode === undefined ? tokens.join(" ") : this.#decode(tokens).join("");
   }
 
   #error(error: unknown, characters: number, maxTokens: number | undefined): unknown {

@@ -1,6 +1,6 @@
 // Text of tokens as they come, up to a stop string. Stop strings see special tokens, the text that is shown does not have
 // them: both are decoded side by side, and what is shown is held back as long as what is matched is.
-import { IncrementalDecoder } from "./incremental-decoder.ts";
+import { type ByteOf, IncrementalDecoder } from "./incremental-decoder.ts";
 import { StopStrings } from "./stopping.ts";
 
 /** Token ids to text, with special tokens or without. */
@@ -23,10 +23,10 @@ export class StoppingDecoder {
   #released = 0;
 
   /** @throws ConfigError if a stop string is empty */
-  constructor(decode: DecodeTokens, stops: readonly string[]) {
+  constructor(decode: DecodeTokens, stops: readonly string[], byteOf?: ByteOf) {
     this.#stops = stops.length > 0 ? new StopStrings(stops) : undefined;
-    this.#seen = new IncrementalDecoder((ids) => decode(ids, { skip_special_tokens: false }));
-    this.#text = new IncrementalDecoder((ids) => decode(ids, { skip_special_tokens: true }));
+    this.#seen = new IncrementalDecoder((ids) => decode(ids, { skip_special_tokens: false }), byteOf);
+    this.#text = new IncrementalDecoder((ids) => decode(ids, { skip_special_tokens: true }), byteOf);
   }
 
   /** Takes the next token: the text that is certain now, and whether it ends at a stop string. */

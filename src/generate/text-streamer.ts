@@ -4,6 +4,7 @@ import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError, UnsupportedError } from "../errors.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
+import { byteOf } from "./tokenizer.ts";
 
 /** What is needed of a tokenizer. */
 export interface StreamerTokenizer {
@@ -45,7 +46,10 @@ export class TextStreamer {
       );
     const { skip_prompt = false, skip_special_tokens = true } = options;
     requireFunctions(options, ["callback_function", "token_callback_function"]);
-    this.#decoder = new IncrementalDecoder((ids) => tokenizer.decode(ids, { skip_special_tokens }));
+    this.#decoder = new IncrementalDecoder(
+      (ids) => tokenizer.decode(ids, { skip_special_tokens }),
+      byteOf(tokenizer),
+    );
     this.#skipPrompt = skip_prompt;
     this.#onText = options.callback_function ? new Listener(options.callback_function) : undefined;
     this.#onTokens = new Listener(options.token_callback_function);

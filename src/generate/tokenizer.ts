@@ -5,6 +5,7 @@ import { ConfigError } from "../errors.ts";
 import type { TokenizerDescription } from "../sandbox/protocol.ts";
 import { type ChatMessage, type ChatTemplateOptions, ChatTemplates } from "./chat-template.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
+import type { ByteOf } from "./incremental-decoder.ts";
 import { type DecodeOptions, type EncodeOptions, SandboxedTokenizer } from "./sandboxed-tokenizer.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.ts";
 
@@ -30,6 +31,12 @@ const Callable = function (): AutoTokenizer {
 } as unknown as new () => Call;
 
 /**
+ * Which of a tokenizer's tokens stand for a byte by byte fallback; undefined for tokenizers that are not of this library,
+ * of which it is not known. For what decodes streams.
+ */
+export let byteOf: (tokenizer: unknown) => ByteOf | undefined;
+
+/**
  * The tokenizer of a checkpoint. `tokenizer(text)` gives `{ input_ids: number[][] }`, as the models take it.
  */
 export class AutoTokenizer extends Callable {
@@ -41,6 +48,13 @@ export class AutoTokenizer extends Callable {
   readonly pad_token_id: number | undefined;
   readonly #tokenizer: SandboxedTokenizer;
   readonly #templates: ChatTemplates;
+
+  static {
+    byteOf = (tokenizer) =>
+      typeof tokenizer === "function" && #tokenizer in tokenizer
+        ? (id) => tokenizer.#tokenizer.byteOf(id)
+        : undefined;
+  }
 
   private constructor(
     tokenizer: SandboxedTokenizer,

@@ -79,8 +79,8 @@ function byteFallback(tokens: string[]): string[] {
     bytes = [];
   };
   for (const token of tokens) {
-    const code = token.length === 6 ? /^<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>$/.exec(token)?.[1] : undefined;
-    if (code !== undefined) bytes.push(Number.parseInt(code, 16));
+    const byte = fallbackByte(token);
+    if (byte !== undefined) bytes.push(byte);
     else {
       flush();
       result.push(token);
@@ -88,6 +88,12 @@ function byteFallback(tokens: string[]): string[] {
   }
   flush();
   return result;
+}
+
+/** The byte that a token such as "<0x0A>" stands for. */
+export function fallbackByte(token: string): number | undefined {
+  const code = token.length === 6 ? /^<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>$/.exec(token)?.[1] : undefined;
+  return code === undefined ? undefined : Number.parseInt(code, 16);
 }
 
 function wordPiece(fields: Fields): Decode {
