@@ -1,9 +1,12 @@
 // This checkout beside an earlier one, both built: opening, first token and decode of a small and of a 4 GiB model.
 //   node bench/versions.mjs --before DIR [--repeats 9] [--threads 1] [--models small,large]
 // Runs alternate (A B B A ...), each in a fresh process. A ratio above 1: this checkout is faster.
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { prepareModel } from "./lib/cases.mjs";
+import { makeCheckpoint, WORK } from "./lib/cases.mjs";
 import { runForJson } from "./lib/child.mjs";
 import { median, round, spread, table, writeResult } from "./lib/results.mjs";
 import { count } from "./lib/runner.mjs";
@@ -33,12 +36,18 @@ const run = (project, dir, tokens) => {
   return /** @type {Promise<any>} */ (runForJson([process.execPath, runner, project, dir, ...more]));
 };
 
+/** 4 GiB of random bf16 weights with a tokenizer, made on first use. */
+async function largeModel() {
+  const dir = join(WORK, "llama-4gib-bf16");
+  await mkdir(WORK, { recursive: true });
+  if (!existsSync(dir)) await makeCheckpoint(dir, ["--preset", "llama-4gib", "--dtype", "bf16"]);
+  return dir;
+}
+
 const results = [];
 for (const name of values.models.split(",")) {
   const small = name === "small";
-  const dir = small
-    ? fileURLToPath(new URL("../examples/story/model", import.meta.url))
-    : (await prepareModel({ preset: "llama-4gib", dtype: "bf16" })).checkpoint;
+  const dir = small ? fileURLToPath(new URL("../examples/story/model", import.meta.url)) : await largeModel();
   /** @type {Record<"before" | "now", any[]>} */
   const runs = { before: [], now: [] };
   for (const side of /** @type {const} */ (["before", "now"])) // what is in the page cache afterwards is there for both
