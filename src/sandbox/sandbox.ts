@@ -60,6 +60,8 @@ export class Sandbox {
   /** What the thread works on, and what waits for it. */
   #active: Job | undefined;
   readonly #waiting: Job[] = [];
+  /** Threads that have been told to end and have not yet. */
+  readonly #ending = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
   #idle: NodeJS.Timeout | undefined;
 
@@ -79,6 +81,12 @@ export class Sandbox {
     this.#sources.delete(handle);
     if (this.#present.delete(handle)) this.#released.push(handle);
     this.#rest();
+  }
+
+  /** Ends the thread, unless it is at work, and resolves when nothing is held of it. The next task begins another. */
+  async end(): Promise<void> {
+    if (this.#active === undefined) this.#end();
+    await Promise.all(this.#ending);
   }
 
   /** Does a task. Throws {@link SandboxFailure}, AbortError, or what structured cloning of the input throws. */
@@ -131,7 +139,11 @@ export class Sandbox {
       const channel = this.#channel!;
       if (!this.#isReady && !channel.wait(() => this.#isReady, START_TIME))
         this.#overtime(active, "its thread did not begin");
-      else if (!active.done && !channel.wait(() => active.done, active.milliseconds)) this.#overtime(active);
+      else if (!active.done && !channel.wait(() => active.done, active.milliseconds)) {
+        // What runs in it catches its own errors: it has gone for want of memory.
+        if (channel.gone) this.#lost("memory", "");
+        else this.#overtime(active);
+      }
     }
     if (failure !== undefined) throw failure.error;
     return value as Tasks[T]["output"];
@@ -261,7 +273,12 @@ export class Sandbox {
   /** Ends the thread. The next task begins another, which reads again what it needs. */
   #end(): void {
     clearTimeout(this.#timer);
-    this.#channel?.terminate();
+    clearTimeout(this.#idle);
+    const ending = this.#channel?.terminate();
+    if (ending !== undefined) {
+      this.#ending.add(ending);
+      void ending.then(() => this.#ending.delete(ending));
+    }
     this.#channel = undefined;
     this.#present.clear();
     this.#released = [];
