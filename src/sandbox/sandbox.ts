@@ -11,8 +11,11 @@ const BASE_TIME = 5000;
 const TIME_PER_BYTE = 0.02;
 /** Milliseconds for the thread to begin, on however busy a machine. */
 const START_TIME = 60_000;
-/** Megabytes of heap without any tokenizer, and for each megabyte of a tokenizer's file. */
-const BASE_HEAP = 256;
+/**
+ * Megabytes of heap without any tokenizer, and for each megabyte of a tokenizer's file. More than tokenizers and templates
+ * take within their own limits: a thread that comes to this one in the midst of a large allocation takes the process along.
+ */
+const BASE_HEAP = 2048;
 const HEAP_PER_FILE = 16;
 /** Milliseconds without task and tokenizer after which the thread ends. */
 const IDLE = 2000;
