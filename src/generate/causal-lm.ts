@@ -286,7 +286,9 @@ export class CausalLM {
     prompt: unknown,
     signal: AbortSignal | undefined,
   ): Promise<number[]> {
-    if (typeof prompt === "string") return tokenizer.encode_async(prompt, { signal });
+    // What the model has no positions for, or the budget never has room for, is not tokenized to its end.
+    const max_tokens = Math.min(this.#engine.prepared.spec.max_positions, this.#engine.largestCapacity);
+    if (typeof prompt === "string") return tokenizer.encode_async(prompt, { max_tokens, signal });
     if (!Array.isArray(prompt) || prompt.length === 0) {
       throw new ConfigError(
         "stream takes a text, a list of token ids or a list of messages ({ role, content }), of which none is empty",
@@ -299,7 +301,7 @@ export class CausalLM {
       { add_generation_prompt: true },
       signal,
     );
-    return tokenizer.encode_async(text, { add_special_tokens: false, signal });
+    return tokenizer.encode_async(text, { add_special_tokens: false, max_tokens, signal });
   }
 
   /** Ids that end a text by the checkpoint's files: those of its configs, else of its tokenizer. */

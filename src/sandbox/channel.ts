@@ -3,6 +3,9 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "
 import type { Reply, Request } from "./protocol.ts";
 import SOURCE from "./worker.ts?text";
 
+/** Milliseconds after which a waiting thread looks whether the other is still there. */
+const LOOK_AFTER = 50;
+
 export interface ChannelEvents {
   readonly onReply: (reply: Reply) => void;
   /** The thread has ended by itself. */
@@ -54,29 +57,40 @@ export class Channel {
 
   /** Throws what structured cloning throws. */
   send(request: Request): void {
+    void this.gone;
     this.#port.postMessage(request);
   }
 
-  /** Hands on replies until `isDone`, holding up the event loop. Returns whether it was done within the time. */
+  /**
+   * Whether the thread has ended, also where its events cannot be heard because the event loop is held up. Known if it was
+   * asked before, while the thread ran.
+   */
+  get gone(): boolean {
+    // A thread that has stopped has no time of its own any more: -1.
+    return this.#ended || this.#worker.performance.eventLoopUtilization().idle < 0;
+  }
+
+  /** Hands on replies until `isDone`, holding up the event loop. Returns whether it was done, within the time and at all. */
   wait(isDone: () => boolean, milliseconds: number): boolean {
     const until = performance.now() + milliseconds;
     for (;;) {
       const seen = Atomics.load(this.#replies, 0);
+      const { gone } = this;
       for (let m = receiveMessageOnPort(this.#port); m !== undefined; m = receiveMessageOnPort(this.#port))
         this.#events.onReply(m.message as Reply);
       if (isDone()) return true;
       const left = until - performance.now();
-      if (left <= 0) return false;
-      Atomics.wait(this.#replies, 0, seen, left);
+      if (left <= 0 || gone) return false;
+      Atomics.wait(this.#replies, 0, seen, Math.min(left, LOOK_AFTER));
     }
   }
 
-  /** Ends the thread at once, in the middle of whatever it does. No more events come. */
-  terminate(): void {
+  /** Ends the thread at once, in the middle of whatever it does. No more events come. Resolves when it has ended. */
+  async terminate(): Promise<void> {
     this.#ended = true;
     this.#port.close();
-    // Frees the thread's memory; nothing waits for that, and there is nothing to do if it fails.
-    this.#worker.terminate().catch(() => {});
+    // There is nothing to do if it fails.
+    await this.#worker.terminate().catch(() => {});
   }
 
   #end(kind: "memory" | "ended", message: string): void {

@@ -72,6 +72,14 @@ describe("what takes all memory", () => {
     await expect(tokenizer.apply_chat_template_async([])).rejects.toThrow(ConfigError);
   });
 
+  test("a text of too many words ends as a CheckpointError, seen also while the event loop is held up", async () => {
+    const tokenizer = await AutoTokenizer.from_pretrained(changed({}));
+    const text = "a b".repeat(10_000_000);
+    await expect(tokenizer.encode_async(text)).rejects.toThrow(CheckpointError);
+    expect(() => tokenizer.encode(text)).toThrow(/needed more than the \d+ MiB of memory/);
+    expect(tokenizer.encode("b")).toHaveLength(1);
+  });
+
   test("normalizers that grow a text without bound end as a CheckpointError", async () => {
     const normalizers = Array.from({ length: 40 }, () => ({
       type: "Replace",

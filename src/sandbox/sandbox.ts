@@ -11,8 +11,11 @@ const BASE_TIME = 5000;
 const TIME_PER_BYTE = 0.02;
 /** Milliseconds for the thread to begin, on however busy a machine. */
 const START_TIME = 60_000;
-/** Megabytes of heap without any tokenizer, and for each megabyte of a tokenizer's file. */
-const BASE_HEAP = 256;
+/**
+ * Megabytes of heap without any tokenizer, and for each megabyte of a tokenizer's file. More than tokenizers and templates
+ * take within their own limits: a thread that comes to this one in the midst of a large allocation takes the process along.
+ */
+const BASE_HEAP = 2048;
 const HEAP_PER_FILE = 16;
 /** Milliseconds without task and tokenizer after which the thread ends. */
 const IDLE = 2000;
@@ -60,6 +63,8 @@ export class Sandbox {
   /** What the thread works on, and what waits for it. */
   #active: Job | undefined;
   readonly #waiting: Job[] = [];
+  /** Threads that have been told to end and have not yet. */
+  readonly #ending = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
   #idle: NodeJS.Timeout | undefined;
 
@@ -79,6 +84,12 @@ export class Sandbox {
     this.#sources.delete(handle);
     if (this.#present.delete(handle)) this.#released.push(handle);
     this.#rest();
+  }
+
+  /** Ends the thread, unless it is at work, and resolves when nothing is held of it. The next task begins another. */
+  async end(): Promise<void> {
+    if (this.#active === undefined) this.#end();
+    await Promise.all(this.#ending);
   }
 
   /** Does a task. Throws {@link SandboxFailure}, AbortError, or what structured cloning of the input throws. */
@@ -131,7 +142,11 @@ export class Sandbox {
       const channel = this.#channel!;
       if (!this.#isReady && !channel.wait(() => this.#isReady, START_TIME))
         this.#overtime(active, "its thread did not begin");
-      else if (!active.done && !channel.wait(() => active.done, active.milliseconds)) this.#overtime(active);
+      else if (!active.done && !channel.wait(() => active.done, active.milliseconds)) {
+        // What runs in it catches its own errors: it has gone for want of memory.
+        if (channel.gone) this.#lost("memory", "");
+        else this.#overtime(active);
+      }
     }
     if (failure !== undefined) throw failure.error;
     return value as Tasks[T]["output"];
@@ -261,7 +276,12 @@ export class Sandbox {
   /** Ends the thread. The next task begins another, which reads again what it needs. */
   #end(): void {
     clearTimeout(this.#timer);
-    this.#channel?.terminate();
+    clearTimeout(this.#idle);
+    const ending = this.#channel?.terminate();
+    if (ending !== undefined) {
+      this.#ending.add(ending);
+      void ending.then(() => this.#ending.delete(ending));
+    }
     this.#channel = undefined;
     this.#present.clear();
     this.#released = [];

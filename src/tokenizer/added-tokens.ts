@@ -1,5 +1,6 @@
 // The tokens that are added to a model's vocabulary: found in texts before anything else is done with them.
 import type { Fields } from "./fields.ts";
+import { checkGrowth, checkWords } from "./limits.ts";
 import type { Model } from "./models/model.ts";
 import type { Normalize } from "./normalizers.ts";
 import { isWhiteSpace } from "./normalizers.ts";
@@ -83,13 +84,20 @@ export class AddedTokens {
   /** Splits a text at the added tokens and normalizes what is between them. */
   split(text: string, splitsSpecial: boolean): TextPart[] {
     const parts: TextPart[] = [];
+    let made = 0;
     for (const part of this.#find(text, 0, this.#plain, splitsSpecial)) {
       if ("id" in part) {
         parts.push(part);
+        checkWords(parts.length);
         continue;
       }
       const normalized = this.#normalize === undefined ? part.text : this.#normalize(part.text);
-      parts.push(...this.#find(normalized, part.start, this.#normalized, splitsSpecial));
+      made += normalized.length;
+      checkGrowth(made, text.length);
+      for (const piece of this.#find(normalized, part.start, this.#normalized, splitsSpecial)) {
+        parts.push(piece);
+        checkWords(parts.length);
+      }
     }
     return parts;
   }

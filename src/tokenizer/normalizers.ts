@@ -1,15 +1,13 @@
 // What changes a text before it is split: one function for each normalizer of tokenizer.json, by its name there.
 import { toByteCharacters } from "./byte-level.ts";
 import { CharacterMap } from "./charsmap.ts";
-import { type Fields, TokenizingError } from "./fields.ts";
+import type { Fields } from "./fields.ts";
+import { checkGrowth } from "./limits.ts";
 import { CONTROLS, MARKS, NONSPACING_MARKS } from "./older-unicode.ts";
 import { readPattern } from "./pattern.ts";
 import { replaced } from "./splitting.ts";
 
 export type Normalize = (text: string) => string;
-
-/** A text may not become longer than this many UTF-16 units: chained replacements can grow it without bound. */
-const LONGEST_TEXT = 2 ** 27;
 
 export interface Normalizer {
   readonly normalize: Normalize;
@@ -45,7 +43,7 @@ const KINDS: Readonly<Record<string, (fields: Fields) => Normalizer>> = {
   },
   Prepend: (fields) => {
     const prefix = fields.text("prepend");
-    return { normalize: (text) => (text === "" ? text : prefix + text), ...KEEPS };
+    return { normalize: (text) => (text === "" ? text : prepended(prefix, text)), ...KEEPS };
   },
   ByteLevel: () => ({ normalize: toByteCharacters, ...KEEPS }),
   Sequence: (fields) => sequence(fields.objects("normalizers").map(readNormalizer)),
@@ -66,16 +64,19 @@ function sequence(parts: readonly Normalizer[]): Normalizer {
     1,
   );
   const normalize = (text: string) => {
+    const { length } = text;
     for (const part of parts) {
       text = part.normalize(text);
-      if (text.length > LONGEST_TEXT)
-        throw new TokenizingError(
-          `its normalizers make a text of ${text.length} characters, at most ${LONGEST_TEXT} are allowed`,
-        );
+      checkGrowth(text.length, length);
     }
     return text;
   };
   return { normalize, shrinks };
+}
+
+function prepended(prefix: string, text: string): string {
+  checkGrowth(prefix.length + text.length, text.length);
+  return prefix + text;
 }
 
 function strip(fields: Fields): Normalize {

@@ -1,6 +1,7 @@
 // What splits a normalized text into words: one function for each pre-tokenizer of tokenizer.json, by its name there.
 import { toByteCharacters } from "./byte-level.ts";
 import type { Fields } from "./fields.ts";
+import { checkWords } from "./limits.ts";
 import { PUNCTUATION } from "./older-unicode.ts";
 import { readPattern } from "./pattern.ts";
 import { splitByScript } from "./scripts.ts";
@@ -87,6 +88,7 @@ function each(one: (text: string, pieces: string[]) => boolean, drops = false): 
     let startsAtStart = false;
     for (let i = 0; i < list.length; i++) {
       const begins = one(list[i]!, pieces);
+      checkWords(pieces.length);
       if (i === 0) startsAtStart = atStart && begins;
     }
     return { list: pieces, atStart: startsAtStart };
@@ -120,7 +122,10 @@ function metaspace(fields: Fields): PreTokenizer {
     });
     if (!splits) return { list: replacedList, atStart };
     const pieces: string[] = [];
-    for (const text of replacedList) splitText(text, pattern, "MergedWithNext", false, pieces);
+    for (const text of replacedList) {
+      splitText(text, pattern, "MergedWithNext", false, pieces);
+      checkWords(pieces.length);
+    }
     return { list: pieces, atStart };
   };
   return { split, drops: false, endsInBytes: false };
@@ -142,6 +147,7 @@ function fixedLength(fields: Fields): PreTokenizer {
     for (let i = 0; i < text.length; i += text.codePointAt(i)! > 0xffff ? 2 : 1) {
       if (count === length) {
         pieces.push(text.slice(start, i));
+        checkWords(pieces.length);
         start = i;
         count = 0;
       }

@@ -1,4 +1,5 @@
 // Splits texts where the script changes, as SentencePiece does. Kana and Han count as one script, a space as any.
+import { checkWords } from "./limits.ts";
 
 const NAMES =
   "Adlam Ahom Anatolian_Hieroglyphs Arabic Armenian Avestan Balinese Bamum Bassa_Vah Batak Bengali Bhaiksuki Bopomofo Brahmi " +
@@ -44,6 +45,7 @@ export function splitByScript(text: string, pieces: string[]): boolean {
     if (script !== ANY && script !== last) {
       if (begin >= 0) pieces.push(text.slice(begin, i));
       else first = i;
+      checkWords(pieces.length);
       begin = i;
     }
     if (script !== ANY) last = script;

@@ -1,4 +1,5 @@
 // Finds the matches of a pattern in a text and splits the text by them, as the Rust library does. Reads no files.
+import { checkGrowth, checkWords } from "./limits.ts";
 
 /** Spans of a text in order, without gaps: start, end and whether it is a match (1 or 0), three numbers each. */
 export type Spans = number[];
@@ -36,6 +37,7 @@ export function regexPattern(regex: RegExp): Pattern {
         }
         if (previous !== start) spans.push(previous, start, 0);
         spans.push(start, end, 1);
+        checkWords(spans.length / 3);
         previous = end;
         lastMatchEnd = end;
         regex.lastIndex = end;
@@ -57,6 +59,7 @@ export function literal(needle: string): Pattern {
         if (previous !== at) spans.push(previous, at, 0);
         previous = at + needle.length;
         spans.push(at, previous, 1);
+        checkWords(spans.length / 3);
       }
       if (previous !== text.length) spans.push(previous, text.length, 0);
       return spans;
@@ -69,8 +72,10 @@ export function replaced(text: string, pattern: Pattern, content: string): strin
   const spans = pattern.spans(text);
   if (spans.length <= 3 && spans[2] !== 1) return text;
   let result = "";
-  for (let i = 0; i < spans.length; i += 3)
+  for (let i = 0; i < spans.length; i += 3) {
     result += spans[i + 2] === 1 ? content : text.slice(spans[i], spans[i + 1]);
+    checkGrowth(result.length, text.length);
+  }
   return result;
 }
 

@@ -4,6 +4,7 @@ import { AddedTokens, readAddedToken } from "./added-tokens.ts";
 import { type ConfigFiles, configuredTokens, type Roles } from "./configured-tokens.ts";
 import { type Decode, readDecoder } from "./decoders.ts";
 import { Fields, TokenizingError } from "./fields.ts";
+import { LONGEST_INPUT } from "./limits.ts";
 import { Bpe } from "./models/bpe.ts";
 import type { Model } from "./models/model.ts";
 import { Unigram } from "./models/unigram.ts";
@@ -13,9 +14,6 @@ import { onigurumaPattern } from "./pattern.ts";
 import { type PostProcess, readPostProcessor } from "./post-processors.ts";
 import { inByteCharacters, type PreTokenizer, readPreTokenizer } from "./pre-tokenizers.ts";
 import { packTokens, type TokenTableData } from "./token-table.ts";
-
-/** Texts of more UTF-16 units are refused: what is kept beside them is not on the heap that is limited. */
-export const LONGEST_INPUT = 2 ** 25;
 
 export interface EncodeRequest {
   readonly addSpecialTokens: boolean;

@@ -32,7 +32,7 @@ export async function training<T>(
   { name = "llama", model: modelOptions, trainer: options }: Run,
   work: (trainer: Trainer, model: CausalLM) => Promise<T>,
 ): Promise<T> {
-  const before = { ...holdings(), states: openStateFileCount(), outputs: openOutputCount() };
+  const before = { ...(await holdings()), states: openStateFileCount(), outputs: openOutputCount() };
   const folder = temporaryFolder();
   try {
     await using model = await AutoModelForCausalLM.from_pretrained(join(FIXTURES, name), {
@@ -45,7 +45,9 @@ export async function training<T>(
     });
     return await work(trainer, model);
   } finally {
-    expect({ ...holdings(), states: openStateFileCount(), outputs: openOutputCount() }).toEqual(before);
+    expect({ ...(await holdings()), states: openStateFileCount(), outputs: openOutputCount() }).toEqual(
+      before,
+    );
   }
 }
 
