@@ -63,6 +63,19 @@ export async function modelFingerprint(
   };
 }
 
+/** What a checkpoint says of what is not trained: the base model, and the adapter that training began with. */
+export async function frozenIdentity(
+  base: ModelFingerprint,
+  adapter: { readonly checkpoint: Checkpoint } | undefined,
+  signal?: AbortSignal,
+): Promise<Record<string, unknown>> {
+  const began = adapter && (await modelFingerprint(adapter.checkpoint, {}, signal));
+  return {
+    ...{ base_config: base.config, base_tensors: base.tensors, base_values: base.values },
+    ...(began && { adapter_values: began.values }),
+  };
+}
+
 /** Ranges of `bytes`, in pieces of at most `most`: all of it, or samples that are spread evenly from its start to its end. */
 function* ranges(bytes: TensorEntry["bytes"], samples: number, most: number): Generator<[number, number]> {
   if (bytes <= samples * SAMPLE) {
