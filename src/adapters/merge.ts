@@ -18,6 +18,7 @@ import type { ModelSpec } from "../models/spec.ts";
 import { resolveName } from "../models/ties.ts";
 import { type MaxMemory, parseMaxMemory, parseWeightDType, type WeightDType } from "../plan/options.ts";
 import { type ModelUnits, modelUnits } from "../plan/units.ts";
+import { putEndIds } from "./end-token.ts";
 import { type Adapter, openAdapter } from "./files.ts";
 import { type Joined, joinSaved } from "./join.ts";
 import { TensorMerger, type Update } from "./merge-tensors.ts";
@@ -99,6 +100,7 @@ export async function mergeAdapter(
       Object.keys(changed).length > 0,
     );
     await putTokenizer(resolve(adapterDir), folder);
+    await putEndIds(resolve(adapterDir), folder);
     const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
     const merger = new TensorMerger(cpu, ledger);
     try {

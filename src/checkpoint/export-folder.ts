@@ -1,7 +1,7 @@
 // Folders that results are exported into: only one that is empty, or that holds an earlier export of the same run and
 // nothing else, is written to. A hidden file says what an export consists of; other programs pass over it.
 import { join, resolve } from "node:path";
-import { sameFileAmong } from "../base/files/same-file.ts";
+import { isWithin, sameFileAmong } from "../base/files/same-file.ts";
 import { isJsonObject, parseJson } from "../base/json.ts";
 import { listed } from "../base/notes.ts";
 import { ConfigError } from "../errors.ts";
@@ -24,6 +24,17 @@ export async function refuseInputs(dir: string, inputs: readonly string[], what:
   if (input === undefined) return;
   const same = resolve(dir) === resolve(input) ? "" : ` (it is ${input})`;
   throw new ConfigError(`${dir} is read by this run${same}: ${what} into another folder`);
+}
+
+/** Throws ConfigError where `dir` is one of the folders that are read, or somewhere in it. */
+export async function refuseWithin(dir: string, inputs: readonly string[], what: string): Promise<void> {
+  for (const input of inputs) {
+    if (!(await isWithin(dir, input))) continue;
+    throw new ConfigError(
+      `${dir} is in ${input}, which is read by this run and may be copied or published as it is: name a folder ` +
+        `outside of it for ${what}`,
+    );
+  }
 }
 
 /** Throws ConfigError unless there is nothing at `dir`, an empty folder, or an export of this run alone. */

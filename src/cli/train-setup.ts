@@ -3,7 +3,7 @@
 
 import { join, resolve } from "node:path";
 import { realPath, sameFileAmong } from "../base/files/same-file.ts";
-import { checkExportFolder, refuseInputs } from "../checkpoint/export-folder.ts";
+import { checkExportFolder, refuseInputs, refuseWithin } from "../checkpoint/export-folder.ts";
 import { listFolder, statIfPresent } from "../checkpoint/files.ts";
 import { readText } from "../checkpoint/json-files.ts";
 import type { DeviceMap, WeightDType } from "../plan/options.ts";
@@ -137,6 +137,9 @@ async function refuseOverwriting(
   if (target !== undefined && (await sameFileAmong(target, folders)) !== undefined)
     throw new UsageError("the result would replace the model it was trained from: give another --export");
   await refuseInputs(output, folders, "write checkpoints and logs");
+  const written = { "--output": output, "--export": target, "--offload-folder": config.offload_folder };
+  for (const [option, path] of Object.entries(written))
+    if (path !== undefined) await refuseWithin(path, folders, option);
   if (config.report === undefined) return;
   const files = [...(config.data ?? []), ...(config.validation ?? [])];
   const weights = (await listFolder(model)).map((name) => join(model, name));

@@ -1,6 +1,6 @@
 // spillway train: fine-tunes a model, or an adapter over it, under budgets; or, with --plan, says what that would take.
 import { mkdir, rmdir } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AbortError, BudgetError, IoError, type NumericsError } from "../errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
@@ -199,8 +199,10 @@ async function run(
     });
     line?.end();
     if (!failed && !result.interrupted && setup.export !== undefined) {
-      await trainer.export(setup.export, { signal: io.signal });
-      await putTemplate(setup.export, setup.fit.chat_template);
+      const { chat_template } = setup.fit;
+      // A name of one of the model's templates is there already.
+      const own = chat_template?.includes("{") ? { chat_template } : {};
+      await trainer.export(setup.export, { ...own, signal: io.signal });
       exported = setup.export;
     }
   } finally {
@@ -238,14 +240,6 @@ function resumeLine({ step, total, checkpoint, changes }: ResumeInfo): string {
   return step >= total
     ? `${from} has all ${total} steps of this run${rest}`
     : `resuming at step ${step + 1} of ${total}, from ${from}${rest}`;
-}
-
-/** The template that was trained with goes with the result. A name of one of the model's is there already. */
-async function putTemplate(folder: string, template: string | undefined): Promise<void> {
-  if (!template?.includes("{")) return;
-  const { replaceFile } = await import("../checkpoint/staged-file.ts");
-  const bytes = Buffer.from(template);
-  await replaceFile(join(folder, "chat_template.jinja"), bytes.length, (sink) => sink.append(bytes));
 }
 
 /** The end of the run in words, and the page. */

@@ -5,74 +5,10 @@ import { fixture, rejection } from "../checkpoint/testing.ts";
 import { ConfigError, SpillwayError } from "../errors.ts";
 import * as spillway from "../index.ts";
 import type { CausalLM } from "./causal-lm.ts";
+import { ODD, Own, thrower } from "./testing-odd.ts";
 
 const LLAMA = fixture("llama");
 const CPU = { device: "cpu", threads: 1, context_length: 32 } as const;
-
-class Own extends Error {}
-const thrower = () => {
-  throw new Own("the caller's own");
-};
-const deep = (() => {
-  let value: unknown = 1;
-  for (let i = 0; i < 20_000; i++) value = [value];
-  return value;
-})();
-
-/** Odd values, by what they are. */
-const ODD: Readonly<Record<string, unknown>> = {
-  five: 5,
-  zero: 0,
-  minus: -1,
-  half: 1.5,
-  NaN: Number.NaN,
-  infinity: Number.POSITIVE_INFINITY,
-  huge: 1e300,
-  "beyond 2^53": 2 ** 60,
-  bigint: 5n,
-  true: true,
-  false: false,
-  "empty text": "",
-  text: "x",
-  "control characters": "\u001b]0;x\u0007\u0000",
-  "half a pair": "\ud800",
-  list: [],
-  "list of lists": [[]],
-  "list of texts": ["a", "b"],
-  "list of null": [null],
-  "list of symbols": [Symbol("s")],
-  "sparse list": new Array<number>(3),
-  object: {},
-  "object without prototype": Object.create(null),
-  map: new Map([[1, 2]]),
-  date: new Date(0),
-  error: new TypeError("not thrown"),
-  regexp: /x/,
-  promise: Promise.resolve(1),
-  symbol: Symbol("odd"),
-  function: () => 1,
-  class: class {},
-  bytes: new Uint8Array(4),
-  floats: new Float32Array(2),
-  buffer: new ArrayBuffer(8),
-  deep,
-  cyclic: (() => {
-    const a: unknown[] = [];
-    a.push(a);
-    return a;
-  })(),
-  "toString that throws": { toString: thrower },
-  "getter that throws": Object.defineProperty({}, "x", { get: thrower, enumerable: true }),
-  "proxy that throws": new Proxy(
-    {},
-    { get: thrower, ownKeys: thrower, getPrototypeOf: thrower, has: thrower },
-  ),
-  "revoked proxy": (() => {
-    const { proxy, revoke } = Proxy.revocable({}, {});
-    revoke();
-    return proxy;
-  })(),
-};
 
 let model: CausalLM;
 let greedy: number[][];

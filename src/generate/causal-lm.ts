@@ -1,4 +1,6 @@
 // The model as people use it: from_pretrained, forward, generate, stream, memory, dispose.
+
+import { endIds } from "../adapters/end-token.ts";
 import type { LoraConfig } from "../adapters/index.ts";
 import { joinNotes } from "../base/notes.ts";
 import { requireModelFolder } from "../checkpoint/model-path.ts";
@@ -10,7 +12,6 @@ import type { EngineOptions } from "../runtime/prepare.ts";
 import { linkSignals } from "../signals.ts";
 import type { ChatMessage } from "./chat-template.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
-import { tokenizerEndIds } from "./end-token.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
 import type { GenerateOptions, GenerationOptions } from "./options.ts";
 import { checkPretrained } from "./pretrained-options.ts";
@@ -304,10 +305,9 @@ export class CausalLM {
     return tokenizer.encode_async(text, { add_special_tokens: false, max_tokens, signal });
   }
 
-  /** Ids that end a text by the checkpoint's files: those of its configs, else of its tokenizer. */
+  /** Ids that end a text by the files of the checkpoint and of its adapter. */
   #endIds(): Promise<readonly number[]> {
-    const { eos_token_ids } = this.#generation;
-    this.#ends ??= eos_token_ids.length > 0 ? Promise.resolve(eos_token_ids) : tokenizerEndIds(this.path);
+    this.#ends ??= endIds(this.path, this.#generation.eos_token_ids, this.#engine.prepared.adapter?.dir);
     return this.#ends;
   }
 

@@ -1,33 +1,32 @@
 // The arguments of from_pretrained, which may come from plain JavaScript: names known, kinds of values right. What the values
 // mean is decided where they are used.
-import { refuseUnknown } from "../base/options.ts";
+import {
+  callback,
+  checkedOptions,
+  either,
+  flag,
+  folder,
+  type Kind,
+  number,
+  object,
+  signal,
+  text,
+} from "../base/kinds.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { EngineOptions } from "../runtime/prepare.ts";
-
-interface Kind {
-  readonly accepts: (value: unknown) => boolean;
-  /** Completes "dtype must be ...". */
-  readonly range: string;
-}
-
-const text: Kind = { accepts: (v) => typeof v === "string", range: "a text" };
-const folder: Kind = { accepts: (v) => typeof v === "string" && v !== "", range: "the path of a folder" };
-const flag: Kind = { accepts: (v) => typeof v === "boolean", range: "true or false" };
-const callback: Kind = { accepts: (v) => typeof v === "function", range: "a function" };
-const number: Kind = { accepts: (v) => typeof v === "number", range: "a number" };
-const object = (v: unknown): v is object => typeof v === "object" && v !== null && !Array.isArray(v);
 
 const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
   adapter: folder,
   dtype: text,
   torch_dtype: text,
   device: text,
-  device_map: {
-    accepts: (v) => typeof v === "string" || object(v),
-    range: '"auto", a tier ("gpu", "cpu", "disk") or a tier for each module, such as { "": "cpu" }',
-  },
-  max_memory: { accepts: object, range: 'bytes for each tier, such as { cpu: "4GiB" }' },
+  device_map: either(
+    '"auto", a tier ("gpu", "cpu", "disk") or a tier for each module, such as { "": "cpu" }',
+    text,
+    object,
+  ),
+  max_memory: { ...object, range: 'bytes for each tier, such as { cpu: "4GiB" }' },
   kv_dtype: text,
   context_length: number,
   offload_folder: folder,
@@ -36,8 +35,8 @@ const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
   threads: number,
   progress_callback: callback,
   warning_callback: callback,
-  signal: { accepts: (v) => v instanceof AbortSignal, range: "an AbortSignal" },
-  training: { accepts: object, range: "an object" },
+  signal,
+  training: object,
   beforeRead: callback,
 };
 
@@ -67,14 +66,12 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 export function checkPretrained(dir: unknown, options: unknown): EngineOptions {
   if (typeof dir !== "string" || dir === "")
     throw new ConfigError(`from_pretrained takes the folder of a checkpoint, got ${shown(dir)}`);
-  refuseUnknown(options, Object.keys(KINDS), "from_pretrained", ELSEWHERE);
-  const given: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(options as object)) {
-    if (value === undefined || value === null) continue;
-    const { accepts, range } = KINDS[name as keyof typeof KINDS];
-    if (!accepts(value)) throw new ConfigError(`${name} must be ${range}, got ${shown(value)}`);
-    given[name] = value;
-  }
+  const given: Record<string, unknown> = checkedOptions(
+    options as Record<string, unknown>,
+    KINDS,
+    "from_pretrained",
+    ELSEWHERE,
+  );
   const { torch_dtype, ...rest } = given;
   if (torch_dtype === undefined) return rest as EngineOptions;
   if (rest.dtype !== undefined && rest.dtype !== torch_dtype) {

@@ -1,5 +1,6 @@
 // Text to token ids and back, with the tokenizer that comes with a checkpoint. Encoding runs in the sandbox, for the
 // regexes of a stranger's file may run for ever; decoding, which streams need token by token, runs here.
+import { dirname, resolve } from "node:path";
 import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { TokenizerDescription } from "../sandbox/protocol.ts";
@@ -40,7 +41,7 @@ export let byteOf: (tokenizer: unknown) => ByteOf | undefined;
  * The tokenizer of a checkpoint. `tokenizer(text)` gives `{ input_ids: number[][] }`, as the models take it.
  */
 export class AutoTokenizer extends Callable {
-  /** Every id that ends a text: generation_config.json, else config.json, else the tokenizer's eos_token. */
+  /** Every id that ends a text: generation_config.json, else config.json, else eos_token; and that of an adapter's tokenizer. */
   readonly eos_token_ids: readonly number[];
   /** The tokenizer's own eos_token: what texts end with in training. */
   readonly eos_token_id: number | undefined;
@@ -61,15 +62,17 @@ export class AutoTokenizer extends Callable {
     { roles, roleIds }: TokenizerDescription,
     files: TokenizerFiles,
     generation: GenerationConfig,
+    adapter: string | undefined,
   ) {
     super();
     this.#tokenizer = tokenizer;
     this.#templates = new ChatTemplates(files.chatTemplates, roles);
     this.eos_token_id = roleIds.eos_token;
-    this.eos_token_ids =
-      generation.eos_token_ids.length > 0 || this.eos_token_id === undefined
-        ? generation.eos_token_ids
-        : [this.eos_token_id];
+    const own = this.eos_token_id === undefined ? [] : [this.eos_token_id];
+    const configured = generation.eos_token_ids;
+    // A tokenizer that an adapter brings has the end token that the adapter was trained with.
+    const adds = adapter !== undefined && resolve(adapter) === dirname(files.path);
+    this.eos_token_ids = configured.length === 0 || adds ? [...new Set([...configured, ...own])] : configured;
     this.bos_token_id = generation.bos_token_id ?? roleIds.bos_token;
     this.pad_token_id = generation.pad_token_id ?? roleIds.pad_token;
   }
@@ -87,7 +90,7 @@ export class AutoTokenizer extends Callable {
     const files = await readTokenizerFiles(dir, adapter);
     const generation = await readGenerationConfig(dir);
     const { tokenizer, description } = await SandboxedTokenizer.open(files);
-    return new AutoTokenizer(tokenizer, description, files, generation);
+    return new AutoTokenizer(tokenizer, description, files, generation, adapter);
   }
 
   /** Number of tokens that the tokenizer knows, added ones included. The model's vocabulary may be padded to more. */

@@ -39,6 +39,14 @@ const ELSEWHERE = {
   token_type_ids: "these models have none: leave it out",
 };
 
+const TABLES = ["input_ids", "labels", "positions", "document_ids", "attention_mask"] as const;
+const OPTIONAL: readonly string[] = TABLES.slice(2);
+
+/** Typed arrays are taken for rows too. */
+function isRow(value: unknown): boolean {
+  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+}
+
 export interface MicroBatch {
   readonly sequences: number;
   /** Tokens of a sequence. */
@@ -65,11 +73,15 @@ export function microBatch(
   batch: TrainingBatch,
   model: { vocab_size: number; max_positions: number },
 ): MicroBatch {
-  for (const name of ["input_ids", "labels"] as const) {
-    if (!Array.isArray(batch?.[name]) || !batch[name].every((row) => typeof row?.length === "number"))
-      throw new ConfigError(`batch: ${name} must be rows of tokens, number[][]`);
-  }
+  if (typeof batch !== "object" || batch === null || Array.isArray(batch))
+    throw new ConfigError(`a batch must be { input_ids, labels }, got ${shown(batch)}`);
   refuseUnknown(batch, KEYS, "a batch", ELSEWHERE);
+  for (const name of TABLES) {
+    const table: unknown = batch[name];
+    if (OPTIONAL.includes(name) && (table === undefined || table === null)) continue;
+    if (!Array.isArray(table) || !Array.from(table).every(isRow))
+      throw new ConfigError(`batch: ${name} must be rows of numbers, number[][], got ${shown(table)}`);
+  }
   const { input_ids, labels, document_ids, attention_mask } = batch;
   const sequences = input_ids.length;
   const length = Math.max(0, ...input_ids.map((row) => row.length));
@@ -100,6 +112,7 @@ export function microBatch(
   const targets = new Int32Array(sequences * length);
   let count = 0;
   if (attention_mask) checkMask(attention_mask);
+  if (document_ids) checkDocuments(document_ids);
   for (let s = 0; s < sequences; s++) {
     const filled = input_ids[s]?.length ?? 0;
     for (let t = 0; t < filled; t++) {
@@ -108,7 +121,7 @@ export function microBatch(
       const position = batch.positions?.[s]?.[t] ?? t;
       if (!Number.isInteger(position) || position < 0 || position >= model.max_positions) {
         throw new ConfigError(
-          `positions: row ${s} has ${position}, the model has ${model.max_positions} positions`,
+          `positions: row ${s} has ${shown(position)}, the model has ${model.max_positions} positions`,
         );
       }
       positions[at] = position;
@@ -140,7 +153,7 @@ export function microBatch(
 
 function token(value: number | undefined, name: string, row: number, vocab: number): number {
   if (value === undefined || !Number.isInteger(value) || value < 0 || value >= vocab) {
-    throw new ConfigError(`${name}: row ${row}: ${value} is not a token of a vocabulary of ${vocab}`);
+    throw new ConfigError(`${name}: row ${row}: ${shown(value)} is not a token of a vocabulary of ${vocab}`);
   }
   return value;
 }
@@ -149,9 +162,16 @@ type Rows = readonly (readonly number[])[];
 
 function checkMask(mask: Rows): void {
   for (const [s, row] of mask.entries()) {
-    const odd = row.find((value) => value !== 0 && value !== 1);
-    if (odd !== undefined)
-      throw new ConfigError(`attention_mask: row ${s} has ${shown(odd)}, expected 0 or 1`);
+    const odd = Array.from(row).findIndex((value) => value !== 0 && value !== 1);
+    if (odd >= 0) throw new ConfigError(`attention_mask: row ${s} has ${shown(row[odd])}, expected 0 or 1`);
+  }
+}
+
+function checkDocuments(ids: Rows): void {
+  for (const [s, row] of ids.entries()) {
+    const odd = Array.from(row).findIndex((value) => !Number.isInteger(value));
+    if (odd >= 0)
+      throw new ConfigError(`document_ids: row ${s} has ${shown(row[odd])}, expected a whole number`);
   }
 }
 

@@ -14,9 +14,11 @@ import { statIfPresent } from "../checkpoint/files.ts";
 import { readConfigJson, type TensorSource, writeSharded } from "../checkpoint/index.ts";
 import { copyOthers, filesBeside, namedDType } from "../checkpoint/model-folder.ts";
 import { tensorBlocks } from "../checkpoint/read-tensor.ts";
+import { replaceFile } from "../checkpoint/staged-file.ts";
 import type { TensorEntry } from "../checkpoint/types.ts";
 import { bytesOf, DTYPES, type FloatDType } from "../ggml/dtypes.ts";
 import { lockFolder } from "../memory/locks/file-lock.ts";
+import { modelSpec } from "../models/families.ts";
 import { resolveName } from "../models/ties.ts";
 import { parseWeightDType } from "../plan/options.ts";
 import type { ParameterState } from "./optimizer/state.ts";
@@ -24,6 +26,7 @@ import type { TrainerSettings } from "./options.ts";
 import type { Parameter } from "./parameters.ts";
 import type { Session } from "./session.ts";
 import { masterBlocks } from "./state-tensors.ts";
+import type { ExportOptions } from "./trainer-face.ts";
 
 /** Headers and configs. */
 const SMALL_FILES = 256 * 1024;
@@ -33,7 +36,7 @@ export async function exportModel(
   base: string,
   session: Session,
   settings: TrainerSettings,
-  options: { dtype?: string; signal?: AbortSignal; run: string },
+  options: ExportOptions & { readonly run: string },
 ): Promise<void> {
   const target = await realPath(dir);
   const inputs = [base, ...(session.adapter ? [dirname(session.adapter.checkpoint.path)] : [])];
@@ -43,6 +46,7 @@ export async function exportModel(
   await checkExportFolder(target, options.run);
   await markExport(target, options.run, [ANYTHING]);
   await writeExport(target, base, session, settings, options);
+  if (options.chat_template !== undefined) await putTemplate(target, options.chat_template);
   await markExport(target, options.run, await exportedFiles(target));
 }
 
@@ -51,7 +55,7 @@ async function writeExport(
   base: string,
   session: Session,
   settings: TrainerSettings,
-  options: { dtype?: string; signal?: AbortSignal },
+  options: ExportOptions,
 ): Promise<void> {
   const wanted = parseWeightDType(options.dtype ?? "auto");
   const { parameters, trained, cpu, ledger } = session;
@@ -92,7 +96,23 @@ async function writeExport(
   const config = await readConfigJson(base);
   const dtype =
     wanted === "auto" ? (parameters.all.find((p) => p.kind === "matrix")?.dtype ?? "f32") : wanted;
-  await copyOthers(resolve(base), folder, { ...config, ...namedDType(config, DTYPES[dtype].torch) }, true);
+  const changed = {
+    ...namedDType(config, DTYPES[dtype].torch),
+    ...(breaksTie(config, session) && { tie_word_embeddings: false }),
+  };
+  await copyOthers(resolve(base), folder, { ...config, ...changed }, true);
+}
+
+/** In the place of any other: it counts before one in tokenizer_config.json. */
+async function putTemplate(folder: string, template: string): Promise<void> {
+  const bytes = Buffer.from(template);
+  await replaceFile(join(folder, "chat_template.jinja"), bytes.length, (sink) => sink.append(bytes));
+}
+
+/** Whether config.json calls two weights one that were trained as two: readers that go by it would take one for the other. */
+function breaksTie(config: Readonly<Record<string, unknown>>, { spec }: Session): boolean {
+  const named = Object.entries(modelSpec(config, "config.json").tied);
+  return named.some(([alias, name]) => spec.tied[alias] !== name && spec.tied[name] !== alias);
 }
 
 /** What an adapter's file has of the vocabulary is not trained: it goes into the next one as it is. */

@@ -1,8 +1,20 @@
 // What the training loop is told: options as people write them, checked and completed. Opens nothing.
 import { join, resolve } from "node:path";
 import type { RoomRequest } from "../base/files/room.ts";
-import { requireFunctions } from "../base/listener.ts";
-import { refuseUnknown } from "../base/options.ts";
+import {
+  callback,
+  checkedOptions,
+  either,
+  flag,
+  having,
+  type Kind,
+  list,
+  number,
+  object,
+  path,
+  signal,
+  text,
+} from "../base/kinds.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 import type { FileLock } from "../memory/locks/file-lock.ts";
@@ -128,24 +140,22 @@ export function outputPaths(output_dir: string) {
   };
 }
 
-const CALLBACKS = [
-  "on_step",
-  "on_save",
-  "on_resume",
-  "on_save_failed",
-  "check_callback",
-  "warning_callback",
-] satisfies readonly (keyof FitOptions)[];
+const paths: Kind = {
+  accepts: (v) => path.accepts(v) || (Array.isArray(v) && v.length > 0 && Array.from(v).every(path.accepts)),
+  range: "the path of a file, or a list of them",
+};
 
-const OPTIONS = Object.keys({
-  ...{ micro_batch_size: true, gradient_accumulation_steps: true, packing: true, append_eos: true },
-  ...{ eos_token_id: true, template_options: true, chat_template: true, data: true, validation: true },
-  ...{ validation_size: true, tokenizer: true, max_length: true, epochs: true, max_steps: true, seed: true },
-  ...{ eval_steps: true, save_steps: true, output_dir: true, keep: true, keep_best: true, resume: true },
-  ...{ logging: true, on_step: true, on_save: true, check_callback: true, warning_callback: true },
-  ...{ accept_data_changes: true, on_resume: true, on_save_failed: true, room_beside: true, lock: true },
-  signal: true,
-} satisfies Record<keyof FitOptions, true>);
+const KINDS: Readonly<Record<keyof FitOptions, Kind>> = {
+  ...{ micro_batch_size: number, gradient_accumulation_steps: number, packing: flag, append_eos: flag },
+  ...{ eos_token_id: number, template_options: object, chat_template: text, data: paths, validation: paths },
+  ...{ validation_size: number, tokenizer: having(["encode"], "a tokenizer, such as AutoTokenizer opens") },
+  ...{ max_length: number, epochs: number, max_steps: number, seed: number, eval_steps: number },
+  ...{ save_steps: number, output_dir: text, keep: number, keep_best: flag, logging: object },
+  ...{ resume: either("true, false or the path of a checkpoint", flag, path), accept_data_changes: flag },
+  ...{ on_step: callback, on_save: callback, on_resume: callback, on_save_failed: callback },
+  ...{ check_callback: callback, warning_callback: callback, room_beside: list, signal },
+  lock: having(["release"], "a lock on output_dir"),
+};
 
 /** Names of transformers' TrainingArguments, and of the trainer's options, that have another place here. */
 const OPTIONS_ELSEWHERE = {
@@ -161,26 +171,28 @@ const OPTIONS_ELSEWHERE = {
   lora: "it is an option of Trainer.create",
 };
 
+/** The options that are given, none of them null. Throws ConfigError that names one that is unknown or of another kind. */
+export function checkFitOptions(options: FitOptions): FitOptions {
+  return checkedOptions(options, KINDS, "fit", OPTIONS_ELSEWHERE);
+}
+
 /** Throws ConfigError that names the option. */
-export function fitSettings(options: FitOptions): FitSettings {
-  refuseUnknown(options, OPTIONS, "fit", OPTIONS_ELSEWHERE);
-  requireFunctions(options, CALLBACKS);
+export function fitSettings(given: FitOptions): FitSettings {
+  const options = checkFitOptions(given);
   if (options.tokenizer !== undefined) requireTokenizer(options.tokenizer);
+  if (options.data === undefined) throw new ConfigError("data: name a file of rows, or several");
   const { output_dir, validation, validation_size = 0, epochs, max_steps, eval_steps, save_steps } = options;
   const { keep, keep_best = false, resume = false, logging = {}, seed = 0 } = options;
   if (typeof output_dir !== "string" || output_dir === "")
     throw new ConfigError("output_dir: name a folder for checkpoints and logs");
   for (const [name, value] of Object.entries({ epochs, max_steps, eval_steps, save_steps, keep })) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
-      throw new ConfigError(`${name} is ${value}, expected a whole number above 0`);
+      throw new ConfigError(`${name} is ${shown(value)}, expected a whole number above 0`);
   }
   if (validation !== undefined && validation_size > 0)
     throw new ConfigError("validation and validation_size both say what is held out: give one of them");
-  refuseUnknown(logging, ["jsonl", "tensorboard"], "logging");
-  if (
-    options.chat_template !== undefined &&
-    (typeof options.chat_template !== "string" || options.chat_template === "")
-  )
+  checkedOptions(logging, { jsonl: flag, tensorboard: flag }, "logging");
+  if (options.chat_template === "")
     throw new ConfigError(
       `chat_template is ${shown(options.chat_template)}, expected a Jinja template or a name`,
     );

@@ -52,13 +52,27 @@ export function stateIn(meta: Readonly<Record<string, unknown>>, path: string): 
   return { step, tokens, loss, cursor, best_eval: { step: best.step, loss: best.loss } };
 }
 
-/** What a checkpoint says of the run that saved it. Throws CheckpointError, ConfigError, UnsupportedError, IoError. */
-export async function readFitState(
-  path: string,
-): Promise<{ path: string; state: FitState; identity: RunIdentity | undefined; run: string | undefined }> {
+/** What a checkpoint says of the run that saved it. */
+export interface SavedRun {
+  readonly path: string;
+  readonly state: FitState;
+  readonly identity: RunIdentity | undefined;
+  readonly run: string | undefined;
+  /** As the trainer saved them; anything where another program did. */
+  readonly rates: unknown;
+}
+
+/** Reads it. Throws CheckpointError, ConfigError, UnsupportedError, IoError. */
+export async function readFitState(path: string): Promise<SavedRun> {
   const { meta } = await openTrainingCheckpoint(path);
   const user = objectOf(meta.user) ?? {};
-  return { path, state: stateIn(user, path), identity: identityOf(user), run: runOf(meta) };
+  return {
+    path,
+    state: stateIn(user, path),
+    identity: identityOf(user),
+    run: runOf(meta),
+    rates: meta.rates,
+  };
 }
 
 /**

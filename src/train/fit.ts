@@ -1,7 +1,9 @@
 // The training loop: batches to a trainer, step after step, with evaluation, checkpoints and logs; and from a checkpoint
 // on as if it had never stopped. What a step does is the trainer's business.
 import { RoomError } from "../base/files/room.ts";
+import { having, requireKind } from "../base/kinds.ts";
 import { Listener } from "../base/listener.ts";
+import { refuseWithin } from "../checkpoint/export-folder.ts";
 import { AbortError, SpillwayError, throwIfAborted } from "../errors.ts";
 import { engineOf } from "../generate/causal-lm.ts";
 import { lockFolder } from "../memory/locks/file-lock.ts";
@@ -10,10 +12,17 @@ import type { TrainingRecord } from "../report/training-log.ts";
 import type { Batch } from "./data/index.ts";
 import { type CheckedData, FitData } from "./fit-data.ts";
 import { FitLogs } from "./fit-logs.ts";
-import { type FitOptions, type FitSettings, fitSettings, sequenceLength } from "./fit-options.ts";
+import {
+  checkFitOptions,
+  type FitOptions,
+  type FitSettings,
+  fitSettings,
+  sequenceLength,
+} from "./fit-options.ts";
 import { type FitState, metaOf, readFitState, START, startingPoint } from "./fit-state.ts";
 import { requireRunRoom } from "./resume/room.ts";
 import { compareRuns, IDENTITY_KEY, type RunIdentity, runIdentity } from "./resume/run-identity.ts";
+import { rateChanges } from "./resume-point.ts";
 import { NothingTrainedError, Skips } from "./skips.ts";
 import type { StepResult, TrainerFace } from "./trainer-face.ts";
 
@@ -57,13 +66,16 @@ export function fit(trainer: TrainerFace, options: FitOptions): Promise<FitResul
 /** {@link fit} with what an earlier look at the rows found, for a caller that had to know before there was a trainer. */
 export async function fitChecked(
   trainer: TrainerFace,
-  options: FitOptions,
+  given: FitOptions,
   checked: CheckedData | undefined,
 ): Promise<FitResult> {
   const began = performance.now();
+  requireKind(trainer, TRAINER, "trainer");
+  const options = checkFitOptions(given);
   const { signal } = options;
   const settings = fitSettings(options);
   throwIfAborted(signal);
+  await refuseWithin(settings.output, trainer.inputs ?? [], "checkpoints and logs");
   const tokenizer = options.tokenizer ?? (await (trainer.tokenizer?.() ?? trainer.model.tokenizer()));
   const max_length =
     options.max_length ?? sequenceLength(undefined, engineOf(trainer.model).prepared.spec.max_positions);
@@ -80,7 +92,10 @@ export async function fitChecked(
     modelPath: options.tokenizer ? undefined : trainer.model.path,
   });
   const changes = saved
-    ? compareRuns(saved.identity, identity, saved.path, settings.accept_data_changes)
+    ? [
+        ...compareRuns(saved.identity, identity, saved.path, settings.accept_data_changes),
+        ...rateChanges(saved.rates, trainer.rates ?? {}),
+      ]
     : [];
   const state = saved?.state ?? START;
   const { steps: total, notes } = await data.check(state);
@@ -116,6 +131,8 @@ export async function fitChecked(
   if (problem) throw new NothingTrainedError(problem, result);
   return result;
 }
+
+const TRAINER = having(["step", "evaluate", "save", "resume"], "what Trainer.create made");
 
 /** Where a run goes on from. */
 export interface ResumeInfo {

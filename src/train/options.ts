@@ -1,6 +1,17 @@
 // What a trainer is told: options as people write them, checked and completed. Nothing is opened or allocated here.
 import { LORA_KEYS, type LoraConfig, parseLoraConfig } from "../adapters/index.ts";
-import { requireFunctions } from "../base/listener.ts";
+import {
+  callback,
+  checkedOptions,
+  flag,
+  folder,
+  type Kind,
+  list,
+  number,
+  object,
+  signal,
+  text,
+} from "../base/kinds.ts";
 import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
@@ -13,7 +24,7 @@ import { Adam8bit } from "./optimizer/adam8bit.ts";
 import { AdamW } from "./optimizer/adamw.ts";
 import type { UpdateRule } from "./optimizer/rule.ts";
 import { SGD } from "./optimizer/sgd.ts";
-import { learningRateSchedule, type Schedule, type ScheduleOptions } from "./schedule.ts";
+import { learningRateSchedule, type Schedule, type ScheduleOptions, warmupSteps } from "./schedule.ts";
 
 export const OPTIMIZERS = ["adamw", "adam8bit", "sgd"] as const;
 export type OptimizerName = (typeof OPTIMIZERS)[number];
@@ -113,23 +124,18 @@ export interface TrainerSettings {
   readonly beforeWrite: BeforeWrite | undefined;
   /** What resuming must find unchanged. */
   readonly identity: Readonly<Record<string, unknown>>;
+  /** What may be given otherwise on resuming, and is then said. */
+  readonly rates: Readonly<Record<string, unknown>>;
 }
 
-const OPTIONS = Object.keys({
-  ...{ optimizer: true, betas: true, eps: true, momentum: true, weight_decay: true, no_decay: true },
-  ...{
-    max_grad_norm: true,
-    non_finite: true,
-    update_ahead: true,
-    precision: true,
-    offload: true,
-    lora: true,
-  },
-  ...{ adapter: true, micro_batch_size: true, max_length: true, offload_folder: true, seed: true },
-  ...{ signal: true, progress_callback: true, beforeTransfer: true, beforeWrite: true },
-  ...{ learning_rate: true, lr_scheduler_type: true, max_steps: true, warmup_steps: true },
-  ...{ warmup_ratio: true, min_lr_ratio: true },
-} satisfies Record<keyof TrainerOptions, true>);
+const KINDS: Readonly<Record<keyof TrainerOptions, Kind>> = {
+  ...{ optimizer: text, betas: list, eps: number, momentum: number, weight_decay: number, no_decay: list },
+  ...{ max_grad_norm: number, non_finite: text, update_ahead: flag, precision: text, offload: object },
+  ...{ lora: object, adapter: folder, micro_batch_size: number, max_length: number },
+  ...{ offload_folder: folder, seed: number, signal, progress_callback: callback },
+  ...{ beforeTransfer: callback, beforeWrite: callback, learning_rate: number, lr_scheduler_type: text },
+  ...{ max_steps: number, warmup_steps: number, warmup_ratio: number, min_lr_ratio: number },
+};
 
 /** Names of transformers' TrainingArguments, and of the loop's options, that have another place here. */
 const OPTIONS_ELSEWHERE = {
@@ -160,10 +166,16 @@ const LORA_ELSEWHERE = {
 /** How PEFT's LoraConfig may begin, of what needs no data and leaves the base as it is. */
 const INITS: readonly unknown[] = [true, false, "gaussian"];
 
+const DEFAULT_RATE = 5e-5;
+
+/** The options that are given, none of them null. Throws ConfigError that names one that is unknown or of another kind. */
+export function checkTrainerOptions(options: TrainerOptions): TrainerOptions {
+  return checkedOptions(options, KINDS, "Trainer.create", OPTIONS_ELSEWHERE);
+}
+
 /** Throws ConfigError that names the option. */
-export function trainerSettings(options: TrainerOptions): TrainerSettings {
-  refuseUnknown(options, OPTIONS, "Trainer.create", OPTIONS_ELSEWHERE);
-  requireFunctions(options, ["progress_callback", "beforeTransfer", "beforeWrite"]);
+export function trainerSettings(given: TrainerOptions): TrainerSettings {
+  const options = checkTrainerOptions(given);
   const { optimizer = "adamw", weight_decay = 0, max_grad_norm = 1, non_finite = "skip" } = options;
   const { update_ahead = true } = options;
   const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay } = options;
@@ -192,7 +204,7 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
   const lora = loraConfig(options);
   return {
     rule,
-    schedule: learningRateSchedule({ ...options, learning_rate: options.learning_rate ?? 5e-5 }),
+    schedule: learningRateSchedule({ ...options, learning_rate: options.learning_rate ?? DEFAULT_RATE }),
     weight_decay,
     no_decay,
     max_grad_norm,
@@ -215,6 +227,21 @@ export function trainerSettings(options: TrainerOptions): TrainerSettings {
       no_decay: no_decay === undefined ? "norms and biases" : JSON.stringify(no_decay),
       ...loraIdentity(lora),
     },
+    rates: { ...ratesOf(optimizer, options), weight_decay, max_grad_norm },
+  };
+}
+
+/** How large steps are, with defaults: what counts for this optimizer and this schedule. */
+function ratesOf(optimizer: OptimizerName, o: TrainerOptions): Record<string, unknown> {
+  const { lr_scheduler_type = "constant", min_lr_ratio = 0, max_steps } = o;
+  return {
+    learning_rate: o.learning_rate ?? DEFAULT_RATE,
+    lr_scheduler_type,
+    warmup_steps: warmupSteps(o),
+    ...(lr_scheduler_type !== "constant" && { max_steps, min_lr_ratio }),
+    ...(optimizer === "sgd"
+      ? { momentum: o.momentum ?? 0 }
+      : { betas: o.betas ?? [0.9, 0.999], eps: o.eps ?? 1e-8 }),
   };
 }
 
@@ -227,7 +254,7 @@ function loraConfig({ lora, adapter, precision = "float32" }: TrainerOptions): L
   if ((adapter ?? lora) !== undefined && precision !== "float32")
     throw new ConfigError(
       `precision is of a model that trains whole; the frozen weights under an adapter have the model's dtype, so open ` +
-        `the model with dtype "${precision}"`,
+        `the model with dtype "${precision}" (--dtype)`,
     );
   if (lora === undefined) return undefined;
   refuseUnknown(lora, LORA_KEYS, "lora", LORA_ELSEWHERE);
@@ -272,15 +299,15 @@ function updateRule(name: OptimizerName, { betas, eps, momentum }: TrainerOption
 
 function oneOf<T>(name: string, value: T, allowed: readonly T[]): void {
   if (allowed.includes(value)) return;
-  throw new ConfigError(`${name} is ${JSON.stringify(value)}, expected one of ${allowed.join(", ")}`);
+  throw new ConfigError(`${name} is ${shown(value)}, expected one of ${allowed.join(", ")}`);
 }
 
 function atLeast(name: string, value: number, least: number): void {
   if (typeof value === "number" && Number.isFinite(value) && value >= least) return;
-  throw new ConfigError(`${name} is ${value}, expected a number of ${least} or more`);
+  throw new ConfigError(`${name} is ${shown(value)}, expected a number of ${least} or more`);
 }
 
 function whole(name: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least) return;
-  throw new ConfigError(`${name} is ${value}, expected a whole number of ${least} or more`);
+  throw new ConfigError(`${name} is ${shown(value)}, expected a whole number of ${least} or more`);
 }

@@ -27,6 +27,21 @@ const MODELS: Readonly<Record<string, string>> = {
   adapter_values: "the adapter that training began with is another",
 };
 
+/** In words, what of a saved training's rates is another now: "learning_rate was 0.001 and is 0.0001". */
+export function rateChanges(saved: unknown, now: Readonly<Record<string, unknown>>): string[] {
+  if (typeof saved !== "object" || saved === null) return []; // saved by a trainer of another kind
+  return differences(saved as Record<string, unknown>, now);
+}
+
+export function differences(
+  before: Readonly<Record<string, unknown>>,
+  now: Readonly<Record<string, unknown>>,
+): string[] {
+  return Object.keys(now)
+    .filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
+    .map((key) => `${key} was ${shown(before[key])} and is ${shown(now[key])}`);
+}
+
 export function checkIdentity(saved: unknown, now: Readonly<Record<string, unknown>>, path: string): void {
   const before = (typeof saved === "object" && saved !== null ? saved : {}) as Record<string, unknown>;
   const differences = Object.keys(now)

@@ -1,5 +1,6 @@
 // Learning-rate schedules as pure functions of the step: nothing to save, nothing to restore.
 // The formulas are those of transformers' get_scheduler (transformers/optimization.py); only the clamp past the end is ours.
+import { shown } from "../base/shown.ts";
 import { ConfigError } from "../errors.ts";
 
 /** After the warm-up: stay, fall along a line to 0, or fall along half a cosine to `min_lr_ratio`. */
@@ -33,9 +34,9 @@ export type Schedule = (step: number) => number;
  */
 export function learningRateSchedule(options: ScheduleOptions): Schedule {
   const { learning_rate, lr_scheduler_type: type = "constant", max_steps, min_lr_ratio = 0 } = options;
-  check("learning_rate", learning_rate, learning_rate >= 0 && Number.isFinite(learning_rate), "0 or more");
+  check("learning_rate", learning_rate, isNumber(learning_rate) && learning_rate >= 0, "0 or more");
   check("lr_scheduler_type", type, SCHEDULES.includes(type), `one of ${SCHEDULES.join(", ")}`);
-  check("min_lr_ratio", min_lr_ratio, min_lr_ratio >= 0 && min_lr_ratio <= 1, "from 0 to 1");
+  check("min_lr_ratio", min_lr_ratio, isShare(min_lr_ratio), "from 0 to 1");
   if (min_lr_ratio > 0 && type !== "cosine") {
     throw new ConfigError(`min_lr_ratio ${min_lr_ratio} belongs to the cosine schedule, not to "${type}"`);
   }
@@ -50,7 +51,8 @@ export function learningRateSchedule(options: ScheduleOptions): Schedule {
   const decaySteps = (max_steps ?? warmup) - warmup;
   const shape = SHAPES[type];
   return (step) => {
-    if (!isCount(step)) throw new ConfigError(`step is ${step}, expected the number of updates made so far`);
+    if (!isCount(step))
+      throw new ConfigError(`step is ${shown(step)}, expected the number of updates made so far`);
     if (step < warmup) return learning_rate * (step / Math.max(1, warmup));
     return learning_rate * shape(step - warmup, decaySteps, min_lr_ratio);
   };
@@ -66,9 +68,13 @@ const SHAPES: Readonly<Record<ScheduleName, (at: number, steps: number, floor: n
   },
 };
 
-function warmupSteps({ warmup_steps = 0, warmup_ratio = 0, max_steps }: ScheduleOptions): number {
+export function warmupSteps({
+  warmup_steps = 0,
+  warmup_ratio = 0,
+  max_steps,
+}: Partial<ScheduleOptions>): number {
   check("warmup_steps", warmup_steps, isCount(warmup_steps), "a whole number, 0 or more");
-  check("warmup_ratio", warmup_ratio, warmup_ratio >= 0 && warmup_ratio <= 1, "from 0 to 1");
+  check("warmup_ratio", warmup_ratio, isShare(warmup_ratio), "from 0 to 1");
   if (warmup_ratio === 0) return warmup_steps;
   if (warmup_steps > 0) {
     throw new ConfigError(
@@ -80,11 +86,18 @@ function warmupSteps({ warmup_steps = 0, warmup_ratio = 0, max_steps }: Schedule
   return Math.ceil(max_steps * warmup_ratio);
 }
 
+function isNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+function isShare(value: unknown): boolean {
+  return isNumber(value) && value >= 0 && value <= 1;
+}
+
 function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
 }
 
 function check(name: string, value: unknown, fine: boolean, expected: string): void {
-  if (!fine)
-    throw new ConfigError(`${name} is ${JSON.stringify(value) ?? String(value)}, expected ${expected}`);
+  if (!fine) throw new ConfigError(`${name} is ${shown(value)}, expected ${expected}`);
 }

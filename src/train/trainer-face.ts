@@ -57,6 +57,20 @@ export interface SaveOptions {
   readonly signal?: AbortSignal;
 }
 
+export interface ResumeOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Gets a line for each rate that is another than it was; the training goes on with the new ones. */
+  readonly warning_callback?: ((warning: string) => void) | undefined;
+}
+
+export interface ExportOptions {
+  /** Type of the weights. Default: as they are trained. */
+  readonly dtype?: string | undefined;
+  /** Text of a chat template that was trained with and is to be used with the result. */
+  readonly chat_template?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** A trainer as the loop uses it. */
 export interface TrainerFace {
   readonly model: CausalLM;
@@ -65,6 +79,10 @@ export interface TrainerFace {
   /** What rows are encoded with. Default: the model's. */
   tokenizer?(): Promise<AutoTokenizer>;
   readonly steps: number;
+  /** How large steps are: what may be another after a resume, and is then said. */
+  readonly rates?: Readonly<Record<string, unknown>>;
+  /** Folders that are read: nothing may be written into them. */
+  readonly inputs?: readonly string[];
   /** Bytes of a checkpoint on disk, about; room is asked for before the first step where it is known. */
   readonly checkpoint_bytes?: number;
   plan(micro_batches_per_step: number): TrainingPlanSummary;
@@ -74,7 +92,7 @@ export interface TrainerFace {
     signal?: AbortSignal,
   ): Promise<{ loss: number; tokens: number }>;
   save(dir: string, options?: SaveOptions): Promise<string>;
-  resume(path: string, options?: { signal?: AbortSignal }): Promise<Record<string, unknown>>;
-  export(dir: string, options?: { dtype?: string; signal?: AbortSignal }): Promise<void>;
+  resume(path: string, options?: ResumeOptions): Promise<Record<string, unknown>>;
+  export(dir: string, options?: ExportOptions): Promise<void>;
   dispose(): Promise<void>;
 }

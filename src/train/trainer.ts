@@ -1,14 +1,15 @@
 // Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
 // update-queue.ts; where things live is session.ts.
-
 import { randomUUID } from "node:crypto";
+import { refuseWithin } from "../checkpoint/export-folder.ts";
 import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
 import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
+import { checkSignal } from "../generate/requests.ts";
 import { AutoTokenizer } from "../generate/tokenizer.ts";
 import type { NativeBuffer } from "../ggml/buffer.ts";
 import { withLinked } from "../signals.ts";
-import type { MicroBatch as Batch, TrainingBatch } from "./batch.ts";
-import { microBatch } from "./batch.ts";
+import * as checked from "./arguments.ts";
+import { microBatch, type TrainingBatch } from "./batch.ts";
 import {
   checkpointBytes,
   openTrainingCheckpoint,
@@ -21,12 +22,26 @@ import type { FitOptions } from "./fit-options.ts";
 import type { OpenGradients } from "./gradient-store.ts";
 import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
 import type { StepParams } from "./optimizer/rule.ts";
-import { type TrainerOptions, type TrainerSettings, trainerSettings, updatesAtOnce } from "./options.ts";
+import {
+  checkTrainerOptions,
+  type TrainerOptions,
+  type TrainerSettings,
+  trainerSettings,
+  updatesAtOnce,
+} from "./options.ts";
 import type { Parameter } from "./parameters.ts";
-import { checkIdentity, checkpointIn, runOf } from "./resume-point.ts";
+import { checkIdentity, checkpointIn, rateChanges, runOf } from "./resume-point.ts";
 import { Session } from "./session.ts";
 import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
-import type { StepResult, TrainerFace, TrainingPlanSummary } from "./trainer-face.ts";
+import { StepMeter } from "./step-meter.ts";
+import type {
+  ExportOptions,
+  ResumeOptions,
+  SaveOptions,
+  StepResult,
+  TrainerFace,
+  TrainingPlanSummary,
+} from "./trainer-face.ts";
 
 export class Trainer implements TrainerFace {
   readonly model: CausalLM;
@@ -35,8 +50,7 @@ export class Trainer implements TrainerFace {
   #steps = 0;
   /** The last step was clipped or skipped: the next one may well be, and is not updated ahead. */
   #held = false;
-  /** Disk traffic that has been reported. */
-  #traffic: { read: number; written: number };
+  readonly #meter: StepMeter;
   #disposed: Promise<void> | undefined;
 
   /** Of this training, through all its resumes: what it exported may be replaced by it alone. */
@@ -49,7 +63,7 @@ export class Trainer implements TrainerFace {
     this.#session = session;
     this.#settings = session.settings;
     this.#identity = { ...session.settings.identity, ...models };
-    this.#traffic = session.traffic();
+    this.#meter = new StepMeter(session);
   }
 
   /**
@@ -58,9 +72,13 @@ export class Trainer implements TrainerFace {
    * Throws ConfigError that names the option, UnsupportedError, BudgetError (with the smallest budget that works),
    * IoError, AbortError; the model is then as it was.
    */
-  static async create(model: CausalLM, options: TrainerOptions = {}): Promise<Trainer> {
+  static async create(model: CausalLM, given: TrainerOptions = {}): Promise<Trainer> {
+    const options = checkTrainerOptions(given);
     const settings = trainerSettings(options);
-    const session = await Session.open(engineOf(model), settings, options);
+    const engine = engineOf(model);
+    if (options.offload_folder !== undefined)
+      await refuseWithin(options.offload_folder, [model.path], "the state of training (offload_folder)");
+    const session = await Session.open(engine, settings, options);
     const { base, adapter } = session.prints;
     return new Trainer(model, session, {
       ...{ base_config: base.config, base_tensors: base.tensors, base_values: base.values },
@@ -81,6 +99,16 @@ export class Trainer implements TrainerFace {
       : this.model.tokenizer();
   }
 
+  /** Learning rate and what else may be another after a resume. */
+  get rates(): Readonly<Record<string, unknown>> {
+    return this.#settings.rates;
+  }
+
+  get inputs(): readonly string[] {
+    const { adapter } = this.#session;
+    return [this.model.path, ...(adapter ? [adapter.dir] : [])];
+  }
+
   /** Updates made so far. */
   get steps(): number {
     return this.#steps;
@@ -97,19 +125,20 @@ export class Trainer implements TrainerFace {
    * error where parts are updated as backward goes along (`non_finite` "error" without clipping).
    */
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
-    const batches = isList(batch) ? batch : [batch];
-    return this.#exclusive(() => withLinked([signal], (many) => this.#step(batches, many)));
+    return this.#exclusive(() => {
+      const batches = checked.listOf(batch);
+      return withLinked([checkSignal(signal)], (many) => this.#step(batches, many));
+    });
   }
 
   async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
-    const from = performance.now();
-    const { passes, gradients, updates, parameters, stalls, spec } = this.#session;
+    this.#meter.begin();
+    const { passes, gradients, updates, parameters, spec } = this.#session;
     // All are checked before the first is used; then each is made again when its turn comes, so that one is held at a time.
     const counts = batches.map((batch) => microBatch(batch, spec).predicting.length);
     const micro = batches.filter((_, i) => (counts[i] as number) > 0);
     const targets = counts.reduce((a, b) => a + b, 0);
     if (targets === 0) throw new ConfigError("labels: no token has a target; -100 is ignored");
-    stalls.take();
     await this.#session.begin(micro.length);
     gradients.restart();
     const squares = new Float64Array(parameters.all.length);
@@ -171,11 +200,6 @@ export class Trainer implements TrainerFace {
     const mean = loss / targets;
     if (!skipped) this.#steps++;
     this.#session.end();
-    const seconds = (performance.now() - from) / 1000;
-    const waited = stalls.take();
-    const before = this.#traffic;
-    const after = this.#session.traffic();
-    this.#traffic = after;
     return {
       step: this.#steps,
       loss: mean,
@@ -184,14 +208,7 @@ export class Trainer implements TrainerFace {
       tokens: batches.reduce((sum, b) => sum + b.input_ids.reduce((n, row) => n + row.length, 0), 0),
       target_tokens: targets,
       skipped,
-      seconds,
-      stalled: {
-        disk: waited.disk / seconds,
-        copy: waited.copy / seconds,
-        optimizer: waited.optimizer / seconds,
-      },
-      read_bytes: after.read - before.read,
-      written_bytes: after.written - before.written,
+      ...this.#meter.end(),
     };
   }
 
@@ -238,7 +255,7 @@ export class Trainer implements TrainerFace {
    * Trains on rows of files until the steps are made: batches, schedule, evaluation, checkpoints, logs. Resumes where it
    * was interrupted. See {@link FitOptions}. Throws ConfigError that names file and line of a row that cannot be used.
    */
-  fit(options: FitOptions): Promise<FitResult> {
+  async fit(options: FitOptions): Promise<FitResult> {
     return fit(this, options);
   }
 
@@ -248,13 +265,14 @@ export class Trainer implements TrainerFace {
     signal?: AbortSignal,
   ): Promise<{ loss: number; tokens: number }> {
     const evaluate = async (many: AbortSignal | undefined) => {
+      checked.requireBatches(batches);
       const { passes, spec } = this.#session;
       await this.#session.beginEvaluation();
       let loss = 0;
       let tokens = 0;
       try {
         for await (const batch of batches) {
-          const one: Batch = microBatch(batch, spec);
+          const one = microBatch(batch, spec);
           if (one.predicting.length === 0) continue;
           loss += await passes.evaluate(one, many);
           tokens += one.predicting.length;
@@ -266,32 +284,23 @@ export class Trainer implements TrainerFace {
       if (tokens === 0) throw new ConfigError("evaluate: no token has a target");
       return { loss: loss / tokens, tokens };
     };
-    return this.#exclusive(() => withLinked([signal], evaluate));
+    return this.#exclusive(() => withLinked([checkSignal(signal)], evaluate));
   }
 
   /**
    * Writes the training state as `checkpoint-<steps>` into the folder `dir`: whole or not at all. Resolves to its path.
    * Throws IoError (with the bytes needed, where the disk is full), AbortError; older checkpoints stay as they are.
    */
-  save(
-    dir: string,
-    options: {
-      meta?: Record<string, unknown>;
-      eval_loss?: number;
-      keep?: number;
-      keep_best?: boolean;
-      signal?: AbortSignal;
-    } = {},
-  ): Promise<string> {
+  save(dir: string, options: SaveOptions = {}): Promise<string> {
     return this.#exclusive(async () => {
+      const { eval_loss, keep, keep_best, signal, meta = {} } = checked.saveOptions(dir, options);
       const { ledger, cpu, updates, trained, parameters } = this.#session;
       await updates.idle();
-      const { eval_loss, keep, keep_best, signal, meta = {} } = options;
       return saveCheckpoint(
         dir,
         {
           step: this.#steps,
-          meta: { trainer: this.#identity, run: this.#run, user: meta },
+          meta: { trainer: this.#identity, rates: this.rates, run: this.#run, user: meta },
           tensors: stateTensors(parameters, trained.states, this.#settings.rule),
           ...(eval_loss !== undefined && { eval_loss }),
         },
@@ -311,8 +320,9 @@ export class Trainer implements TrainerFace {
    * state lives now. Resolves to the `meta` that was saved with it. Throws CheckpointError, ConfigError for a checkpoint of
    * other settings, IoError, AbortError. Where reading had begun the state is lost then, until a resume succeeds.
    */
-  resume(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<Record<string, unknown>> {
+  resume(path: string, options: ResumeOptions = {}): Promise<Record<string, unknown>> {
     return this.#exclusive(async () => {
+      const { signal, warning_callback } = checked.resumeOptions(path, options);
       const { ledger, cpu, updates, trained, parameters, beforeRead } = this.#session;
       const opened = await openTrainingCheckpoint(await checkpointIn(path));
       checkIdentity(opened.meta.trainer, this.#identity, opened.path);
@@ -333,6 +343,7 @@ export class Trainer implements TrainerFace {
       updates.forgive();
       this.#steps = opened.step;
       this.#run = runOf(opened.meta) ?? this.#run;
+      for (const change of rateChanges(opened.meta.rates, this.rates)) warning_callback?.(change);
       return (opened.meta.user ?? {}) as Record<string, unknown>;
     });
   }
@@ -342,10 +353,11 @@ export class Trainer implements TrainerFace {
    * or, where an adapter was trained, PEFT's adapter files. The folder must not exist, be empty, or hold an earlier export
    * of this run, which is replaced once all is written. Throws ConfigError for any other, LockedError, RoomError, IoError.
    */
-  export(dir: string, options: { dtype?: string; signal?: AbortSignal } = {}): Promise<void> {
+  export(dir: string, options: ExportOptions = {}): Promise<void> {
     return this.#exclusive(async () => {
+      const given = checked.exportOptions(dir, options);
       await this.#session.updates.idle();
-      await exportModel(dir, this.model.path, this.#session, this.#settings, { ...options, run: this.#run });
+      await exportModel(dir, this.model.path, this.#session, this.#settings, { ...given, run: this.#run });
     });
   }
 
@@ -353,7 +365,7 @@ export class Trainer implements TrainerFace {
   get checkpoint_bytes(): number {
     const { parameters, trained } = this.#session;
     const tensors = stateTensors(parameters, trained.states, this.#settings.rule);
-    return checkpointBytes({ meta: { trainer: this.#identity }, tensors });
+    return checkpointBytes({ meta: { trainer: this.#identity, rates: this.rates }, tensors });
   }
 
   /** Bytes of an export on disk, about. */
@@ -363,6 +375,7 @@ export class Trainer implements TrainerFace {
 
   /** What lives where, and what a step of so many micro-batches moves. */
   plan(micro_batches = 1): TrainingPlanSummary {
+    checked.requireCount(micro_batches, "micro_batches");
     return this.#session.plan(micro_batches);
   }
 
@@ -379,14 +392,10 @@ export class Trainer implements TrainerFace {
     return this.dispose();
   }
 
-  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+  async #exclusive<T>(work: () => Promise<T>): Promise<T> {
     return engineOf(this.model).exclusive(() => {
       if (this.#disposed) throw new DisposedError("the trainer");
       return work();
     });
   }
-}
-
-function isList(batch: TrainingBatch | readonly TrainingBatch[]): batch is readonly TrainingBatch[] {
-  return Array.isArray(batch);
 }

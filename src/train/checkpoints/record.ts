@@ -2,13 +2,16 @@
 // last, names every other file with its size, and has checksums of every tensor and of itself. No tensors.
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { shown } from "../../base/shown.ts";
 import { statIfPresent } from "../../checkpoint/files.ts";
 import { readJsonObject } from "../../checkpoint/json-files.ts";
 import { CheckpointError, ConfigError, UnsupportedError } from "../../errors.ts";
 
 export const RECORD_FILE = "training_state.json";
-const FORMAT = "spillway-training-state";
-const VERSION = 2;
+const FORMAT = "spillway-training-state-checked";
+const VERSION = 1;
+/** What is saved without checksums was called this. */
+const UNCHECKED = "spillway-training-state";
 /** The only names of tensor files, so that a record never points outside its folder. */
 const TENSOR_FILE = /^state-\d{5}-of-\d{5}\.safetensors$/;
 
@@ -93,27 +96,28 @@ function parseRecord(value: Record<string, unknown>, path: string): TrainingReco
   const bad = (problem: string) => new CheckpointError(problem, { file: path });
   const { checksum, ...rest } = value;
   const { format, version, step, eval_loss, files, checksums, meta } = rest;
-  if (format !== FORMAT) throw bad(`format is ${JSON.stringify(format)}, expected "${FORMAT}"`);
-  if (version !== VERSION) {
-    const earlier = typeof version === "number" && version < VERSION;
-    const then = earlier
-      ? "it was saved by an earlier spillway, which kept no checksums: go on with that one, or start anew"
-      : "update spillway, or resume from another";
+  if (format === UNCHECKED) {
     throw new UnsupportedError(
-      `${path}: version is ${JSON.stringify(version)}, this reads ${VERSION}: ${then}`,
+      `${path}: format is "${UNCHECKED}", this reads "${FORMAT}": it was saved by an earlier spillway, which kept no ` +
+        "checksums: go on with that one, or start anew in another folder",
     );
   }
-  if (!isCount(step)) throw bad(`step is ${JSON.stringify(step)}, not a count`);
+  if (format !== FORMAT) throw bad(`format is ${shown(format)}, expected "${FORMAT}"`);
+  if (version !== VERSION) {
+    throw new UnsupportedError(
+      `${path}: version is ${shown(version)}, this reads ${VERSION}: update spillway, or resume from another`,
+    );
+  }
+  if (!isCount(step)) throw bad(`step is ${shown(step)}, not a count`);
   if (eval_loss !== undefined && typeof eval_loss !== "number") throw bad("eval_loss is not a number");
   if (!isObject(meta)) throw bad("meta is not an object");
   if (!Array.isArray(files)) throw bad("files is not a list");
   const names = new Set<string>();
   const parsed = files.map((file: unknown) => {
     if (!isObject(file) || typeof file.name !== "string" || !isCount(file.bytes)) {
-      throw bad(`files holds ${JSON.stringify(file)}, expected a name and a number of bytes`);
+      throw bad(`files holds ${shown(file)}, expected a name and a number of bytes`);
     }
-    if (!TENSOR_FILE.test(file.name))
-      throw bad(`files names ${JSON.stringify(file.name)}, not a tensor file`);
+    if (!TENSOR_FILE.test(file.name)) throw bad(`files names ${shown(file.name)}, not a tensor file`);
     if (names.has(file.name)) throw bad(`files names ${file.name} twice`);
     names.add(file.name);
     return { name: file.name, bytes: file.bytes };

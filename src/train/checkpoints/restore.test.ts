@@ -221,11 +221,16 @@ describe("a damaged checkpoint is an error that names the file", () => {
   });
 
   test.each([
-    [3, /update spillway/],
-    [1, /saved by an earlier spillway/],
-  ])("version %d", async (version, message) => {
+    ["a later version", { version: 2 }, /version is 2, this reads 1: update spillway/],
+    [
+      "the format before checksums",
+      { format: "spillway-training-state" },
+      /format is "spillway-training-state", .* saved by an earlier spillway, .* start anew/,
+    ],
+  ])("%s", async (_what, change, message) => {
     const path = await training.save(temporaryFolder(), 5);
-    await edit(path, { version });
+    expect(await readJsonObject(join(path, record))).toMatchObject({ version: 1 });
+    await edit(path, change);
     const error = await rejection(openTrainingCheckpoint(path));
     expect(error).toBeInstanceOf(UnsupportedError);
     expect(String(error)).toMatch(message);

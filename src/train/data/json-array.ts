@@ -9,6 +9,7 @@ import type { JsonlOptions } from "./jsonl.ts";
 import { Offsets } from "./lines.ts";
 import { badRow, type Row, RowProblem } from "./row.ts";
 import type { RowFile } from "./row-file.ts";
+import { UnchangedFile } from "./unchanged.ts";
 
 const CHUNK = 2 ** 20;
 const [QUOTE, BACKSLASH, COMMA, NEWLINE] = [0x22, 0x5c, 0x2c, 0x0a];
@@ -23,9 +24,9 @@ export async function openJsonArray(path: string, options: JsonlOptions): Promis
     throw readFailure(error, path);
   });
   try {
-    const { size } = await handle.stat();
+    const unchanged = new UnchangedFile(handle, path, await handle.stat());
     const { starts, ends } = await scanElements(handle, path, options);
-    const file = new JsonArrayFile(handle, path, size, starts, ends);
+    const file = new JsonArrayFile(handle, unchanged, starts, ends);
     if (options.validate) await validate(file, options.signal);
     return file;
   } catch (error) {
@@ -123,16 +124,18 @@ function isSpace(byte: number): boolean {
 class JsonArrayFile implements RowFile {
   readonly path: string;
   readonly bytes: number;
+  readonly unchanged: UnchangedFile;
   readonly groups = undefined;
   readonly unused = new Set<string>();
   readonly #handle: FileHandle;
   readonly #starts: Offsets;
   readonly #ends: Offsets;
 
-  constructor(handle: FileHandle, path: string, bytes: number, starts: Offsets, ends: Offsets) {
+  constructor(handle: FileHandle, unchanged: UnchangedFile, starts: Offsets, ends: Offsets) {
     this.#handle = handle;
-    this.path = path;
-    this.bytes = bytes;
+    this.unchanged = unchanged;
+    this.path = unchanged.path;
+    this.bytes = unchanged.bytes;
     this.#starts = starts;
     this.#ends = ends;
   }

@@ -6,6 +6,7 @@ import { parseJsonRow } from "./json-row.ts";
 import { Offsets, scanLines } from "./lines.ts";
 import { badRow, type Row, RowProblem } from "./row.ts";
 import type { RowFile } from "./row-file.ts";
+import { UnchangedFile } from "./unchanged.ts";
 
 export interface JsonlOptions {
   /** Longest row, bytes. */
@@ -31,8 +32,8 @@ export async function openJsonl(path: string, options: JsonlOptions): Promise<Ro
     throw readFailure(error, path);
   });
   try {
-    const { size } = await handle.stat();
-    return new JsonlFile(handle, path, size, await index(handle, path, options), options.max_row_bytes);
+    const unchanged = new UnchangedFile(handle, path, await handle.stat());
+    return new JsonlFile(handle, unchanged, await index(handle, path, options), options.max_row_bytes);
   } catch (error) {
     await handle.close();
     throw readFailure(error, path);
@@ -70,16 +71,18 @@ function isBlank(bytes: Uint8Array): boolean {
 class JsonlFile implements RowFile {
   readonly path: string;
   readonly bytes: number;
+  readonly unchanged: UnchangedFile;
   readonly groups = undefined;
   readonly unused = new Set<string>();
   readonly #handle: FileHandle;
   readonly #offsets: Offsets;
   readonly #maxRow: number;
 
-  constructor(handle: FileHandle, path: string, bytes: number, offsets: Offsets, maxRow: number) {
+  constructor(handle: FileHandle, unchanged: UnchangedFile, offsets: Offsets, maxRow: number) {
     this.#handle = handle;
-    this.path = path;
-    this.bytes = bytes;
+    this.unchanged = unchanged;
+    this.path = unchanged.path;
+    this.bytes = unchanged.bytes;
     this.#offsets = offsets;
     this.#maxRow = maxRow;
   }

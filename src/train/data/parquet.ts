@@ -9,6 +9,7 @@ import { checkPages } from "./parquet-pages.ts";
 import { type Converters, plainRow, type SchemaNode, takeAnnotations } from "./parquet-values.ts";
 import { badRow, makesRows, parseRow, ROW_COLUMNS, ROW_KINDS, type Row, type RowProblem } from "./row.ts";
 import { numbered, type RowFile, type RowGroup } from "./row-file.ts";
+import { UnchangedFile } from "./unchanged.ts";
 
 /** Decoded groups kept: the order of a shuffled epoch moves in windows of this size (order.ts). */
 export const GROUP_CACHE_BYTES = 64 * 2 ** 20;
@@ -48,8 +49,8 @@ export async function openParquet(path: string, cache: GroupCache, signal?: Abor
     throw readFailure(error, path);
   });
   try {
-    const { size } = await handle.stat();
-    return await readFooter(library, new Bytes(handle, path, size), cache);
+    const unchanged = new UnchangedFile(handle, path, await handle.stat());
+    return await readFooter(library, new Bytes(handle, unchanged), cache);
   } catch (error) {
     await handle.close();
     throw readFailure(error, path);
@@ -113,6 +114,7 @@ class ParquetFile implements RowFile {
   readonly path: string;
   readonly rows: number;
   readonly bytes: number;
+  readonly unchanged: UnchangedFile;
   readonly groups: readonly RowGroup[];
   readonly unused: ReadonlySet<string>;
   readonly #library: Library;
@@ -141,6 +143,7 @@ class ParquetFile implements RowFile {
     const names = this.#schema.children.map(({ element }) => element.name);
     this.unused = new Set(names.filter((name) => !columns.includes(name)));
     this.path = file.path;
+    this.unchanged = file.unchanged;
     this.bytes = file.byteLength;
     this.groups = groups;
     const { starts, rows } = numbered(groups);
@@ -226,13 +229,15 @@ function malformed(error: unknown, path: string, what: string): unknown {
 /** The file as hyparquet asks for it, with every range checked against the file: the numbers come from the file itself. */
 class Bytes {
   readonly handle: FileHandle;
+  readonly unchanged: UnchangedFile;
   readonly path: string;
   readonly byteLength: number;
 
-  constructor(handle: FileHandle, path: string, byteLength: number) {
+  constructor(handle: FileHandle, unchanged: UnchangedFile) {
     this.handle = handle;
-    this.path = path;
-    this.byteLength = byteLength;
+    this.unchanged = unchanged;
+    this.path = unchanged.path;
+    this.byteLength = unchanged.bytes;
   }
 
   async slice(start: number, end = this.byteLength): Promise<ArrayBuffer> {

@@ -1,5 +1,6 @@
 // What one file of a dataset is to the rest: a number of rows, read by number. The formats are in jsonl.ts and parquet.ts.
 import type { Row, RowProblem } from "./row.ts";
+import type { UnchangedFile } from "./unchanged.ts";
 
 /** Rows that are read together at the cost of one. */
 export interface RowGroup {
@@ -11,6 +12,8 @@ export interface RowGroup {
 /** One file of a dataset. */
 export interface RowFile {
   readonly path: string;
+  /** Asked as rows are read. */
+  readonly unchanged: UnchangedFile;
   readonly rows: number;
   /** Of the file. */
   readonly bytes: number;

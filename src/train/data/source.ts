@@ -157,7 +157,15 @@ class Files implements RowSource {
 
   async look(row: number): Promise<Row | RowProblem> {
     const { file, local } = this.#find(row);
-    return file.read(local);
+    let value: Row | RowProblem;
+    try {
+      value = await file.read(local);
+    } catch (error) {
+      await file.unchanged.check(); // which would be the reason
+      throw error;
+    }
+    await (value instanceof RowProblem ? file.unchanged.check() : file.unchanged.afterRead());
+    return value;
   }
 
   /** Columns of the rows read so far that nothing uses, by file. */

@@ -1,4 +1,5 @@
 // AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it, with both moments in f32: 8 bytes per element.
+import { shown } from "../../base/shown.ts";
 import { ConfigError } from "../../errors.ts";
 import { checkDecay, f32, type LoopConstants, type LoopRule, type StepParams } from "./rule.ts";
 
@@ -30,10 +31,12 @@ type AdamConstants = readonly [number, number, number, number, number, number, n
 
 /** The constants of ggml's AdamW kernel for a step. */
 export function adamConstants({ betas = [0.9, 0.999], eps = 1e-8 }: AdamOptions) {
+  if (!Array.isArray(betas) || betas.length !== 2)
+    throw new ConfigError(`optimizer: betas is ${shown(betas)}, expected two numbers`);
   checkDecay("betas[0]", betas[0]);
   checkDecay("betas[1]", betas[1]);
-  if (!(eps >= 0 && Number.isFinite(eps))) {
-    throw new ConfigError(`optimizer: eps is ${eps}, it must be a finite number of at least 0`);
+  if (!(typeof eps === "number" && eps >= 0 && Number.isFinite(eps))) {
+    throw new ConfigError(`optimizer: eps is ${shown(eps)}, it must be a finite number of at least 0`);
   }
   // The kernel averages with betas rounded to f32. Corrected with the same ones, the averages' weights add up to 1.
   const [beta1, beta2] = betas.map(Math.fround) as [number, number];

@@ -1,5 +1,6 @@
 // What an optimizer is to the updater: which moments it keeps, and how one block of a parameter is stepped. The cutting
 // into slices and blocks is the same for all, so that where they fall can never change a result.
+import { shown } from "../../base/shown.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Slab, UpdateGraph } from "./kernels.ts";
 
@@ -119,6 +120,6 @@ export function checkParams({ lr, weight_decay, step, gradScale = 1 }: StepParam
 
 /** A coefficient of a moving average. Throws {@link ConfigError} unless 0 <= value < 1. */
 export function checkDecay(name: string, value: number): void {
-  if (value >= 0 && value < 1 && Math.fround(value) < 1) return;
-  throw new ConfigError(`optimizer: ${name} is ${value}, it must be at least 0 and less than 1`);
+  if (typeof value === "number" && value >= 0 && value < 1 && Math.fround(value) < 1) return;
+  throw new ConfigError(`optimizer: ${name} is ${shown(value)}, it must be at least 0 and less than 1`);
 }

@@ -2,10 +2,10 @@
 // settings that decide what a row becomes. What of the trainer must stay is in options.ts.
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { shown } from "../../base/shown.ts";
 import { ConfigError, SpillwayError } from "../../errors.ts";
 import type { RowTokenizer } from "../data/index.ts";
 import type { FitSettings } from "../fit-options.ts";
+import { differences } from "../resume-point.ts";
 import { canonical } from "./base-fingerprint.ts";
 import { changedFiles, type FileFingerprint, fileFingerprints, fingerprintsIn } from "./data-fingerprint.ts";
 
@@ -95,16 +95,6 @@ export function compareRuns(
     );
   }
   return notes;
-}
-
-/** "packing was true and is false" */
-function differences(
-  before: Readonly<Record<string, unknown>>,
-  now: Readonly<Record<string, unknown>>,
-): string[] {
-  return Object.keys(now)
-    .filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]))
-    .map((key) => `${key} was ${shown(before[key])} and is ${shown(now[key])}`);
 }
 
 const PROBES = [

@@ -1,20 +1,19 @@
-// The end token of checkpoints whose configs name none, but whose tokenizer's files do. Looked up without building the
-// tokenizer, and only when a text is to be ended.
-import { join } from "node:path";
-import { LARGE_FILE_LIMIT } from "../checkpoint/json-files.ts";
-import { isJsonObject, type JsonObject, readJsonFile } from "./json-file.ts";
+// The end token that a tokenizer's files name, for checkpoints whose configs name none and for adapters that bring a
+// tokenizer. Looked up without building the tokenizer, and only when a text is to be ended.
+import { isJsonObject, type JsonObject } from "../base/json.ts";
+import { LARGE_FILE_LIMIT, readJsonIfPresent } from "./json-files.ts";
 
 /** Ids that end a text by tokenizer_config.json or special_tokens_map.json; empty where they name none. */
 export async function tokenizerEndIds(dir: string): Promise<number[]> {
-  const config = (await readJsonFile(join(dir, "tokenizer_config.json"))) ?? {};
-  const map = (await readJsonFile(join(dir, "special_tokens_map.json"))) ?? {};
+  const config = (await readJsonIfPresent(dir, "tokenizer_config.json")) ?? {};
+  const map = (await readJsonIfPresent(dir, "special_tokens_map.json")) ?? {};
   const text = tokenText(config.eos_token) ?? tokenText(map.eos_token);
   if (text === undefined) return [];
   const added = isJsonObject(config.added_tokens_decoder) ? config.added_tokens_decoder : {};
   for (const [id, token] of Object.entries(added)) {
     if (tokenText(token) === text && /^\d+$/.test(id)) return [Number(id)];
   }
-  const tokenizer = await readJsonFile(join(dir, "tokenizer.json"), LARGE_FILE_LIMIT);
+  const tokenizer = await readJsonIfPresent(dir, "tokenizer.json", LARGE_FILE_LIMIT);
   const id = tokenizer && idIn(tokenizer, text);
   return Number.isSafeInteger(id) && (id as number) >= 0 ? [id as number] : [];
 }
