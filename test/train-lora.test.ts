@@ -179,7 +179,7 @@ function halfToFloat(bits: number): number {
 test("an adapter in float16 goes on in float32, from the values that it has", async () => {
   const dir = join(FIXTURES, "llama");
   const half = await randomAdapter(dir, { r: 2, target_modules: ["q_proj"] }, { dtype: "f16" });
-  const before = await openCheckpoint(half);
+  const before = await openCheckpoint(join(half, "adapter_model.safetensors"));
   const trainer: TrainerOptions = { adapter: half, max_length: 16, learning_rate: 0 };
   const { weights } = await train(dir, { trainer, steps: [BATCH] });
   expect([...weights.keys()].sort()).toEqual([...before.tensors.keys()].sort());

@@ -47,6 +47,32 @@ test("the base is not overwritten under another name, the data not by the report
   expect(existsSync(at("out/log.jsonl"))).toBe(false);
 });
 
+test("nothing is written into the folders that are read, however deep", async () => {
+  cpSync(TINY, at("base"), { recursive: true });
+  symlinkSync("base", at("link"));
+  const before = readdirSync(at("base"));
+  for (const more of [
+    ["--output", at("base/run")],
+    ["--output", at("link/a/b")],
+    ["--output", at("out"), "--export", at("base/result")],
+    ["--output", at("out"), "--offload-folder", at("link/offload")],
+  ]) {
+    const { code, stderr } = await train(at("base"), "--max-steps", "1", ...more);
+    expect([code, stderr], more.join(" ")).toEqual([2, expect.stringMatching(/is in .*base|is in .*link/)]);
+  }
+  expect(readdirSync(at("base"))).toEqual(before);
+});
+
+test("an export with a template is the run's own, and is made again by its next part", async () => {
+  writeFileSync(at("chat.jinja"), "{% for m in messages %}{{ m.content }}{% endfor %}");
+  const run = ["--output", at("out"), "--chat-template", at("chat.jinja"), "--lora-r", "2"];
+  expect((await train(TINY, "--max-steps", "1", ...run)).code).toBe(0);
+  expect(readFileSync(at("out/adapter/chat_template.jinja"), "utf8")).toMatch(/m\.content/);
+  const again = await train(TINY, "--max-steps", "2", "--resume", "--learning-rate", "0.5", ...run);
+  expect(again.code).toBe(0);
+  expect(again.stderr).toMatch(/resuming at step 2 of 2.*changed: learning_rate was 0\.00005 and is 0\.5/);
+});
+
 test("a folder with another model is not exported into; the run's own export is replaced", async () => {
   cpSync(TINY, at("precious"), { recursive: true });
   const refused = await train(TINY, "--max-steps", "1", "--output", at("out"), "--export", at("precious"));

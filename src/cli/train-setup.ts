@@ -19,6 +19,8 @@ import { UsageError } from "./exit-codes.ts";
 import type { Io } from "./io.ts";
 import type { TrainConfig } from "./train-options.ts";
 
+export { refuseWithin };
+
 /** Options of a new adapter, beside its rank. */
 const ADAPTER_OPTIONS = [
   ...(["lora_alpha", "lora_dropout", "lora_target_modules", "modules_to_save"] as const),

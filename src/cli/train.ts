@@ -79,7 +79,9 @@ async function train(
   config: TrainConfig,
   flags: TrainFlags,
 ): Promise<void> {
-  const { trainSetup } = await import("./train-setup.ts");
+  const { refuseWithin, trainSetup } = await import("./train-setup.ts");
+  if (named !== undefined && config.output !== undefined)
+    await refuseWithin(resolve(config.output), [named, config.adapter ?? named], "--output"); // before it is made
   await using lock = flags.plan || config.output === undefined ? undefined : await lockOutput(config.output);
   const setup = await trainSetup(io, named, config, flags).catch(async (error: unknown) => {
     await lock?.release();

@@ -95,14 +95,21 @@ describe("the moving mean", () => {
 
   test("weighs both sides of a value by distance", () => {
     const [first, second, third] = smoothed([0, 1, 0]);
-    expect(first).toBeCloseTo(0.95 / (1 + 0.95 + 0.95 ** 2), 12);
-    expect(second).toBeCloseTo(1 / (0.95 + 1 + 0.95), 12);
+    expect(first).toBeCloseTo(0.5 / (1 + 0.5 + 0.5 ** 2), 12);
+    expect(second).toBeCloseTo(1 / (0.5 + 1 + 0.5), 12);
     expect(third).toBeCloseTo(first as number, 12);
   });
 
   test("does not lag behind values that fall along a line", () => {
     const values = Array.from({ length: 401 }, (_, i) => 4 - i / 100);
     expect(smoothed(values)[200]).toBeCloseTo(2, 6);
+  });
+
+  test("follows the fall of a short run: its end is not above the last values", () => {
+    const values = Array.from({ length: 60 }, (_, i) => 0.4 + 9.6 * Math.exp(-i / 6));
+    expect(smoothed(values).at(-1)).toBeLessThan(0.41);
+    for (const [i, mean] of smoothed(values).entries())
+      expect(mean).toBeLessThan(1.5 * (values[i] as number));
   });
 
   test("passes over gaps", () => {

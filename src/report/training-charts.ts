@@ -29,8 +29,8 @@ const SIDE = 1000;
 const PARTS = 400;
 /** Ticks per axis, about. */
 const TICKS = 5;
-/** Weight of neighbours in the moving mean of {@link smoothed}, by distance: about 20 on either side. */
-const KEEP = 0.95;
+/** Neighbours on either side that count in the moving mean of {@link smoothed}: this part of all values, within bounds. */
+const REACH = { part: 1 / 20, least: 2, most: 20 } as const;
 /** From so many times the lowest value on, a logarithmic axis shows more of the lower ones than it hides of the others. */
 const LOG_SPAN = 8;
 
@@ -81,11 +81,13 @@ export function chartHtml(
 
 /**
  * A moving mean over both sides of each value, with weights that fall by distance: a mean over the past alone lies above
- * a loss that falls, and above the evaluation beside it. At the ends it is one over what there is. Gaps are passed over.
+ * a loss that falls, and above the evaluation beside it; so does one over a large part of a short run. At the ends it is one over what there is. Gaps are passed over.
  */
 export function smoothed(values: readonly number[]): number[] {
-  const ahead = oneSided(values);
-  const back = oneSided([...values].reverse()).reverse();
+  const reach = Math.min(REACH.most, Math.max(REACH.least, values.length * REACH.part));
+  const keep = 1 - 1 / reach;
+  const ahead = oneSided(values, keep);
+  const back = oneSided([...values].reverse(), keep).reverse();
   return values.map((value, i) => {
     const [before, after] = [ahead[i] as OneSided, back[i] as OneSided];
     const own = Number.isFinite(value) ? { sum: value, weight: 1 } : { sum: 0, weight: 0 }; // in both sides
@@ -99,13 +101,13 @@ interface OneSided {
   readonly weight: number;
 }
 
-/** Of each value and those before it: weighted sums, and the weights. */
-function oneSided(values: readonly number[]): OneSided[] {
+/** Of each value and those before it: sums with weights that fall to `keep` from one to the next, and the weights. */
+function oneSided(values: readonly number[], keep: number): OneSided[] {
   let [sum, weight] = [0, 0];
   return values.map((value) => {
     const there = Number.isFinite(value);
-    sum = KEEP * sum + (there ? value : 0);
-    weight = KEEP * weight + (there ? 1 : 0);
+    sum = keep * sum + (there ? value : 0);
+    weight = keep * weight + (there ? 1 : 0);
     return { sum, weight };
   });
 }

@@ -160,7 +160,9 @@ export function trainingReportHtml(records: readonly TrainingRecord[], header: T
   const about: [string, string][] = [
     ["model", header.model],
     ...(header.data?.length ? [["data", header.data.join(", ")] as [string, string]] : []),
-    ["parameters", formatCount(header.parameters)],
+    ...(header.plan.some(({ what }) => what === "parameters")
+      ? []
+      : [["parameters", formatCount(header.parameters)] as [string, string]]),
     ...header.plan.map(({ what, value }): [string, string] => [what, value]),
     ...(header.date
       ? [["ended", `${header.date.toISOString().slice(0, 16).replace("T", " ")} UTC`] as [string, string]]
@@ -246,16 +248,20 @@ function charts(records: readonly TrainingRecord[]): string {
       ],
       { from: 0, to: 1 },
     ),
-    chartHtml(
-      "Disk, bytes per step",
-      x,
-      formatBytes,
-      [
-        { name: "read", values: of((r) => r.read_bytes), look: "first" },
-        { name: "written", values: of((r) => r.written_bytes), look: "second" },
-      ],
-      { from: 0, binary: true },
-    ),
+    ...(records.some((r) => r.read_bytes + r.written_bytes > 0)
+      ? [
+          chartHtml(
+            "Disk, bytes per step",
+            x,
+            formatBytes,
+            [
+              { name: "read", values: of((r) => r.read_bytes), look: "first" },
+              { name: "written", values: of((r) => r.written_bytes), look: "second" },
+            ],
+            { from: 0, binary: true },
+          ),
+        ]
+      : []),
   ].join("\n");
 }
 
