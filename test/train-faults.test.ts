@@ -114,7 +114,7 @@ describe("a disk that fails once", () => {
           const error = await untilItFails(trainer);
           disk.heal();
           expect(error).toBeInstanceOf(IoError);
-          expect((error as IoError).path).toMatch(/spillway-\d+-\d+\.state$|\.safetensors$/);
+          expect((error as IoError).path).toMatch(/spillway\.state\.tmp-[0-9a-f-]+$|\.safetensors$/);
           expect((error as IoError).message).toMatch(hint);
           const lost = /resume from a checkpoint/.test((error as IoError).message);
           seen.add(lost ? "lost" : "kept");

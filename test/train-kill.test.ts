@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "tsdown";
 import { expect, test } from "vitest";
+import { workerText } from "../scripts/worker-text.ts";
 import { temporaryFolder } from "../src/checkpoint/testing.ts";
 import { Xoshiro128 } from "../src/generate/random.ts";
 import { latestCheckpoint, listCheckpoints, openTrainingCheckpoint } from "../src/train/checkpoints/index.ts";
@@ -30,7 +31,7 @@ async function bundled(): Promise<string> {
   const entry = fileURLToPath(new URL("./support/train-child.ts", import.meta.url));
   await build({
     ...{ entry: { child: entry }, format: "esm", platform: "node", target: "node20", fixedExtension: true },
-    ...{ outDir, config: false, dts: false, clean: false, logLevel: "silent" },
+    ...{ outDir, config: false, dts: false, clean: false, logLevel: "silent", plugins: [workerText()] },
   });
   return join(outDir, "child.mjs");
 }
