@@ -88,6 +88,29 @@ async function continued(trainer: Trainer): Promise<{ facts: StepFacts[]; state:
   return { facts: await steps(trainer, AFTER), state: await stateOf(trainer) };
 }
 
+test("rates that are others than before are taken, and said", async () => {
+  const dir = temporaryFolder();
+  await training({ trainer: { learning_rate: 1e-3, weight_decay: 0.1 } }, async (trainer) => {
+    await oneStep(trainer);
+    await trainer.save(dir);
+  });
+  const resumed = (options: TrainerOptions) =>
+    training({ trainer: options }, async (trainer) => {
+      const said: string[] = [];
+      await trainer.resume(dir, { warning_callback: (line) => said.push(line) });
+      const { learning_rate } = await oneStep(trainer);
+      return { said, learning_rate };
+    });
+  const same = await resumed({ learning_rate: 1e-3, weight_decay: 0.1 });
+  expect(same).toEqual({ said: [], learning_rate: 1e-3 });
+  const cosine = { lr_scheduler_type: "cosine", max_steps: 4 } as const;
+  const others = { learning_rate: 2e-3, betas: [0.8, 0.9], eps: 1e-6, max_grad_norm: 2, ...cosine } as const;
+  const { said, learning_rate } = await resumed(others);
+  expect(learning_rate).toBeGreaterThan(1e-3);
+  for (const name of ["learning_rate", "lr_scheduler_type", "max_steps", "betas", "eps", "weight_decay"])
+    expect(said.join("\n")).toMatch(new RegExp(`^${name} was .* and is `, "m"));
+});
+
 describe("in one process", () => {
   test.each(["ram", "disk"] as const)("a trainer can go back to what it saved: %s", async (place) => {
     const dir = temporaryFolder();
