@@ -11,7 +11,7 @@ import { jsonl, temporaryFile } from "./testing.ts";
 /** Every row of a file with this content. */
 async function rowsIn(content: string | Uint8Array, options?: OpenRowsOptions): Promise<Row[]> {
   await using rows = await openRows(temporaryFile(content), options);
-  return Promise.all(Array.from({ length: rows.rows }, (_, i) => rows.read(i)));
+  return await Promise.all(Array.from({ length: rows.rows }, (_, i) => rows.read(i)));
 }
 
 const texts = (...all: string[]) => all.map((text) => ({ kind: "text", text }));

@@ -2,6 +2,7 @@
 // to meanwhile would give parts of rows, or rows that were never looked at.
 import type { Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
+import { readFailure } from "../../checkpoint/files.ts";
 import { IoError } from "../../errors.ts";
 
 /** It is asked for again after so many reads, or so long. Asking is a call of the system. */
@@ -40,7 +41,9 @@ export class UnchangedFile {
   async check(): Promise<void> {
     this.#reads = 0;
     this.#asked = performance.now();
-    const { size, mtimeMs } = await this.#handle.stat();
+    const { size, mtimeMs } = await this.#handle.stat().catch((error: unknown) => {
+      throw readFailure(error, this.path);
+    });
     const before = this.#before;
     if (size === before.size && mtimeMs === before.mtimeMs) return;
     const what = size === before.size ? "it was written to" : `it had ${before.size} bytes and has ${size}`;
