@@ -286,8 +286,7 @@ export class CausalLM {
     prompt: unknown,
     signal: AbortSignal | undefined,
   ): Promise<number[]> {
-    // What the model has no positions for, or the budget never has room for, is not tokenized to its end.
-    const max_tokens = Math.min(this.#engine.prepared.spec.max_positions, this.#engine.largestCapacity);
+    const max_tokens = this.#engine.longestText;
     if (typeof prompt === "string") return tokenizer.encode_async(prompt, { max_tokens, signal });
     if (!Array.isArray(prompt) || prompt.length === 0) {
       throw new ConfigError(

@@ -118,6 +118,17 @@ export class Engine {
   }
 
   /**
+   * No text of more tokens can ever be run: the model has no positions for it, or it would not fit if the budget were its
+   * alone. What else is held at the moment does not count, so a text that fits later is not refused.
+   */
+  get longestText(): number {
+    const { spec, kv_dtype } = this.prepared;
+    const { ledger } = this.#parts;
+    const budget = ledger.budget(kvPlace(this.prepared, ledger).tier);
+    return Math.min(spec.max_positions, mostTokens(spec, kv_dtype, budget));
+  }
+
+  /**
    * Runs new tokens of sequences through the model: see {@link Executor.run}. Calls queue. Throws ConfigError for ids
    * outside the vocabulary and for positions beyond the model's or the cache's.
    */

@@ -62,8 +62,8 @@ export class Channel {
   }
 
   /**
-   * Whether the thread has ended, also where its events cannot be heard because the event loop is held up. Known if it was
-   * asked before, while the thread ran.
+   * Whether the thread has ended, also where its events cannot be heard because the event loop is held up. Known of threads
+   * that began before it was held up, and if it was asked before, while the thread ran.
    */
   get gone(): boolean {
     // A thread that has stopped has no time of its own any more: -1.

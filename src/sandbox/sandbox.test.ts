@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { AbortError, CheckpointError, ConfigError } from "../errors.ts";
 import { AutoTokenizer } from "../generate/tokenizer.ts";
+import { Channel } from "./channel.ts";
+import type { Request } from "./protocol.ts";
 import { Sandbox, SandboxFailure } from "./sandbox.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "spillway-sandbox-"));
@@ -72,12 +74,23 @@ describe("what takes all memory", () => {
     await expect(tokenizer.apply_chat_template_async([])).rejects.toThrow(ConfigError);
   });
 
-  test("a text of too many words ends as a CheckpointError, seen also while the event loop is held up", async () => {
+  test("texts that are too long, or become so, are refused before they are made", async () => {
     const tokenizer = await AutoTokenizer.from_pretrained(changed({}));
-    const text = "a b".repeat(10_000_000);
-    await expect(tokenizer.encode_async(text)).rejects.toThrow(CheckpointError);
-    expect(() => tokenizer.encode(text)).toThrow(/needed more than the \d+ MiB of memory/);
-    expect(tokenizer.encode("b")).toHaveLength(1);
+    await expect(tokenizer.encode_async("a".repeat(2 ** 24 + 1))).rejects.toThrow(
+      "a text of 16777217 characters is longer than the 16777216 that can be tokenized at once",
+    );
+    await expect(tokenizer.encode_async("a b".repeat(2 ** 21))).rejects.toThrow("more than 2097152 words");
+    const prefix = "x".repeat(1_000_000);
+    for (const normalizer of [
+      { type: "Prepend", prepend: prefix },
+      { type: "Replace", pattern: { String: "a" }, content: prefix },
+      { type: "Sequence", normalizers: [{ type: "Prepend", prepend: prefix }, { type: "Lowercase" }] },
+    ]) {
+      const growing = await AutoTokenizer.from_pretrained(changed({ normalizer, added_tokens: [] }));
+      await expect(growing.encode_async("a")).rejects.toThrow(
+        /makes a text of 100000\d or more characters of one of 1, at most 65568 are allowed/,
+      );
+    }
   });
 
   test("normalizers that grow a text without bound end as a CheckpointError", async () => {
@@ -92,6 +105,29 @@ describe("what takes all memory", () => {
     await expect(tokenizer.encode_async("aaaa")).rejects.toThrow(CheckpointError);
     expect(await tokenizer.encode_async("b")).toHaveLength(1);
   });
+
+  test("a thread that has gone is seen although the event loop is held up", async () => {
+    const replies: unknown[] = [];
+    let begun = () => {};
+    const ready = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const onReply = (reply: unknown) => {
+      replies.push(reply);
+      begun();
+    };
+    const channel = new Channel(64, { onReply, onEnd: () => {} });
+    try {
+      await ready;
+      expect(channel.gone).toBe(false);
+      // Not a request: an error that nothing in the thread catches.
+      channel.send(null as unknown as Request);
+      expect(channel.wait(() => replies.length > 1, 60_000)).toBe(false);
+      expect(channel.gone).toBe(true);
+    } finally {
+      await channel.terminate();
+    }
+  }, 30_000);
 });
 
 describe("limits of the caller", () => {

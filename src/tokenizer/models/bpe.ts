@@ -194,6 +194,8 @@ function readMerges(fields: Fields, vocabulary: ReadonlyMap<string, number>, pre
       `has ${list.length} entries, at most ${MOST_MERGES} can be used`,
     );
   const merges = new PairTable(list.length);
+  const texts = textsById(vocabulary);
+  let next = 0;
   for (let rank = 0; rank < list.length; rank++) {
     const merge = list[rank];
     let left: unknown;
@@ -210,13 +212,36 @@ function readMerges(fields: Fields, vocabulary: ReadonlyMap<string, number>, pre
         `${fields.key("merges")}[${rank}]`,
         "must be two tokens, as a text with a space between them or a list",
       );
-    const [a, b, both] = [left, right, left + right.slice(prefix)].map((token) => vocabulary.get(token));
+    const a = vocabulary.get(left);
+    const b = vocabulary.get(right);
+    // Merged tokens mostly come in the order of their merges: comparing with the next is faster than joining and looking up.
+    const both =
+      prefix === 0 && isJoined(texts[next], left, right)
+        ? next
+        : vocabulary.get(left + (prefix === 0 ? right : right.slice(prefix)));
     if (a === undefined || b === undefined || both === undefined)
       throw new FormatError(
         `${fields.key("merges")}[${rank}]`,
         "names a token that is not in the vocabulary",
       );
+    next = both + 1;
     merges.set(a, b, rank, both);
   }
   return merges;
+}
+
+/** The tokens by id, without those of ids that are far beyond their number. */
+function textsById(vocabulary: ReadonlyMap<string, number>): (string | undefined)[] {
+  const texts = new Array<string | undefined>(vocabulary.size).fill(undefined);
+  for (const [token, id] of vocabulary) if (id < texts.length) texts[id] = token;
+  return texts;
+}
+
+function isJoined(text: string | undefined, left: string, right: string): boolean {
+  return (
+    text !== undefined &&
+    text.length === left.length + right.length &&
+    text.startsWith(left) &&
+    text.endsWith(right)
+  );
 }
