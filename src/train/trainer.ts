@@ -105,8 +105,7 @@ export class Trainer implements TrainerFace {
   }
 
   get inputs(): readonly string[] {
-    const { adapter } = this.#session;
-    return [this.model.path, ...(adapter ? [adapter.dir] : [])];
+    return [this.model.path, this.#session.adapter?.dir ?? []].flat();
   }
 
   /** Updates made so far. */
@@ -197,12 +196,11 @@ export class Trainer implements TrainerFace {
       if (begun) updates.fail(error, `step ${this.#steps + 1}`);
       throw error;
     }
-    const mean = loss / targets;
     if (!skipped) this.#steps++;
     this.#session.end();
     return {
       step: this.#steps,
-      loss: mean,
+      loss: loss / targets,
       grad_norm,
       learning_rate,
       tokens: batches.reduce((sum, b) => sum + b.input_ids.reduce((n, row) => n + row.length, 0), 0),
