@@ -11,7 +11,7 @@ const MOST = 16 * 2 ** 20;
 /** And at most this part of the budget, which weights have more use for. */
 const SHARE = 1 / 16;
 /** But of so many tokens in any case: whoever looks at a model asks for those of a sentence. */
-const LEAST_TOKENS = 16;
+const LEAST_TOKENS = 22;
 
 /** What choosing tokens takes, whatever the number of sequences. Bytes. */
 export function samplingBytes(vocab: number): number {
