@@ -8,9 +8,7 @@ const WHAT = "logits";
 const SAMPLING_ROWS = 8;
 /** What is planned for the logits of every token of a call: as much as is computed at a time. More has to be free. */
 const MOST = 16 * 2 ** 20;
-/** And at most this part of the budget, which weights have more use for. */
-const SHARE = 1 / 16;
-/** But of so many tokens in any case: whoever looks at a model asks for those of a sentence. */
+/** Of so many tokens in any case: whoever looks at a model asks for those of a sentence. */
 const LEAST_TOKENS = 22;
 
 /** What choosing tokens takes, whatever the number of sequences. Bytes. */
@@ -22,11 +20,11 @@ export function samplingBytes(vocab: number): number {
  * What a plan sets aside in RAM, as much as it may first, then the least: for choosing tokens, and for the logits of
  * up to `context` tokens. Bytes.
  */
-export function logitsChoices(vocab: number, context: number, budget = Number.POSITIVE_INFINITY): number[] {
+export function logitsChoices(vocab: number, context: number): number[] {
   const row = vocab * 4;
   const most = Math.max(1, Math.floor(MOST / row));
   const bytesOf = (tokens: number) => samplingBytes(vocab) + Math.min(context, most, tokens) * row;
-  return [bytesOf(Math.max(LEAST_TOKENS, Math.floor((budget * SHARE) / row))), bytesOf(LEAST_TOKENS)];
+  return [bytesOf(context), bytesOf(LEAST_TOKENS)];
 }
 
 /** Enters the logits of `tokens` tokens. Throws BudgetError that says how many would fit. */

@@ -168,7 +168,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
-        const logits = logitsChoices(spec.vocab_size, context, budgets.cpu);
+        const logits = logitsChoices(spec.vocab_size, context);
         const plan = (fixed: FixedBytes) =>
           makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
