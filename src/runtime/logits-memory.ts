@@ -9,7 +9,7 @@ const SAMPLING_ROWS = 8;
 /** What is planned for the logits of every token of a call: as much as is computed at a time. More has to be free. */
 const MOST = 16 * 2 ** 20;
 /** Of so many tokens in any case: whoever looks at a model asks for those of a sentence. */
-const LEAST_TOKENS = 22;
+const LEAST_TOKENS = 24;
 
 /** What choosing tokens takes, whatever the number of sequences. Bytes. */
 export function samplingBytes(vocab: number): number {
