@@ -173,7 +173,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
           makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
         if (way) return plan({ ...own, logits: Math.min(...logits), training: way.bytes });
-        return firstThatFits(logits, (bytes) => plan({ ...own, logits: bytes }));
+        return plan({ ...own, logits: Math.max(...logits) });
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
@@ -195,18 +195,6 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     await cpu.dispose();
     throw error;
   }
-}
-
-/** The plan for the first of several sizes that fits. Throws the BudgetError of the last. */
-function firstThatFits(sizes: readonly number[], plan: (size: number) => Plan): Plan {
-  for (const size of sizes.slice(0, -1)) {
-    try {
-      return plan(size);
-    } catch (error) {
-      if (!(error instanceof BudgetError)) throw error;
-    }
-  }
-  return plan(sizes.at(-1) ?? 0);
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
