@@ -25,7 +25,8 @@ export function workerText(): Plugin & { enforce: "pre" } {
       // Comments are gone: the notices that licences ask for are these.
       const notice =
         "/*! Includes oniguruma-to-es, oniguruma-parser, regex-recursion and regex-utilities, (c) Steven Levithan, MIT License. */";
-      return `export default ${JSON.stringify(notice + output[0].code)};`;
+      // A function of its own: as a script its short names would meet those of the process's flags, such as --expose-gc's gc.
+      return `export default ${JSON.stringify(`${notice}(()=>{${output[0].code}\n})();`)};`;
     },
   };
 }

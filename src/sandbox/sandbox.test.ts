@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
 import { afterAll, describe, expect, test } from "vitest";
 import { AbortError, CheckpointError, ConfigError } from "../errors.ts";
 import { AutoTokenizer } from "../generate/tokenizer.ts";
@@ -152,6 +153,18 @@ describe("limits of the caller", () => {
     await expect(encoding).rejects.toThrow(AbortError);
     await expect(tokenizer.encode_async("a")).rejects.toThrow("has changed since the tokenizer was opened");
   });
+});
+
+test("names that flags of the process make are no matter to the thread", () => {
+  // With --expose-gc every thread has a gc that nothing else may be called.
+  setFlagsFromString("--expose-gc");
+  try {
+    const own = new Sandbox();
+    expect(own.runSync("render", { template: "{{ x }}", variables: { x: "a" } })).toBe("a");
+    return own.end();
+  } finally {
+    setFlagsFromString("--no-expose-gc");
+  }
 });
 
 test("a failure says what kind it is", () => {
