@@ -1,7 +1,8 @@
 // A plugin for tsdown and vitest: `import SOURCE from "./worker.ts?text"` is that file and all it imports, bundled into
-// one text of JavaScript. The sandbox's worker starts from it, so that it needs no file of its own: not in dist, not in
+// one text of JavaScript, compressed (Brotli) and in base64: programs read it when they begin, few use it at once. The sandbox's worker starts from it, so that it needs no file of its own: not in dist, not in
 // a program that was bundled by somebody else, not under vitest, which runs the TypeScript sources.
 import { dirname, resolve } from "node:path";
+import { brotliCompressSync, constants } from "node:zlib";
 import { type Plugin, rolldown } from "rolldown";
 
 const QUERY = "?text";
@@ -26,7 +27,10 @@ export function workerText(): Plugin & { enforce: "pre" } {
       const notice =
         "/*! Includes oniguruma-to-es, oniguruma-parser, regex-recursion and regex-utilities, (c) Steven Levithan, MIT License. */";
       // A function of its own: as a script its short names would meet those of the process's flags, such as --expose-gc's gc.
-      return `export default ${JSON.stringify(`${notice}(()=>{${output[0].code}\n})();`)};`;
+      const text = `(()=>{${output[0].code}\n})();`;
+      const params = { [constants.BROTLI_PARAM_SIZE_HINT]: text.length };
+      const packed = brotliCompressSync(text, { params }).toString("base64");
+      return `${notice}\nexport default ${JSON.stringify(packed)};`;
     },
   };
 }

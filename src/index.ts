@@ -46,4 +46,11 @@ export type {
 } from "./train/options.ts";
 export type { ScheduleName, ScheduleOptions } from "./train/schedule.ts";
 export { Trainer } from "./train/trainer.ts";
-export type { SaveOptions, StepResult, TrainerFace, TrainingPlanSummary } from "./train/trainer-face.ts";
+export type {
+  ExportOptions,
+  ResumeOptions,
+  SaveOptions,
+  StepResult,
+  TrainerFace,
+  TrainingPlanSummary,
+} from "./train/trainer-face.ts";

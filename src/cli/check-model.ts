@@ -3,7 +3,7 @@ import { requireModelFolder } from "../checkpoint/model-path.ts";
 import { ConfigError, UnsupportedError } from "../errors.ts";
 import { ChatTemplates } from "../generate/chat-template.ts";
 import { readTokenizerFiles } from "../generate/tokenizer-files.ts";
-import { SandboxFailure } from "../sandbox/sandbox.ts";
+import { SandboxFailure } from "../sandbox/failure.ts";
 
 /** Throws CheckpointError or UnsupportedError that says what to do instead. Reads the tokenizer's files, no weights. */
 export async function checkModel(

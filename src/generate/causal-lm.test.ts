@@ -164,11 +164,11 @@ describe("stream", () => {
   test("a text that the model has no positions for is refused with numbers, not tokenized to its end", async () => {
     const text = "a".repeat(10_000_000);
     const tooLong =
-      /the text of 100000\d\d characters has at least \d+ tokens, more than the 256 that can be used/;
+      /the text of 100000\d\d characters has at least \d+ tokens, the model has positions for 256; shorten it/;
     await expect(collect(model.stream(text))).rejects.toThrow(tooLong);
     await expect(collect(model.stream([{ role: "user", content: text }]))).rejects.toThrow(tooLong);
     await expect(collect(model.stream("the wor ld ".repeat(100)))).rejects.toThrow(
-      "more than the 256 tokens",
+      "has at least 257 tokens, the model has positions for 256",
     );
   });
 

@@ -25,9 +25,10 @@ import {
   type ResolvedRequest,
   resolveRequest,
 } from "./requests.ts";
+import { TooLongError } from "./sandboxed-tokenizer.ts";
 import { StoppingDecoder } from "./stop-text.ts";
 import { Mailbox, type StreamPiece } from "./streaming.ts";
-import { AutoTokenizer, byteOf } from "./tokenizer.ts";
+import { AutoTokenizer, byteOf, type EncodeOptions } from "./tokenizer.ts";
 
 /** Logits: data[b, t, v] is the score of token v after token t of sequence b. */
 export interface ForwardOutput {
@@ -287,21 +288,38 @@ export class CausalLM {
     prompt: unknown,
     signal: AbortSignal | undefined,
   ): Promise<number[]> {
-    const max_tokens = this.#engine.longestText;
-    if (typeof prompt === "string") return tokenizer.encode_async(prompt, { max_tokens, signal });
+    if (typeof prompt === "string") return this.#encodeText(tokenizer, prompt, { signal });
     if (!Array.isArray(prompt) || prompt.length === 0) {
       throw new ConfigError(
         "stream takes a text, a list of token ids or a list of messages ({ role, content }), of which none is empty",
       );
     }
-    if (prompt.every((item) => typeof item === "number"))
-      return checkRow(prompt, this.#engine.prepared.spec.vocab_size);
-    const text = await tokenizer.apply_chat_template_async(
-      prompt as readonly ChatMessage[],
-      { add_generation_prompt: true },
-      signal,
-    );
-    return tokenizer.encode_async(text, { add_special_tokens: false, max_tokens, signal });
+    const { vocab_size } = this.#engine.prepared.spec;
+    if (prompt.every((item) => typeof item === "number")) return checkRow(prompt, vocab_size);
+    const messages = prompt as readonly ChatMessage[];
+    const template = { add_generation_prompt: true };
+    const text = await tokenizer.apply_chat_template_async(messages, template, signal);
+    return this.#encodeText(tokenizer, text, { add_special_tokens: false, signal });
+  }
+
+  /** Says why a text is too long, where it is. */
+  async #encodeText(
+    tokenizer: AutoTokenizer,
+    text: string,
+    options: EncodeOptions & { signal: AbortSignal | undefined },
+  ): Promise<number[]> {
+    const max_tokens = this.#engine.longestText;
+    try {
+      return await tokenizer.encode_async(text, { ...options, max_tokens });
+    } catch (error) {
+      if (!(error instanceof TooLongError)) throw error;
+      const { max_positions } = this.#engine.prepared.spec;
+      const why =
+        max_tokens === max_positions
+          ? `the model has positions for ${max_positions}; shorten it`
+          : `the budget has room for the keys and values of ${max_tokens}; shorten it, or give a larger budget`;
+      throw new ConfigError(`${error.what}, ${why}`, { cause: error });
+    }
   }
 
   /** Ids that end a text by the files of the checkpoint and of its adapter. */

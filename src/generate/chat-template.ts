@@ -3,8 +3,9 @@
 // the sandbox, with limits.
 import { ConfigError, SpillwayError, UnsupportedError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
-import { type RunOptions, type Sandbox, SandboxFailure, sandbox } from "../sandbox/sandbox.ts";
-import { renderTemplate, TemplateError } from "../templates/index.ts";
+import { SandboxFailure } from "../sandbox/failure.ts";
+import { type RunOptions, type Sandbox, sandbox } from "../sandbox/sandbox.ts";
+import { firstRefusal } from "../templates/plain-data.ts";
 import {
   type ChatMessage,
   type ChatTemplateOptions,
@@ -174,14 +175,10 @@ function explained(error: unknown, variables: Readonly<Record<string, unknown>>)
   return new ConfigError(`the chat template ${what}: ${message}`, { cause: error });
 }
 
-/** What cannot be handed to the sandbox, by name: the reader of variables knows it, and no template runs for it. */
+/** What cannot be handed to the sandbox, by name. */
 function unclonable(error: unknown, variables: Readonly<Record<string, unknown>>): string {
-  try {
-    renderTemplate("", variables);
-  } catch (refusal) {
-    if (refusal instanceof TemplateError)
-      return `the chat template failed on these messages: ${refusal.message}`;
-  }
+  const refused = firstRefusal(variables);
+  if (refused !== undefined) return `the chat template failed on these messages: ${refused}`;
   const reason = error instanceof Error ? error.message : String(error);
   return `the messages or variables of the chat template are no plain data: ${reason}`;
 }

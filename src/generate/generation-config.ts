@@ -23,8 +23,10 @@ export interface GenerationConfig {
  * @throws ConfigError if an id cannot be used; CheckpointError if a file is not JSON; IoError
  */
 export async function readGenerationConfig(dir: string): Promise<GenerationConfig> {
-  const generation = await readJsonFile(join(dir, "generation_config.json"));
-  const config = await readJsonFile(join(dir, "config.json"));
+  const [generation, config] = await Promise.all([
+    readJsonFile(join(dir, "generation_config.json")),
+    readJsonFile(join(dir, "config.json")),
+  ]);
   const sources: [string, JsonObject][] = [];
   if (generation) sources.push(["generation_config.json", generation]);
   if (config) sources.push(["config.json", config]);

@@ -1,11 +1,13 @@
-// One tokenizer whose texts are encoded in the sandbox and whose tokens are decoded here. Turns the sandbox's failures into
-// errors that name the file. What surrounds it (special tokens' roles, chat templates) is tokenizer.ts's.
-
+// One tokenizer: texts are encoded in the sandbox, short ones of a plain tokenizer here, and tokens are decoded here. Turns
+// the sandbox's failures into errors that name the file. What surrounds it (special tokens' roles, chat templates) is
+// tokenizer.ts's.
 import { shown } from "../base/shown.ts";
 import { LARGE_FILE_LIMIT } from "../checkpoint/json-files.ts";
-import { CheckpointError, ConfigError, IoError, SpillwayError } from "../errors.ts";
-import type { Tasks, TokenizerDescription, TokenizerSource } from "../sandbox/protocol.ts";
-import { type Sandbox, SandboxFailure, sandbox } from "../sandbox/sandbox.ts";
+import { CheckpointError, ConfigError, IoError, SpillwayError, throwIfAborted } from "../errors.ts";
+import { SandboxFailure } from "../sandbox/failure.ts";
+import { PlainTokenizer } from "../sandbox/plain-tokenizer.ts";
+import type { TokenizerDescription, TokenizerSource } from "../sandbox/protocol.ts";
+import { RemoteTokenizer } from "../sandbox/remote-tokenizer.ts";
 import { type Decode, fallbackByte, readDecoder } from "../tokenizer/decoders.ts";
 import { Fields } from "../tokenizer/fields.ts";
 import { TokenTable } from "../tokenizer/token-table.ts";
@@ -25,15 +27,25 @@ export interface DecodeOptions {
 
 type AsyncEncodeOptions = EncodeOptions & { signal?: AbortSignal | undefined };
 
-/** Tells the sandbox which tokenizers nothing refers to any more. */
-const released = new FinalizationRegistry<{ sandbox: Sandbox; handle: number }>(({ sandbox, handle }) =>
-  sandbox.release(handle),
-);
+/** A text has more tokens than its caller can use. `what` is said of it; who knows why there are no more may say so. */
+export class TooLongError extends ConfigError {
+  readonly what: string;
+  constructor(what: string, max_tokens: number) {
+    super(`${what}, more than the ${max_tokens} that can be used; shorten it`);
+    this.what = what;
+  }
+}
+
+/** Where a tokenizer's texts are encoded. */
+interface Places {
+  readonly remote: RemoteTokenizer;
+  /** For short texts, if the tokenizer is one that may be used on this thread. */
+  readonly plain: PlainTokenizer | undefined;
+}
 
 export class SandboxedTokenizer {
   readonly table: TokenTable;
-  readonly #sandbox: Sandbox;
-  readonly #handle: number;
+  readonly #places: Places;
   readonly #path: string;
   readonly #special: ReadonlySet<string>;
   readonly #longestToken: number | undefined;
@@ -42,9 +54,8 @@ export class SandboxedTokenizer {
   readonly #decodesInSandbox: boolean;
   #hasByteFallback: boolean | undefined;
 
-  private constructor(handle: number, path: string, description: TokenizerDescription) {
-    this.#sandbox = sandbox();
-    this.#handle = handle;
+  private constructor(places: Places, path: string, description: TokenizerDescription) {
+    this.#places = places;
     this.#path = path;
     this.table = new TokenTable(description.tokens);
     this.#special = new Set(description.specialTokens);
@@ -55,7 +66,6 @@ export class SandboxedTokenizer {
       decoder === undefined || decoder === null
         ? undefined
         : readDecoder(new Fields(decoder, "decoder"), () => ({ spans: () => [] }));
-    released.register(this, { sandbox: this.#sandbox, handle });
   }
 
   /** @throws CheckpointError naming the file and its value that cannot be used; IoError */
@@ -70,37 +80,41 @@ export class SandboxedTokenizer {
       limit: LARGE_FILE_LIMIT,
       files: { config: settings, specialTokensMap, addedTokens },
     };
-    const handle = sandbox().add(source, bytes);
+    const remote = new RemoteTokenizer(source, bytes);
     try {
-      const description = await sandbox().run("describe", { tokenizer: handle });
+      const plain = PlainTokenizer.open(source, bytes);
+      const description = plain?.description ?? (await remote.describe());
       source.fingerprint = description.fingerprint;
-      return { tokenizer: new SandboxedTokenizer(handle, path, description), description };
+      return { tokenizer: new SandboxedTokenizer({ remote, plain }, path, description), description };
     } catch (error) {
-      sandbox().release(handle);
+      remote.release();
       throw loadError(error, path);
     }
   }
 
   encode(texts: readonly string[], options: EncodeOptions): number[][] {
     const { input, work } = this.#task(texts, options);
+    const { plain, remote } = this.#places;
     try {
-      return this.#sandbox.runSync("encode", input, { work }).map((ids) => Array.from(ids));
+      return plain?.takes(work) ? plain.encode(input) : remote.encodeSync(input, { work });
     } catch (error) {
       throw this.#error(error, work, options.max_tokens);
     }
   }
 
   async encodeAsync(texts: readonly string[], options: AsyncEncodeOptions): Promise<number[][]> {
+    const { signal } = options;
     const { input, work } = this.#task(texts, options);
+    const { plain, remote } = this.#places;
+    throwIfAborted(signal);
     try {
-      const rows = await this.#sandbox.run("encode", input, { work, signal: options.signal });
-      return rows.map((ids) => Array.from(ids));
+      return plain?.takes(work) ? plain.encode(input) : await remote.encode(input, { work, signal });
     } catch (error) {
       throw this.#error(error, work, options.max_tokens);
     }
   }
 
-  #task(texts: readonly string[], options: EncodeOptions): { input: Tasks["encode"]["input"]; work: number } {
+  #task(texts: readonly string[], options: EncodeOptions) {
     const { add_special_tokens = true, max_tokens } = options;
     let work = 0;
     for (const text of texts) {
@@ -111,12 +125,13 @@ export class SandboxedTokenizer {
       // A UTF-16 unit is at least one byte of UTF-8.
       const least = Math.ceil(text.length / this.#longestToken);
       if (least > max_tokens)
-        throw new ConfigError(
-          `the text of ${text.length} characters has at least ${least} tokens, more than the ${max_tokens} that can be used; shorten it`,
+        throw new TooLongError(
+          `the text of ${text.length} characters has at least ${least} tokens`,
+          max_tokens,
         );
     }
     return {
-      input: { tokenizer: this.#handle, texts, addSpecialTokens: add_special_tokens, maxTokens: max_tokens },
+      input: { texts, addSpecialTokens: add_special_tokens, maxTokens: max_tokens },
       work,
     };
   }
@@ -149,12 +164,7 @@ export class SandboxedTokenizer {
   }
 
   #join(tokens: string[]): string {
-    if (this.#decodesInSandbox)
-      return this.#sandbox.runSync(
-        "decode",
-        { tokenizer: this.#handle, tokens },
-        { work: tokens.length * 8 },
-      );
+    if (this.#decodesInSandbox) return this.#places.remote.decodeSync(tokens);
     return this.#decode === undefined ? tokens.join(" ") : this.#decode(tokens).join("");
   }
 
@@ -162,8 +172,9 @@ export class SandboxedTokenizer {
     if (!(error instanceof SandboxFailure)) return error;
     const { kind, message } = error;
     if (kind === "too-many")
-      return new ConfigError(
-        `the text of ${characters} characters has more than the ${maxTokens} tokens that can be used; shorten it`,
+      return new TooLongError(
+        `the text of ${characters} characters has at least ${maxTokens! + 1} tokens`,
+        maxTokens!,
       );
     if (kind === "format" || kind === "changed" || kind === "read") return loadError(error, this.#path);
     return new CheckpointError(

@@ -52,9 +52,12 @@ export async function readTokenizerFiles(dir: string, adapter?: string): Promise
     return { ...files, chatTemplates: await templatesOf(own.template ? adapter : dir) };
   }
   const path = resolve(dir, "tokenizer.json");
-  const bytes = await sizeOfTokenizer(path, dir);
-  const config = (await readJsonFile(join(dir, "tokenizer_config.json"))) ?? {};
-  const specialTokensMap = await readJsonFile(join(dir, "special_tokens_map.json"));
+  const [bytes, config = {}, specialTokensMap, addedTokens] = await Promise.all([
+    sizeOfTokenizer(path, dir),
+    readJsonFile(join(dir, "tokenizer_config.json")),
+    readJsonFile(join(dir, "special_tokens_map.json")),
+    readJsonFile(join(dir, "added_tokens.json")),
+  ]);
   const specialTokens: Record<string, string> = {};
   for (const role of ROLES) {
     const text = tokenText(config[role]) ?? tokenText(specialTokensMap?.[role]);
@@ -65,7 +68,7 @@ export async function readTokenizerFiles(dir: string, adapter?: string): Promise
     bytes,
     config,
     specialTokensMap,
-    addedTokens: await readJsonFile(join(dir, "added_tokens.json")),
+    addedTokens,
     specialTokens,
     chatTemplates: await readChatTemplates(dir, config),
   };

@@ -87,8 +87,10 @@ export class AutoTokenizer extends Callable {
   static async from_pretrained(dir: string, { adapter }: { adapter?: string } = {}): Promise<AutoTokenizer> {
     if (typeof dir !== "string")
       throw new ConfigError(`the checkpoint must be a directory, got ${typeof dir}`);
-    const files = await readTokenizerFiles(dir, adapter);
-    const generation = await readGenerationConfig(dir);
+    const [files, generation] = await Promise.all([
+      readTokenizerFiles(dir, adapter),
+      readGenerationConfig(dir),
+    ]);
     const { tokenizer, description } = await SandboxedTokenizer.open(files);
     return new AutoTokenizer(tokenizer, description, files, generation, adapter);
   }

@@ -6,6 +6,7 @@ import { LibraryError } from "../errors.ts";
 import { bind, type Native } from "./declarations.ts";
 import { type Discovery, discover, GGML_VERSION, installCommand, type LibraryFolder } from "./discover.ts";
 import { DTYPE_NAMES, DTYPES } from "./dtypes.ts";
+import { bestCpuBackend } from "./loading/cpu-backend.ts";
 import { ffi } from "./loading/ffi.ts";
 import { loadNeeds } from "./loading/needed.ts";
 import { tryThreads, whyFewer } from "./loading/threads.ts";
@@ -46,7 +47,10 @@ function load({ folders, refused }: Discovery): Library {
   let native: Native;
   let registry: LibraryHandle;
   try {
-    for (const file of [main.base, main.registry]) needs(file);
+    for (const file of [main.base, main.registry]) {
+      const problem = loadNeeds(file);
+      if (problem) throw new Error(`${file}: ${problem}`);
+    }
     const base = koffi.load(main.base, { global: true });
     registry = koffi.load(main.registry, { global: true });
     native = bind(base, registry);
@@ -65,6 +69,8 @@ function load({ folders, refused }: Discovery): Library {
   }
   checkDTypes(native);
   const cpuBackend = bestCpuBackend(main.cpu);
+  if (!cpuBackend)
+    throw new LibraryError(`none of the CPU backends runs on this CPU: ${main.cpu.join(", ")}`);
   if (!native.ggml_backend_load(cpuBackend)) {
     throw new LibraryError(`${cpuBackend}: the CPU backend could not be loaded`);
   }
@@ -115,11 +121,6 @@ function whyMissing(refused: Discovery["refused"]): string {
     : `the tensor library is not installed for ${process.platform}-${process.arch}; try: ${installCommand()}`;
 }
 
-function needs(file: string): void {
-  const problem = loadNeeds(file);
-  if (problem) throw new Error(`${file}: ${problem}`);
-}
-
 /** Patch releases share the ABI; a different minor version may not. */
 function sameMinor(a: string, b: string): boolean {
   const minor = (v: string) => v.split(".").slice(0, 2).join(".");
@@ -136,30 +137,6 @@ function checkDTypes(native: Native): void {
       );
     }
   }
-}
-
-/** The backend that says it fits this CPU best (0: cannot run here), as ggml itself chooses. */
-function bestCpuBackend(paths: readonly string[]): string {
-  let best: { path: string; score: number } | undefined;
-  for (const path of paths) {
-    let score = 0;
-    try {
-      needs(path);
-      const candidate = ffi().load(path);
-      try {
-        score = (candidate.func("ggml_backend_score", "int", []) as () => number)();
-      } catch {
-        score = 1; // a build with a single CPU backend exports no score
-      } finally {
-        candidate.unload();
-      }
-    } catch {
-      continue;
-    }
-    if (score > (best?.score ?? 0)) best = { path, score };
-  }
-  if (!best) throw new LibraryError(`none of the CPU backends runs on this CPU: ${paths.join(", ")}`);
-  return best.path;
 }
 
 function message(error: unknown): string {

@@ -50,7 +50,7 @@ describe("in words", () => {
       "tokens      4.0 K, 1.00 epochs",
       "time        12.0 s, 2.0 s per step",
       "speed       500 tokens/s",
-      "loss        8.000 at first, 2.000 at last, 4.044 smoothed",
+      "loss        8.000 at first, 2.000 at last, 2.844 smoothed",
       "eval loss   3.000 at best, after step 2",
       "waited for  disk 50 %, copies 0 %, optimizer 10 % of the time",
       "disk        4.0 GiB read, 2.0 GiB written",

@@ -1,10 +1,18 @@
 // One thread of the sandbox and the way to talk to it, asynchronously or waiting. Knows no tasks and no limits of time.
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
+import { brotliDecompressSync } from "node:zlib";
 import type { Reply, Request } from "./protocol.ts";
-import SOURCE from "./worker.ts?text";
+import PACKED from "./worker.ts?text";
 
 /** Milliseconds after which a waiting thread looks whether the other is still there. */
 const LOOK_AFTER = 50;
+
+let unpacked: string | undefined;
+
+function script(): string {
+  unpacked ??= brotliDecompressSync(Buffer.from(PACKED, "base64")).toString("utf8");
+  return unpacked;
+}
 
 export interface ChannelEvents {
   readonly onReply: (reply: Reply) => void;
@@ -27,7 +35,7 @@ export class Channel {
     this.#events = events;
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    this.#worker = new Worker(SOURCE, {
+    this.#worker = new Worker(script(), {
       eval: true,
       name: "spillway-sandbox",
       // Nothing of how the process was started or of its secrets is of use there; the time zone is the process's own.

@@ -6,8 +6,9 @@ import { afterAll, describe, expect, test } from "vitest";
 import { AbortError, CheckpointError, ConfigError } from "../errors.ts";
 import { AutoTokenizer } from "../generate/tokenizer.ts";
 import { Channel } from "./channel.ts";
+import { SandboxFailure } from "./failure.ts";
 import type { Request } from "./protocol.ts";
-import { Sandbox, SandboxFailure } from "./sandbox.ts";
+import { Sandbox } from "./sandbox.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "spillway-sandbox-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -139,7 +140,7 @@ describe("limits of the caller", () => {
       /the text of 10000000 characters has at least \d+ tokens, more than the 2048 that can be used/,
     );
     await expect(tokenizer.encode_async("a b c d", { max_tokens: 2 })).rejects.toThrow(
-      "more than the 2 tokens",
+      "has at least 3 tokens, more than the 2 that can be used",
     );
   });
 

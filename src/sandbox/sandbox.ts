@@ -3,7 +3,8 @@
 // What a task means is protocol.ts's and worker.ts's.
 import { AbortError, throwIfAborted } from "../errors.ts";
 import { Channel } from "./channel.ts";
-import type { FailureKind, Reply, TaskName, Tasks, TokenizerSource } from "./protocol.ts";
+import { SandboxFailure } from "./failure.ts";
+import type { Reply, TaskName, Tasks, TokenizerSource } from "./protocol.ts";
 
 /** Milliseconds for a task of no work. */
 const BASE_TIME = 5000;
@@ -19,20 +20,6 @@ const BASE_HEAP = 2048;
 const HEAP_PER_FILE = 16;
 /** Milliseconds without task and tokenizer after which the thread ends. */
 const IDLE = 2000;
-
-/** A task that gave no result. */
-export class SandboxFailure extends Error {
-  readonly kind: FailureKind;
-  constructor(kind: FailureKind, message: string) {
-    super(message);
-    this.kind = kind;
-  }
-
-  /** Whether it was a limit of the sandbox that ended the task. */
-  get isLimit(): boolean {
-    return this.kind === "time" || this.kind === "memory";
-  }
-}
 
 export interface RunOptions {
   /** Bytes of what is worked on: it may take longer for more. */

@@ -1,39 +1,12 @@
 // What the sandbox's thread runs: one task after another, with regexes, normalizers and templates of files that nobody
 // has vouched for. It has no limits of its own; who started it ends it. Bundled into a text by scripts/worker-text.ts,
 // because a worker's file would not survive bundling, so nothing may import this file as it is.
-import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { type MessagePort, workerData } from "node:worker_threads";
-import { isJsonObject, parseJson } from "../base/json.ts";
 import { renderTemplate } from "../templates/index.ts";
-import { readDecoder } from "../tokenizer/decoders.ts";
-import { Fields, FormatError, TokenizingError } from "../tokenizer/fields.ts";
-import { Tokenizer, TooManyTokens } from "../tokenizer/tokenizer.ts";
-import type {
-  FailureKind,
-  Reply,
-  Request,
-  TaskName,
-  Tasks,
-  TokenizerDescription,
-  TokenizerSource,
-} from "./protocol.ts";
-
-/** A decoder whose description is longer is kept here. */
-const LARGE_DECODER = 100_000;
-
-interface Loaded {
-  readonly tokenizer: Tokenizer;
-  readonly decoder: unknown;
-  readonly fingerprint: string;
-}
-
-class Failure extends Error {
-  readonly kind: FailureKind;
-  constructor(kind: FailureKind, message: string) {
-    super(message);
-    this.kind = kind;
-  }
-}
+import { onigurumaPattern } from "../tokenizer/oniguruma.ts";
+import { SandboxFailure } from "./failure.ts";
+import type { Reply, Request, TaskName, Tasks, TokenizerSource } from "./protocol.ts";
+import { describe, failureOf, type Loaded, makeTokenizer, readTokenizerFile } from "./tokenizer-file.ts";
 
 const { port, replies } = workerData as { port: MessagePort; replies: Int32Array };
 const tokenizers = new Map<number, Loaded>();
@@ -54,7 +27,7 @@ port.on("message", (request: Request) => {
   let reply: Reply;
   try {
     for (const old of request.released) tokenizers.delete(old);
-    if (request.source !== undefined) load(handle, request.source);
+    if (request.source !== undefined) tokenizers.set(handle, load(request.source));
     const run = TASKS[request.task] as (input: unknown) => unknown;
     reply = { id, value: run(request.input), has: tokenizers.has(handle) };
   } catch (error) {
@@ -73,98 +46,10 @@ function answer(reply: Reply): void {
 
 function loaded(handle: number): Loaded {
   const tokenizer = tokenizers.get(handle);
-  if (tokenizer === undefined) throw new Failure("ended", "the tokenizer is not there");
+  if (tokenizer === undefined) throw new SandboxFailure("ended", "the tokenizer is not there");
   return tokenizer;
 }
 
-function load(handle: number, source: TokenizerSource): void {
-  const { text, fingerprint } = read(source);
-  let json: unknown;
-  try {
-    json = parseJson(text);
-  } catch (error) {
-    throw new Failure(
-      "format",
-      `is not valid JSON (${messageOf(error)}); copy the file again, it may be cut off`,
-    );
-  }
-  if (!isJsonObject(json)) throw new Failure("format", "is not a JSON object");
-  try {
-    const tokenizer = new Tokenizer(json, source.files);
-    tokenizers.set(handle, { tokenizer, decoder: json.decoder, fingerprint });
-  } catch (error) {
-    throw new Failure("format", `is not a tokenizer that can be used (${messageOf(error)})`);
-  }
-}
-
-/** Opens without waiting, so that a pipe in the file's place is seen as one. */
-function read({ path, limit, fingerprint: expected }: TokenizerSource): {
-  text: string;
-  fingerprint: string;
-} {
-  let file: number;
-  try {
-    file = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
-  } catch (error) {
-    throw new Failure("read", `cannot be read (${messageOf(error)})`);
-  }
-  try {
-    const stat = fstatSync(file, { bigint: true });
-    if (!stat.isFile()) throw new Failure("format", "is not a file but a pipe, a device or a folder");
-    if (stat.size > BigInt(limit))
-      throw new Failure("format", `has ${stat.size} bytes, at most ${limit} are read`);
-    const fingerprint = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}`;
-    if (expected !== undefined && expected !== fingerprint)
-      throw new Failure("changed", "has changed since the tokenizer was opened; open it again");
-    return { text: readFileSync(file, "utf8"), fingerprint };
-  } catch (error) {
-    throw error instanceof Failure ? error : new Failure("read", `cannot be read (${messageOf(error)})`);
-  } finally {
-    closeSync(file);
-  }
-}
-
-function describe({ tokenizer, decoder, fingerprint }: Loaded): TokenizerDescription {
-  const roleIds: Record<string, number> = {};
-  for (const [role, token] of Object.entries(tokenizer.roles)) {
-    const id = tokenizer.idOf(token);
-    if (id !== undefined) roleIds[role] = id;
-  }
-  const decodesInSandbox = !decodesAnywhere(decoder);
-  return {
-    fingerprint,
-    tokens: tokenizer.tokens(),
-    specialTokens: tokenizer.specialTokens(),
-    roles: tokenizer.roles,
-    roleIds,
-    decoder: decodesInSandbox ? undefined : decoder,
-    decodesInSandbox,
-    longestToken: tokenizer.longestToken,
-  };
-}
-
-/** Whether a decoder is short and has no regex, so that it may run token by token on the main thread. */
-function decodesAnywhere(decoder: unknown): boolean {
-  if (decoder === undefined || decoder === null) return true;
-  let hasRegex = false;
-  readDecoder(new Fields(decoder, "decoder"), () => {
-    hasRegex = true;
-    return { spans: () => [] };
-  });
-  return !hasRegex && JSON.stringify(decoder).length <= LARGE_DECODER;
-}
-
-function failureOf(error: unknown): { kind: FailureKind; message: string } {
-  const message = messageOf(error);
-  if (error instanceof Failure) return { kind: error.kind, message };
-  if (error instanceof FormatError) return { kind: "format", message };
-  if (error instanceof TooManyTokens) return { kind: "too-many", message };
-  if (error instanceof TokenizingError) return { kind: "tokenizing", message };
-  const kind = (error as { kind?: unknown } | null)?.kind;
-  if (kind === "syntax" || kind === "refused" || kind === "failed") return { kind, message };
-  return { kind: "failed", message };
-}
-
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).slice(0, 2000);
+function load(source: TokenizerSource): Loaded {
+  return makeTokenizer(readTokenizerFile(source), source.files, onigurumaPattern);
 }

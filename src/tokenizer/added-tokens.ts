@@ -1,4 +1,5 @@
 // The tokens that are added to a model's vocabulary: found in texts before anything else is done with them.
+import { lazy } from "../base/lazy.ts";
 import type { Fields } from "./fields.ts";
 import { checkGrowth, checkWords } from "./limits.ts";
 import type { Model } from "./models/model.ts";
@@ -125,15 +126,15 @@ export class AddedTokens {
   }
 }
 
-const WORD_CHARACTER = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]/u;
+const wordCharacter = lazy(() => /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]/u);
 
 function startsWithWord(text: string, at: number): boolean {
-  return WORD_CHARACTER.test(text.slice(at, at + 2));
+  return wordCharacter().test(text.slice(at, at + 2));
 }
 
 function endsInWord(text: string, at: number): boolean {
   const pair = at >= 2 && text.codePointAt(at - 2)! > 0xffff;
-  return at > 0 && WORD_CHARACTER.test(text.slice(pair ? at - 2 : at - 1, at));
+  return at > 0 && wordCharacter().test(text.slice(pair ? at - 2 : at - 1, at));
 }
 
 /** Finds the leftmost of several strings in a text, the longest of those that begin at the same place. */

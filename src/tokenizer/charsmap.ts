@@ -1,5 +1,6 @@
 // SentencePiece's compiled map of characters: a double-array trie over UTF-8 whose leaves are places in a list of texts.
 // Format: https://github.com/google/sentencepiece/blob/master/src/normalizer.cc. The first, shortest match counts.
+import { lazy } from "../base/lazy.ts";
 import { type Fields, FormatError } from "./fields.ts";
 
 /** Graphemes of this many bytes and more are mapped character by character only. */
@@ -62,7 +63,7 @@ function offset(unit: number): number {
   return ((unit >>> 10) << ((unit & 0x200) >>> 6)) >>> 0;
 }
 
-const segmenter = new Intl.Segmenter("en", { granularity: "grapheme" });
+const segmenter = lazy(() => new Intl.Segmenter("en", { granularity: "grapheme" }));
 
 /** The text's graphemes. In ASCII only a line feed after a carriage return joins anything. */
 function* graphemes(text: string): Iterable<string> {
@@ -70,5 +71,5 @@ function* graphemes(text: string): Iterable<string> {
     for (const [grapheme] of text.matchAll(/\r\n|[\s\S]/g)) yield grapheme;
     return;
   }
-  for (const { segment } of segmenter.segment(text)) yield segment;
+  for (const { segment } of segmenter().segment(text)) yield segment;
 }

@@ -3,12 +3,11 @@
 import { isUtf8 } from "node:buffer";
 import { fromByteCharacters } from "./byte-level.ts";
 import { type Fields, TokenizingError } from "./fields.ts";
-import { literal, type Pattern, replaced } from "./splitting.ts";
+import { type CompileRegex, readPattern } from "./pattern.ts";
+import { literal, replaced } from "./splitting.ts";
 
 /** Takes the texts of tokens and returns the texts to be joined. */
 export type Decode = (tokens: string[]) => string[];
-/** Makes a pattern of a regex's source; `key` is its place in the file. */
-export type CompileRegex = (source: string, key: string) => Pattern;
 
 /** Texts may not become longer than this many UTF-16 units: chained replacements can grow them without bound. */
 const LONGEST_TEXT = 2 ** 26;
@@ -26,10 +25,7 @@ const KINDS: Readonly<Record<string, (fields: Fields, compile: CompileRegex) => 
   Fuse: () => (tokens) => [tokens.join("")],
   ByteFallback: () => byteFallback,
   Replace: (fields, compile) => {
-    const pattern = fields.object("pattern");
-    const regex = pattern.raw("Regex");
-    const matcher =
-      typeof regex === "string" ? compile(regex, pattern.key("Regex")) : literal(pattern.text("String"));
+    const matcher = readPattern(fields, "pattern", compile);
     const content = fields.text("content");
     return (tokens) => tokens.map((token) => replaced(token, matcher, content));
   },

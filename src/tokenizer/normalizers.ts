@@ -3,8 +3,8 @@ import { toByteCharacters } from "./byte-level.ts";
 import { CharacterMap } from "./charsmap.ts";
 import type { Fields } from "./fields.ts";
 import { checkGrowth } from "./limits.ts";
-import { CONTROLS, MARKS, NONSPACING_MARKS } from "./older-unicode.ts";
-import { readPattern } from "./pattern.ts";
+import { controls, marks, nonspacingMarks } from "./older-unicode.ts";
+import { type CompileRegex, readPattern } from "./pattern.ts";
 import { replaced } from "./splitting.ts";
 
 export type Normalize = (text: string) => string;
@@ -20,10 +20,10 @@ const FORGETS: Pick<Normalizer, "shrinks"> = { shrinks: undefined };
 /** Three letters of three bytes can compose to one of three, and the lower case of a letter can be a byte shorter or three. */
 const COMPOSES: Pick<Normalizer, "shrinks"> = { shrinks: 4 };
 
-const KINDS: Readonly<Record<string, (fields: Fields) => Normalizer>> = {
+const KINDS: Readonly<Record<string, (fields: Fields, compile: CompileRegex) => Normalizer>> = {
   BertNormalizer: (fields) => ({ normalize: bert(fields), ...FORGETS }),
   Strip: (fields) => ({ normalize: strip(fields), ...FORGETS }),
-  StripAccents: () => ({ normalize: (text) => text.replace(MARKS, ""), ...FORGETS }),
+  StripAccents: () => ({ normalize: (text) => text.replace(marks(), ""), ...FORGETS }),
   NFC: () => ({ normalize: (text) => text.normalize("NFC"), ...COMPOSES }),
   NFD: () => ({ normalize: (text) => text.normalize("NFD"), ...COMPOSES }),
   NFKC: () => ({ normalize: (text) => text.normalize("NFKC"), ...FORGETS }),
@@ -34,8 +34,8 @@ const KINDS: Readonly<Record<string, (fields: Fields) => Normalizer>> = {
     const map = new CharacterMap(fields);
     return { normalize: (text) => map.normalize(text), ...FORGETS };
   },
-  Replace: (fields) => {
-    const pattern = readPattern(fields, "pattern");
+  Replace: (fields, compile) => {
+    const pattern = readPattern(fields, "pattern", compile);
     const content = fields.text("content");
     const needle = fields.object("pattern").raw("String");
     const grows = typeof needle === "string" && Buffer.byteLength(content) >= Buffer.byteLength(needle);
@@ -46,15 +46,16 @@ const KINDS: Readonly<Record<string, (fields: Fields) => Normalizer>> = {
     return { normalize: (text) => (text === "" ? text : prepended(prefix, text)), ...KEEPS };
   },
   ByteLevel: () => ({ normalize: toByteCharacters, ...KEEPS }),
-  Sequence: (fields) => sequence(fields.objects("normalizers").map(readNormalizer)),
+  Sequence: (fields, compile) =>
+    sequence(fields.objects("normalizers").map((part) => readNormalizer(part, compile))),
 };
 
-export function readNormalizer(fields: Fields): Normalizer {
+export function readNormalizer(fields: Fields, compile: CompileRegex): Normalizer {
   const kind = fields.text("type");
   const make = Object.hasOwn(KINDS, kind) ? KINDS[kind] : undefined;
   if (make === undefined)
     return fields.fail("type", `one of the normalizers ${Object.keys(KINDS).join(", ")}`);
-  return make(fields);
+  return make(fields, compile);
 }
 
 function sequence(parts: readonly Normalizer[]): Normalizer {
@@ -122,9 +123,9 @@ function bert(fields: Fields): Normalize {
   const lowers = fields.flag("lowercase", true);
   const stripsAccents = fields.flag("strip_accents", lowers);
   return (text) => {
-    if (cleans) text = text.replace(CONTROLS, "").replace(/[\t\n\r\p{White_Space}]/gu, " ");
+    if (cleans) text = text.replace(controls(), "").replace(/[\t\n\r\p{White_Space}]/gu, " ");
     if (spacesChinese) text = text.replace(CHINESE, " $& ");
-    if (stripsAccents) text = text.normalize("NFD").replace(NONSPACING_MARKS, "");
+    if (stripsAccents) text = text.normalize("NFD").replace(nonspacingMarks(), "");
     return lowers ? lowercase(text) : text;
   };
 }

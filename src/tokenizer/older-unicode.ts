@@ -1,5 +1,6 @@
 // The characters that the reference's normalizers and pre-tokenizers take for marks, punctuation and control characters.
 // Its tables are of Unicode 7 to 9, so what Unicode has added since is not among them. Made by comparing all characters.
+import { lazy } from "../base/lazy.ts";
 
 /** Added since: code points and ranges, in hexadecimal. */
 const NEWER_MARKS =
@@ -32,17 +33,19 @@ const NEWER_PUNCTUATION =
 const NEWER_CONTROLS = "890-891 8e2 110cd 13430-1343f";
 
 /** Marks of every kind. */
-export const MARKS = characters("\\p{M}", NEWER_MARKS, "1cf2-1cf3");
-export const NONSPACING_MARKS = characters("\\p{Mn}", NEWER_NONSPACING_MARKS, "1734 1171e");
+export const marks = characters("\\p{M}", NEWER_MARKS, "1cf2-1cf3");
+export const nonspacingMarks = characters("\\p{Mn}", NEWER_NONSPACING_MARKS, "1734 1171e");
 /** Unicode's punctuation and all of ASCII's. */
-export const PUNCTUATION = characters("[\\p{P}$+<=>^`|~]", NEWER_PUNCTUATION, "166d 111c9");
+export const punctuation = characters("[\\p{P}$+<=>^`|~]", NEWER_PUNCTUATION, "166d 111c9");
 /** What BERT takes out of texts: all but tab, line feed and carriage return. */
-export const CONTROLS = characters("(?![\\t\\n\\r])[\\ufffd\\p{Cc}\\p{Cf}\\p{Co}]", NEWER_CONTROLS, "");
+export const controls = characters("(?![\\t\\n\\r])[\\ufffd\\p{Cc}\\p{Cf}\\p{Co}]", NEWER_CONTROLS, "");
 
 /** A character of a class that is not newer, or one that has left the class since. */
-function characters(inClass: string, newer: string, left: string): RegExp {
-  const older = `(?![${set(newer)}])${inClass}`;
-  return new RegExp(left === "" ? older : `${older}|[${set(left)}]`, "gu");
+function characters(inClass: string, newer: string, left: string): () => RegExp {
+  return lazy(() => {
+    const older = `(?![${set(newer)}])${inClass}`;
+    return new RegExp(left === "" ? older : `${older}|[${set(left)}]`, "gu");
+  });
 }
 
 function set(ranges: string): string {

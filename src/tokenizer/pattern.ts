@@ -1,23 +1,17 @@
-// Oniguruma's regexes, translated to JavaScript's. They may run long, so this is used only where a time limit holds.
-import { toRegExp } from "oniguruma-to-es";
-import { type Fields, FormatError } from "./fields.ts";
-import { literal, type Pattern, regexPattern } from "./splitting.ts";
+// The patterns of tokenizer.json. What makes a regex of a source is given by who can bound how long it runs.
+import type { Fields } from "./fields.ts";
+import { literal, type Pattern } from "./splitting.ts";
+
+/** Makes a pattern of a regex's source, which is Oniguruma's; `key` is its place in the file. */
+export type CompileRegex = (source: string, key: string) => Pattern;
+
+/** A regex that whoever makes the patterns does not make, whether or not it is a right one. */
+export class UnknownRegex extends Error {}
 
 /** A pattern in a file: { "String": "..." } or { "Regex": "..." }. */
-export function readPattern(fields: Fields, name: string): Pattern {
+export function readPattern(fields: Fields, name: string, compile: CompileRegex): Pattern {
   const pattern = fields.object(name);
   if (typeof pattern.raw("String") === "string") return literal(pattern.text("String"));
-  if (typeof pattern.raw("Regex") === "string")
-    return onigurumaPattern(pattern.text("Regex"), pattern.key("Regex"));
+  if (typeof pattern.raw("Regex") === "string") return compile(pattern.text("Regex"), pattern.key("Regex"));
   return fields.fail(name, 'an object with "String" or "Regex"');
-}
-
-/** @throws FormatError if it cannot be translated */
-export function onigurumaPattern(source: string, key: string): Pattern {
-  try {
-    return regexPattern(toRegExp(source, { global: true }));
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new FormatError(key, `is not a regex that can be used: ${reason.slice(0, 200)}`);
-  }
 }

@@ -1,9 +1,10 @@
 // What splits a normalized text into words: one function for each pre-tokenizer of tokenizer.json, by its name there.
+import { lazy } from "../base/lazy.ts";
 import { toByteCharacters } from "./byte-level.ts";
 import type { Fields } from "./fields.ts";
 import { checkWords } from "./limits.ts";
-import { PUNCTUATION } from "./older-unicode.ts";
-import { readPattern } from "./pattern.ts";
+import { punctuation } from "./older-unicode.ts";
+import { type CompileRegex, readPattern } from "./pattern.ts";
 import { splitByScript } from "./scripts.ts";
 import { BEHAVIORS, type Behavior, literal, type Pattern, regexPattern, splitText } from "./splitting.ts";
 
@@ -23,15 +24,17 @@ export interface PreTokenizer {
   readonly endsInBytes: boolean;
 }
 
-const GPT2 =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+const gpt2 = lazy(
+  () =>
+    /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu,
+);
 const WORD = String.raw`\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d`;
 
-const KINDS: Readonly<Record<string, (fields: Fields) => PreTokenizer>> = {
+const KINDS: Readonly<Record<string, (fields: Fields, compile: CompileRegex) => PreTokenizer>> = {
   BertPreTokenizer: () =>
     chain([
       splitter(regexPattern(/\p{White_Space}/gu), "Removed"),
-      splitter(regexPattern(PUNCTUATION), "Isolated"),
+      splitter(regexPattern(punctuation()), "Isolated"),
     ]),
   ByteLevel: byteLevel,
   CharDelimiterSplit: (fields) => splitter(literal(fields.character("delimiter")), "Removed"),
@@ -40,28 +43,29 @@ const KINDS: Readonly<Record<string, (fields: Fields) => PreTokenizer>> = {
     splitter(regexPattern(new RegExp(`[${WORD}]+|[^${WORD}\\p{White_Space}]+`, "gu")), "Removed", true),
   WhitespaceSplit: () => splitter(regexPattern(/\p{White_Space}+/gu), "Removed"),
   Punctuation: (fields) =>
-    splitter(regexPattern(PUNCTUATION), fields.choice("behavior", BEHAVIORS, "Isolated")),
+    splitter(regexPattern(punctuation()), fields.choice("behavior", BEHAVIORS, "Isolated")),
   Digits: (fields) =>
     fields.flag("individual_digits", false)
       ? splitter(regexPattern(/\p{N}/gu), "Isolated")
       : splitter(regexPattern(/\p{N}+/gu), "Isolated"),
-  Split: (fields) =>
+  Split: (fields, compile) =>
     splitter(
-      readPattern(fields, "pattern"),
+      readPattern(fields, "pattern", compile),
       fields.choice("behavior", BEHAVIORS),
       fields.flag("invert", false),
     ),
   UnicodeScripts: () => each((text, words) => splitByScript(text, words)),
   FixedLength: fixedLength,
-  Sequence: (fields) => chain(fields.objects("pretokenizers").map(readPreTokenizer)),
+  Sequence: (fields, compile) =>
+    chain(fields.objects("pretokenizers").map((part) => readPreTokenizer(part, compile))),
 };
 
-export function readPreTokenizer(fields: Fields): PreTokenizer {
+export function readPreTokenizer(fields: Fields, compile: CompileRegex): PreTokenizer {
   const kind = fields.text("type");
   const make = Object.hasOwn(KINDS, kind) ? KINDS[kind] : undefined;
   if (make === undefined)
     return fields.fail("type", `one of the pre-tokenizers ${Object.keys(KINDS).join(", ")}`);
-  return make(fields);
+  return make(fields, compile);
 }
 
 /** Words as the characters of their bytes, for what can only take them so. */
@@ -102,7 +106,7 @@ function splitter(pattern: Pattern, behavior: Behavior, invert = false): PreToke
 
 function byteLevel(fields: Fields): PreTokenizer {
   const prefixes = fields.flag("add_prefix_space", true);
-  const words = fields.flag("use_regex", true) ? splitter(regexPattern(GPT2), "Isolated") : undefined;
+  const words = fields.flag("use_regex", true) ? splitter(regexPattern(gpt2()), "Isolated") : undefined;
   const split = ({ list, atStart }: Words) => {
     const prefixed = prefixes ? list.map((text) => (text.startsWith(" ") ? text : ` ${text}`)) : list;
     return words === undefined ? { list: prefixed, atStart } : words.split({ list: prefixed, atStart });

@@ -1,4 +1,5 @@
 // Splits texts where the script changes, as SentencePiece does. Kana and Han count as one script, a space as any.
+import { lazy } from "../base/lazy.ts";
 import { checkWords } from "./limits.ts";
 
 const NAMES =
@@ -16,7 +17,7 @@ const NAMES =
 
 /** No script of its own: a space, or a character that no script has. */
 const ANY = -1;
-const HAN_LIKE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\u30fc]/u;
+const hanLike = lazy(() => /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\u30fc]/u);
 const known = new Map<number, number>();
 let tests: RegExp[] | undefined;
 
@@ -25,7 +26,7 @@ function scriptOf(code: number): number {
   if (script !== undefined) return script;
   const character = String.fromCodePoint(code);
   if (character === " ") script = ANY;
-  else if (HAN_LIKE.test(character)) script = NAMES.length;
+  else if (hanLike().test(character)) script = NAMES.length;
   else {
     tests ??= NAMES.split(" ").map((name) => new RegExp(`\\p{Script=${name}}`, "u"));
     script = tests.findIndex((test) => test.test(character));

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { FormatError } from "./fields.ts";
+import { onigurumaPattern } from "./oniguruma.ts";
 import { TokenTable } from "./token-table.ts";
 import { Tokenizer, TooManyTokens } from "./tokenizer.ts";
 
@@ -36,7 +37,7 @@ describe("the same ids and texts as the reference", () => {
   });
 
   test.each(cases)("%s", (_, json, rows) => {
-    const tokenizer = new Tokenizer(json, {});
+    const tokenizer = new Tokenizer(json, {}, onigurumaPattern);
     const decode = decoderOf(tokenizer);
     for (const [i, row] of rows.entries()) {
       // The reference itself fails on a few texts.
@@ -59,7 +60,7 @@ describe("texts that are hard", () => {
   test.each(["byte-level", "spm", "gemma", "unigram-False"])(
     "%s: words of 300,000 characters are merged, not overflowed",
     (name) => {
-      const tokenizer = new Tokenizer(jsonOf(name), {});
+      const tokenizer = new Tokenizer(jsonOf(name), {}, onigurumaPattern);
       for (const unit of ["a", "ab", "日", "😀", " "]) {
         const ids = encode(tokenizer, unit.repeat(300_000 / unit.length));
         expect(ids.length).toBeGreaterThan(0);
@@ -68,7 +69,7 @@ describe("texts that are hard", () => {
   );
 
   test("a long word has the tokens of the short ones it is made of, where nothing can reach across", () => {
-    const tokenizer = new Tokenizer(jsonOf("gemma"), {});
+    const tokenizer = new Tokenizer(jsonOf("gemma"), {}, onigurumaPattern);
     const once = encode(tokenizer, "then river ");
     expect(encode(tokenizer, "then river ".repeat(5000)).slice(0, once.length * 4999)).toEqual(
       Array.from({ length: 4999 }, () => once).flat(),
@@ -76,12 +77,12 @@ describe("texts that are hard", () => {
   });
 
   test("a lone surrogate is U+FFFD", () => {
-    const tokenizer = new Tokenizer(jsonOf("byte-level"), {});
+    const tokenizer = new Tokenizer(jsonOf("byte-level"), {}, onigurumaPattern);
     expect(encode(tokenizer, "a\ud800b")).toEqual(encode(tokenizer, "a\ufffdb"));
   });
 
   test("more tokens than asked for are not made", () => {
-    const tokenizer = new Tokenizer(jsonOf("byte-level"), {});
+    const tokenizer = new Tokenizer(jsonOf("byte-level"), {}, onigurumaPattern);
     const { length } = encode(tokenizer, "a b c d e");
     const limited = (maxTokens: number) =>
       tokenizer.encode("a b c d e", { addSpecialTokens: true, maxTokens });
@@ -90,11 +91,11 @@ describe("texts that are hard", () => {
   });
 
   test("how many bytes a token can stand for is known where there is a bound", () => {
-    expect(new Tokenizer(jsonOf("byte-level"), {}).longestToken).toBeLessThan(200);
-    expect(new Tokenizer(jsonOf("spm"), {}).longestToken).toBeLessThan(200);
+    expect(new Tokenizer(jsonOf("byte-level"), {}, onigurumaPattern).longestToken).toBeLessThan(200);
+    expect(new Tokenizer(jsonOf("spm"), {}, onigurumaPattern).longestToken).toBeLessThan(200);
     // Spaces go, unknown words are one token, added tokens take spaces with them.
     for (const name of ["whitespace", "wordpiece", "norm-strip", "added-lr"])
-      expect(new Tokenizer(jsonOf(name), {}).longestToken).toBeUndefined();
+      expect(new Tokenizer(jsonOf(name), {}, onigurumaPattern).longestToken).toBeUndefined();
   });
 });
 
@@ -124,7 +125,7 @@ describe("values that cannot be used are named", () => {
     [{ model: { type: "Unigram", vocab: [["a"]] } }, "model.vocab[0]"],
     [{ model: { type: "Unigram", vocab: [["a", 0]], unk_id: 1 } }, "model.unk_id"],
   ])("%j: %s", (json, key) => {
-    expect(() => new Tokenizer(json, {})).toThrow(FormatError);
-    expect(() => new Tokenizer(json, {})).toThrow(key);
+    expect(() => new Tokenizer(json, {}, onigurumaPattern)).toThrow(FormatError);
+    expect(() => new Tokenizer(json, {}, onigurumaPattern)).toThrow(key);
   });
 });

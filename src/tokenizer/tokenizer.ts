@@ -10,7 +10,7 @@ import type { Model } from "./models/model.ts";
 import { Unigram } from "./models/unigram.ts";
 import { WordLevel, WordPiece } from "./models/words.ts";
 import { type Normalizer, readNormalizer } from "./normalizers.ts";
-import { onigurumaPattern } from "./pattern.ts";
+import type { CompileRegex } from "./pattern.ts";
 import { type PostProcess, readPostProcessor } from "./post-processors.ts";
 import { inByteCharacters, type PreTokenizer, readPreTokenizer } from "./pre-tokenizers.ts";
 import { packTokens, type TokenTableData } from "./token-table.ts";
@@ -37,18 +37,18 @@ export class Tokenizer {
   readonly #postProcess: PostProcess | undefined;
   readonly #decode: Decode | undefined;
 
-  /** @throws FormatError naming the value of tokenizer.json that cannot be used */
-  constructor(json: unknown, files: ConfigFiles) {
+  /** @throws FormatError naming the value of tokenizer.json that cannot be used; what `compile` throws */
+  constructor(json: unknown, files: ConfigFiles, compile: CompileRegex) {
     const fields = new Fields(json, "");
     const part = <T>(name: string, read: (fields: Fields) => T): T | undefined =>
       fields.raw(name) === undefined ? undefined : read(fields.object(name));
-    const normalizer = part("normalizer", readNormalizer);
-    this.#preTokenizer = part("pre_tokenizer", readPreTokenizer);
+    const normalizer = part("normalizer", (fields) => readNormalizer(fields, compile));
+    this.#preTokenizer = part("pre_tokenizer", (fields) => readPreTokenizer(fields, compile));
     const model = readModel(fields.object("model"), this.#preTokenizer?.endsInBytes ?? false);
     this.#model = model;
     this.#modelTakesBytes = model instanceof Bpe && model.takesBytes;
     this.#postProcess = part("post_processor", readPostProcessor);
-    this.#decode = part("decoder", (decoder) => readDecoder(decoder, onigurumaPattern));
+    this.#decode = part("decoder", (decoder) => readDecoder(decoder, compile));
     this.#added = new AddedTokens(model, normalizer?.normalize);
     if (fields.raw("added_tokens") !== undefined)
       this.#added.add(fields.objects("added_tokens").map((token) => readAddedToken(token)));

@@ -1,6 +1,7 @@
 // The caller's values as values of templates. Only data is taken: what has behaviour of its own is refused by name.
 import { allowFor, MAX_NESTING } from "../budget.ts";
 import { TemplateError } from "../errors.ts";
+import { problemOf, refusal } from "../plain-data.ts";
 import { fromNumber, normal } from "./numbers.ts";
 import { Dict, PyObject, type Value } from "./types.ts";
 
@@ -34,13 +35,14 @@ function convert(value: unknown, path: string, depth: number, state: State): Val
       return value;
     case "bigint":
       return normal(value);
-    case "object":
-      break;
-    default:
-      return refuse(path, `is a ${typeof value}`);
+    case "undefined":
+      return refuse(path, "is undefined");
   }
   if (value === null) return null;
   if (value instanceof PyObject) return value;
+  const problem = problemOf(value);
+  if (problem !== undefined || typeof value !== "object")
+    return refuse(path, problem ?? `is a ${typeof value}`);
   const known = state.seen.get(value);
   if (known !== undefined) return known;
   if (state.open.has(value)) refuse(path, "contains itself");
@@ -59,12 +61,6 @@ function convertObject(value: object, path: string, depth: number, state: State)
       item === undefined ? null : convert(item, `${path}[${i}]`, depth + 1, state),
     );
   }
-  const prototype: unknown = Object.getPrototypeOf(value);
-  // A plain object may come from another realm, whose Object.prototype is another.
-  const plain = prototype === null || Object.getPrototypeOf(prototype) === null;
-  if (!plain || Object.prototype.toString.call(value) !== "[object Object]") {
-    refuse(path, `is a ${kindOf(value)}`);
-  }
   const dict = new Dict();
   for (const [key, item] of Object.entries(value)) {
     if (item === undefined) continue;
@@ -79,15 +75,6 @@ function count(state: State, characters: number): void {
   allowFor(characters);
 }
 
-function kindOf(value: object): string {
-  const name: unknown = value.constructor?.name;
-  return typeof name === "string" && name !== "" ? name : "class instance";
-}
-
 function refuse(path: string, what: string): never {
-  const where = path.length > 200 ? `${path.slice(0, 200)}...` : path;
-  throw new TemplateError(
-    "failed",
-    `${where} ${what}; templates take text, numbers, booleans, null, lists and plain objects, so convert it first`,
-  );
+  throw new TemplateError("failed", refusal(path, what));
 }
