@@ -16,15 +16,12 @@ export function samplingBytes(vocab: number): number {
   return SAMPLING_ROWS * vocab * 4;
 }
 
-/**
- * What a plan sets aside in RAM, as much as it may first, then the least: for choosing tokens, and for the logits of
- * up to `context` tokens. Bytes.
- */
-export function logitsChoices(vocab: number, context: number): number[] {
+/** What a plan sets aside in RAM: for choosing tokens, and for the logits of a whole context or of a sentence. Bytes. */
+export function logitsChoices(vocab: number, context: number): { whole: number; sentence: number } {
   const row = vocab * 4;
   const most = Math.max(1, Math.floor(MOST / row));
   const bytesOf = (tokens: number) => samplingBytes(vocab) + Math.min(context, most, tokens) * row;
-  return [bytesOf(context), bytesOf(LEAST_TOKENS)];
+  return { whole: bytesOf(context), sentence: bytesOf(LEAST_TOKENS) };
 }
 
 /** Enters the logits of `tokens` tokens. Throws BudgetError that says how many would fit. */

@@ -168,12 +168,12 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
-        const logits = logitsChoices(spec.vocab_size, context);
+        const { whole, sentence } = logitsChoices(spec.vocab_size, context);
         const plan = (fixed: FixedBytes) =>
           makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
-        if (way) return plan({ ...own, logits: Math.min(...logits), training: way.bytes });
-        return plan({ ...own, logits: Math.max(...logits) });
+        if (way) return plan({ ...own, logits: sentence, training: way.bytes });
+        return firstThatFits([whole, sentence].map((logits) => () => plan({ ...own, logits })));
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
@@ -244,6 +244,20 @@ interface Planned {
   readonly way: Way | undefined;
   /** The same with packed weights in RAM, where they may be. */
   readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
+}
+
+/** The first plan that fits. Throws the BudgetError of the first, whose smallest budget is one for all that can be asked. */
+function firstThatFits(plans: readonly (() => Plan)[]): Plan {
+  let refusal: unknown;
+  for (const plan of plans) {
+    try {
+      return plan();
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+      refusal ??= error;
+    }
+  }
+  throw refusal;
 }
 
 /** The way that costs least, of those that fit. Throws the BudgetError of the one that needs least. */
