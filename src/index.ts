@@ -25,7 +25,7 @@ export type { BeforeTransfer, SystemTransfer } from "./memory/stores/state-file.
 export type { Tier } from "./memory/tiers.ts";
 export type { CacheDType, DeviceMap, MaxMemory, TierName, WeightDType } from "./plan/options.ts";
 export type { FixedBytes, Plan } from "./plan/plan.ts";
-export type { MemorySource, ProbedMemory, ResidentMemory } from "./report/memory-probe.ts";
+export type { MemoryReader, ProbedMemory, ResidentMemory } from "./report/memory-probe.ts";
 export { MemoryProbe } from "./report/memory-probe.ts";
 export type { TrainingRecord } from "./report/training-log.ts";
 export type { EngineMemory } from "./runtime/engine.ts";
@@ -35,8 +35,9 @@ export type { BeforeWrite, SystemWrite } from "./train/checkpoints/output-file.t
 export type { RowTokenizer } from "./train/data/encode.ts";
 export type { Example } from "./train/data/example.ts";
 export type { DataLoaderOptions } from "./train/data/loader.ts";
-export { type FitResult, fit, type ResumeInfo } from "./train/fit.ts";
+export { fit } from "./train/fit.ts";
 export type { DataPaths, FitOptions } from "./train/fit-options.ts";
+export type { FitResult, ResumeInfo } from "./train/fit-result.ts";
 export type {
   LoraOptions,
   OffloadOptions,

@@ -17,7 +17,7 @@ import type { Tensor } from "../src/ggml/tensor.ts";
 import { modelSpec } from "../src/models/families.ts";
 import type { ModelSpec, Stage } from "../src/models/spec.ts";
 import { TrainingAttention } from "../src/train/attention.ts";
-import { type MicroBatch, microBatch } from "../src/train/batch.ts";
+import { microBatch, type TensorBatch } from "../src/train/batch.ts";
 import { headLoss } from "../src/train/loss.ts";
 import { stageBackward, stageForward } from "../src/train/stage-backward.ts";
 import { FIXTURES } from "./golden/golden.ts";
@@ -26,7 +26,7 @@ interface Reference {
   readonly spec: ModelSpec;
   readonly weights: Checkpoint;
   readonly trained: Checkpoint;
-  readonly batch: MicroBatch;
+  readonly batch: TensorBatch;
   readonly loss: number;
   readonly gradNorm: number;
 }
@@ -222,7 +222,7 @@ describe("on a GPU: the same, as far as it multiplies in f32", () => {
 });
 
 /** All rows of a batch's attention mask. */
-function maskOf({ length, masks, mask }: MicroBatch): Uint16Array {
+function maskOf({ length, masks, mask }: TensorBatch): Uint16Array {
   const rows = new Uint16Array(length * length * masks);
   mask(rows, 0);
   return rows;

@@ -2,13 +2,8 @@
 // Buffered reads of headers and small tensors; weights go through the direct I/O of memory/.
 import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { systemCode } from "../base/files/system-code.ts";
 import { CheckpointError, IoError, SpillwayError } from "../errors.ts";
-
-/** The system's name for an error ("ENOENT"), if it is a system error. */
-export function systemCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !("code" in error)) return undefined;
-  return typeof error.code === "string" ? error.code : undefined;
-}
 
 /** What `error` means for `path`: the system's errors become a CheckpointError or an IoError, others stay as they are. */
 export function readFailure(error: unknown, path: string): unknown {

@@ -1,11 +1,12 @@
 // Files that appear whole or not at all: written beside their target, flushed to the device, then renamed over it.
+
 import { type FileHandle, open, rename, rm, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { RoomError } from "../base/files/room.ts";
+import { systemCode } from "../base/files/system-code.ts";
 import { openNew, sweepOnce, temporaryName } from "../base/files/temporary.ts";
 import { IoError } from "../errors.ts";
 import { DirectWriter } from "../memory/direct-writer.ts";
-import { systemCode } from "./files.ts";
 
 /** A complete file that does not have its name yet. Either commit it or discard it. */
 export interface StagedFile {

@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { ConfigError } from "../errors.ts";
 import { bytesOf, DTYPES, type FloatDType } from "../ggml/dtypes.ts";
 import { replaceFile } from "./staged-file.ts";
-import { type Config, FAMILIES, type SyntheticFamily, size } from "./synthetic/families.ts";
+import { type Config, SYNTHETIC_FAMILIES, type SyntheticFamily, sizeIn } from "./synthetic/families.ts";
 import { PRESETS, type Preset, type PresetName } from "./synthetic/presets.ts";
 import { tokenizerConfigJson, tokenizerJson } from "./synthetic/tokenizer.ts";
 import { ValueSource } from "./synthetic/values.ts";
@@ -57,11 +57,11 @@ export interface SyntheticCheckpoint {
  */
 export async function makeCheckpoint(dir: string, options: SyntheticOptions): Promise<SyntheticCheckpoint> {
   const { family, config, sparse, dtype, seed } = settle(options);
-  const layers = size(config, FAMILIES[family].layersKey);
+  const layers = sizeIn(config, SYNTHETIC_FAMILIES[family].layersKey);
   if (layers > MAX_LAYERS)
     throw new ConfigError(`${layers} layers are more than the ${MAX_LAYERS} a checkpoint may have`);
-  const tensors = [...FAMILIES[family].tensors(config)];
-  const positions = size(config, FAMILIES[family].positionsKey);
+  const tensors = [...SYNTHETIC_FAMILIES[family].tensors(config)];
+  const positions = sizeIn(config, SYNTHETIC_FAMILIES[family].positionsKey);
   const tokenizer = tokenizerJson(config);
   const values = new ValueSource(dtype, seed);
   const path = resolve(dir);
@@ -104,9 +104,11 @@ function settle(options: SyntheticOptions): Settled {
   const preset: Preset | undefined = typeof shape === "string" ? lookUp("preset", shape, PRESETS) : undefined;
   const family = options.family ?? preset?.family;
   if (family === undefined) {
-    throw new ConfigError(`give a family (${Object.keys(FAMILIES).join(", ")}) or a preset as shape`);
+    throw new ConfigError(
+      `give a family (${Object.keys(SYNTHETIC_FAMILIES).join(", ")}) or a preset as shape`,
+    );
   }
-  const row = lookUp("family", family, FAMILIES);
+  const row = lookUp("family", family, SYNTHETIC_FAMILIES);
   if (preset && preset.family !== family) {
     throw new ConfigError(`preset ${shape} is of family ${preset.family}, not ${family}`);
   }

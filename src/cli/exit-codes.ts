@@ -28,8 +28,8 @@ export class ToldInJson extends Error {}
 export class UsageError extends Error {}
 
 /** What an error means. Errors nobody threw on purpose say so, because they are defects. */
-export function failureOf(error: unknown, signal: AbortSignal): Failure {
-  if (error instanceof ToldInJson) return failureOf(error.cause, signal);
+export function exitOf(error: unknown, signal: AbortSignal): Failure {
+  if (error instanceof ToldInJson) return exitOf(error.cause, signal);
   if (error instanceof ReaderLeft)
     return { exitCode: EXIT.done, message: error.message, code: "closed", said: true };
   if (isAbort(error)) {

@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from "vitest";
 import { AbortError, BudgetError, ConfigError, IoError } from "../errors.ts";
-import { failureOf, ToldInJson } from "./exit-codes.ts";
+import { exitOf, ToldInJson } from "./exit-codes.ts";
 import {
   forTerminal,
   Interruption,
@@ -63,16 +63,16 @@ describe("exit codes", () => {
     [new AbortError(new Interruption("SIGINT")), 130],
     [new AbortError(new Interruption("SIGTERM")), 143],
   ])("%s -> %d", (error, code) => {
-    expect(failureOf(error, never).exitCode).toBe(code);
+    expect(exitOf(error, never).exitCode).toBe(code);
   });
 
   test("an error of the platform after Ctrl-C is the interrupt", () => {
     const error = new DOMException("This operation was aborted", "AbortError");
-    expect(failureOf(error, AbortSignal.abort(new Interruption("SIGINT"))).exitCode).toBe(130);
+    expect(exitOf(error, AbortSignal.abort(new Interruption("SIGINT"))).exitCode).toBe(130);
   });
 
   test("a real failure while the user was leaving stays a failure", () => {
-    expect(failureOf(new IoError("disk"), AbortSignal.abort(new Interruption("SIGINT"))).exitCode).toBe(1);
+    expect(exitOf(new IoError("disk"), AbortSignal.abort(new Interruption("SIGINT"))).exitCode).toBe(1);
   });
 });
 

@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { addChat } from "./chat.ts";
 import { addDemo } from "./demo.ts";
 import { addDoctor } from "./doctor.ts";
-import { EXIT, type Failure, failureOf, ToldInJson } from "./exit-codes.ts";
+import { EXIT, exitOf, type Failure, ToldInJson } from "./exit-codes.ts";
 import { addInspect } from "./inspect.ts";
 import { version } from "./installation.ts";
 import { type Io, note, safeLine, styled, writeJson, writeOut } from "./io.ts";
@@ -51,7 +51,7 @@ export async function main(argv: readonly string[], io: Io): Promise<number> {
     if (out.length > 0) await writeOut(io, out.join(""));
     return EXIT.done;
   } catch (error) {
-    failure = failureOf(error, io.signal);
+    failure = exitOf(error, io.signal);
     told = error instanceof ToldInJson;
     if (!failure.said) tell(io, error, failure);
   }

@@ -4,7 +4,7 @@ import { nearest } from "../base/nearest.ts";
 import { shown } from "../base/shown.ts";
 import { readJsonObject } from "../checkpoint/json-files.ts";
 import { ConfigError } from "../errors.ts";
-import type { Kind } from "./train-kinds.ts";
+import type { OptionKind } from "./train-kinds.ts";
 import { TRAIN_OPTION_NAMES, TRAIN_OPTIONS, type TrainConfig } from "./train-options.ts";
 
 /** What a config file says. MODEL is an argument on the command line and a key here. */
@@ -30,7 +30,7 @@ export function parseTrainConfig(object: Readonly<Record<string, unknown>>, path
         throw new ConfigError(`${path}: model is ${shown(value)}, expected the directory of a checkpoint`);
       model = value;
     } else if (Object.hasOwn(TRAIN_OPTIONS, key)) {
-      const { kind } = TRAIN_OPTIONS[key as keyof typeof TRAIN_OPTIONS] as { kind: Kind<unknown> };
+      const { kind } = TRAIN_OPTIONS[key as keyof typeof TRAIN_OPTIONS] as { kind: OptionKind<unknown> };
       try {
         config[key] = kind.json(value);
       } catch (error) {

@@ -4,7 +4,7 @@ import { parseJson } from "../base/json.ts";
 import { parseSize } from "../memory/sizes.ts";
 
 /** One kind of value. Both readers throw an Error that says what was expected, without naming the option. */
-export interface Kind<T> {
+export interface OptionKind<T> {
   /** Of the command line. */
   text(text: string): T;
   /** Of a config file. */
@@ -19,7 +19,7 @@ function kind<T>(
   what: string,
   text: (text: string) => unknown,
   fits: (value: unknown) => value is T,
-): Kind<T> {
+): OptionKind<T> {
   const json = (value: unknown): T => (fits(value) ? value : expected(what));
   return { json, text: (given) => json(text(given)) };
 }
@@ -30,9 +30,9 @@ const isTexts = (value: unknown): value is readonly string[] =>
 const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value);
 const toNumber = (text: string) => (text.trim() === "" ? undefined : Number(text));
 
-export const text = kind("a text", (given) => given, isText);
+export const textOption = kind("a text", (given) => given, isText);
 /** The library says which numbers it accepts. */
-export const number = kind("a number", toNumber, isNumber);
+export const numberOption = kind("a number", toNumber, isNumber);
 export const whole = kind(
   "a whole number, 0 or more",
   toNumber,
@@ -66,37 +66,37 @@ export const patterns = kind<readonly string[]>(
 );
 
 /** Paths: an option that may be repeated, one path or a list of them. A path may have a comma in it. */
-export const paths: Kind<readonly string[]> = {
+export const paths: OptionKind<readonly string[]> = {
   text: (given) => (given === "" ? expected("a path") : [given]),
   json: (value) => (isText(value) ? [value] : isTexts(value) ? value : expected("a path or a list of paths")),
 };
 
 /** Module names, or one text with a meaning of its own: PEFT's "all-linear". */
-export const modules: Kind<string | readonly string[]> = {
+export const modules: OptionKind<string | readonly string[]> = {
   text: (given) => (given === "all-linear" ? given : texts.text(given)),
   json: (value) => (isText(value) ? value : texts.json(value)),
 };
 
 /** `true`, or a path. */
-export const pathOrOn: Kind<boolean | string> = {
+export const pathOrOn: OptionKind<boolean | string> = {
   text: (given) => given,
   json: (value) => (typeof value === "boolean" || isText(value) ? value : expected("true, false or a path")),
 };
 
 /** `false`, or a path. */
-export const pathOrOff: Kind<false | string> = {
+export const pathOrOff: OptionKind<false | string> = {
   text: (given) => (given === "" ? expected("a path") : given),
   json: (value) => (value === false || isText(value) ? value : expected("a path, or false")),
 };
 
 /** Bytes, as a number or "6GiB". */
-export const size: Kind<number> = {
+export const sizeOption: OptionKind<number> = {
   text: (given) => parseSize(given),
   json: (value) => parseSize(value),
 };
 
 /** Numbers by name, as JSON. */
-export const numbersByName: Kind<Readonly<Record<string, number>>> = {
+export const numbersByName: OptionKind<Readonly<Record<string, number>>> = {
   text: (given) => numbersByName.json(fromJson(given)),
   json: (value) => {
     const isMap = typeof value === "object" && value !== null && !Array.isArray(value);
@@ -115,9 +115,9 @@ function fromJson(given: string): unknown {
 }
 
 /** A tier's name, or an object with a tier for each module. The engine checks names against the model. */
-export const deviceMap: Kind<string | Readonly<Record<string, string>>> = {
+export const deviceMap: OptionKind<string | Readonly<Record<string, string>>> = {
   text: (given) => {
-    if (!given.startsWith("{")) return text.text(given);
+    if (!given.startsWith("{")) return textOption.text(given);
     return deviceMap.json(fromJson(given));
   },
   json: (value) => {
@@ -130,7 +130,7 @@ export const deviceMap: Kind<string | Readonly<Record<string, string>>> = {
 };
 
 /** One of a few names. */
-export function oneOf<const T extends string>(names: readonly T[]): Kind<T> {
+export function oneOf<const T extends string>(names: readonly T[]): OptionKind<T> {
   return kind(
     `one of ${names.join(", ")}`,
     (given) => given,

@@ -6,10 +6,10 @@ import { SCHEDULES } from "../train/schedule.ts";
 import {
   count,
   deviceMap,
-  type Kind,
   modules,
-  number,
+  numberOption,
   numbersByName,
+  type OptionKind,
   oneOf,
   onOff,
   pair,
@@ -17,14 +17,14 @@ import {
   pathOrOn,
   paths,
   patterns,
-  size,
-  text,
+  sizeOption,
+  textOption,
   texts,
   whole,
 } from "./train-kinds.ts";
 
 interface TrainOption<T> {
-  readonly kind: Kind<T>;
+  readonly kind: OptionKind<T>;
   /** Of the value, in the help; none for a switch. */
   readonly value?: string;
   readonly help: string;
@@ -37,7 +37,7 @@ interface TrainOption<T> {
 }
 
 function option<T>(
-  kind: Kind<T>,
+  kind: OptionKind<T>,
   value: string | undefined,
   help: string,
   more: Pick<TrainOption<T>, "negative" | "both" | "flag"> = {},
@@ -54,8 +54,12 @@ const HOMES = ["auto", ...TIERS] as const;
 export const TRAIN_OPTIONS = {
   data: option(paths, "<file>", "rows to train on: JSONL, JSON or Parquet (may be repeated)"),
   validation: option(paths, "<file>", "held-out rows to evaluate on (may be repeated)"),
-  validation_size: option(number, "<n>", "hold out rows of the data instead: a share below 1, or a count"),
-  output: option(text, "<dir>", "where checkpoints, logs and the result go"),
+  validation_size: option(
+    numberOption,
+    "<n>",
+    "hold out rows of the data instead: a share below 1, or a count",
+  ),
+  output: option(textOption, "<dir>", "where checkpoints, logs and the result go"),
   resume: option(pathOrOn, "[path]", "go on from the latest checkpoint of the output, or from the one named"),
   accept_data_changes: option(
     onOff,
@@ -73,28 +77,32 @@ export const TRAIN_OPTIONS = {
   packing: option(onOff, undefined, "one document to a sequence, rather than as many as fit", {
     negative: true,
   }),
-  chat_template: option(text, "<template>", "for conversations: a Jinja template, a file of one, or a name"),
+  chat_template: option(
+    textOption,
+    "<template>",
+    "for conversations: a Jinja template, a file of one, or a name",
+  ),
   append_eos: option(onOff, undefined, "do not end texts with the end token", { negative: true }),
   seed: option(whole, "<n>", "of the order of rows, the first adapter weights and dropout (default 0)"),
   optimizer: option(oneOf(OPTIMIZERS), "<name>", `${OPTIMIZERS.join(", ")} (default adamw)`),
-  learning_rate: option(number, "<rate>", "the highest (default 5e-5)"),
+  learning_rate: option(numberOption, "<rate>", "the highest (default 5e-5)"),
   lr_scheduler_type: option(oneOf(SCHEDULES), "<name>", `${SCHEDULES.join(", ")} (default constant)`),
   warmup_steps: option(whole, "<n>", "steps over which the rate climbs"),
-  warmup_ratio: option(number, "<share>", "the same as a share of all steps"),
-  min_lr_ratio: option(number, "<share>", "where the cosine ends, as a share of the rate (default 0)"),
-  weight_decay: option(number, "<x>", "decoupled (default 0)"),
+  warmup_ratio: option(numberOption, "<share>", "the same as a share of all steps"),
+  min_lr_ratio: option(numberOption, "<share>", "where the cosine ends, as a share of the rate (default 0)"),
+  weight_decay: option(numberOption, "<x>", "decoupled (default 0)"),
   no_decay: option(
     patterns,
     "<names>",
     'parameters without decay: what their names contain or end with (default: norms and biases; "" for none)',
   ),
-  max_grad_norm: option(number, "<norm>", "clip gradients to this norm, 0 for not (default 1)"),
+  max_grad_norm: option(numberOption, "<norm>", "clip gradients to this norm, 0 for not (default 1)"),
   update_ahead: option(onOff, undefined, "do not update states on disk before the gradient's norm is known", {
     negative: true,
   }),
   betas: option(pair, "<b1,b2>", "of Adam (default 0.9,0.999)"),
-  eps: option(number, "<x>", "of Adam (default 1e-8)"),
-  momentum: option(number, "<x>", "of SGD (default 0)"),
+  eps: option(numberOption, "<x>", "of Adam (default 1e-8)"),
+  momentum: option(numberOption, "<x>", "of SGD (default 0)"),
   precision: option(oneOf(PRECISIONS), "<type>", `weights that compute: ${PRECISIONS.join(", ")}`),
   lora_r: option(count, "<rank>", "train a low-rank adapter of this rank, not the whole model"),
   use_rslora: option(onOff, undefined, "scale updates by alpha over the root of the rank", {
@@ -103,21 +111,21 @@ export const TRAIN_OPTIONS = {
   rank_pattern: option(numbersByName, "<json>", 'ranks that differ: {"q_proj": 16}'),
   alpha_pattern: option(numbersByName, "<json>", "alphas that differ"),
   modules_to_save: option(texts, "<names>", "modules that are trained whole and saved with the adapter"),
-  lora_alpha: option(number, "<x>", "updates are scaled by this over the rank"),
-  lora_dropout: option(number, "<share>", "of the adapter's inputs"),
+  lora_alpha: option(numberOption, "<x>", "updates are scaled by this over the rank"),
+  lora_dropout: option(numberOption, "<share>", "of the adapter's inputs"),
   lora_target_modules: option(modules, "<names>", 'modules with an adapter: "q_proj,v_proj", all-linear'),
-  adapter: option(text, "<dir>", "go on training this PEFT adapter"),
+  adapter: option(textOption, "<dir>", "go on training this PEFT adapter"),
   offload_optimizer: option(oneOf(HOMES), "<tier>", "where master weights and moments live"),
   offload_gradients: option(oneOf(["auto", "cpu", "disk"]), "<tier>", "where gradients live"),
   offload_activations: option(oneOf(HOMES), "<tier>", "where inputs of stages wait for backward"),
   offload_weights: option(deviceMap, "<map>", 'where weights live: auto, cpu, gpu, disk, {"module": "tier"}'),
-  offload_folder: option(text, "<dir>", "where state on disk lives (default: offload in the output)"),
-  gpu: option(size, "<size>", 'device memory that may be taken, "6GiB" (default: what is free)'),
-  cpu: option(size, "<size>", "RAM that may be taken (default: what is free)"),
-  disk: option(size, "<size>", "disk that may be taken for training state"),
-  device: option(text, "<name>", "where arithmetic runs: auto, cpu, gpu, cuda:0, vulkan:0, metal"),
+  offload_folder: option(textOption, "<dir>", "where state on disk lives (default: offload in the output)"),
+  gpu: option(sizeOption, "<size>", 'device memory that may be taken, "6GiB" (default: what is free)'),
+  cpu: option(sizeOption, "<size>", "RAM that may be taken (default: what is free)"),
+  disk: option(sizeOption, "<size>", "disk that may be taken for training state"),
+  device: option(textOption, "<name>", "where arithmetic runs: auto, cpu, gpu, cuda:0, vulkan:0, metal"),
   dtype: option(
-    text,
+    textOption,
     "<name>",
     "type of the frozen weights under an adapter: auto, float32, float16, bfloat16",
   ),
@@ -128,7 +136,7 @@ export const TRAIN_OPTIONS = {
   keep: option(count, "<n>", "checkpoints to keep (default: all)"),
   keep_best: option(onOff, undefined, "save and keep the checkpoint that evaluates best"),
   tensorboard: option(onOff, undefined, "write no TensorBoard events", { negative: true }),
-  report: option(text, "<file>", "write a page of HTML about the run"),
+  report: option(textOption, "<file>", "write a page of HTML about the run"),
 } as const;
 
 type Options = typeof TRAIN_OPTIONS;
@@ -173,7 +181,7 @@ export function flagsGiven(command: Command): TrainConfig {
   return given as TrainConfig;
 }
 
-function parsed(kind: Kind<unknown>, given: string, before: unknown): unknown {
+function parsed(kind: OptionKind<unknown>, given: string, before: unknown): unknown {
   try {
     const value = kind.text(given);
     return kind === paths && Array.isArray(before) ? [...before, ...(value as string[])] : value;

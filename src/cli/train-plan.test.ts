@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { TrainingPlanSummary } from "../train/trainer-face.ts";
-import { planLines, planReport } from "./train-plan.ts";
+import { planReport, trainingPlanLines } from "./train-plan.ts";
 import { measureMatmulRate } from "./train-rate.ts";
 
 const GiB = 2 ** 30;
@@ -28,7 +28,7 @@ describe("the plan of a run", () => {
       { model: "m", steps: 100 },
       { flops_per_second: 2e13, disk_bandwidth: 2 * GiB },
     );
-    expect(planLines(report)).toEqual([
+    expect(trainingPlanLines(report)).toEqual([
       "plan                 budget  planned",
       "  gpu               6.0 GiB  4.0 GiB",
       "    weights                  3.0 GiB",
@@ -65,7 +65,7 @@ describe("the plan of a run", () => {
     const report = planReport(resident, { model: "m", steps: undefined }, measured);
     expect(report).toMatchObject({ steps: null, disk_in_all: null });
     expect(report.prediction.seconds).toBeNull();
-    const lines = planLines(report);
+    const lines = trainingPlanLines(report);
     expect(lines.at(-2)).toBe("disk per step  nothing");
     expect(lines.at(-1)).toBe("step           about 4.0 s: 4.0 s to compute at 20.0 TFLOP/s");
   });

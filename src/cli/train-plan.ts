@@ -53,7 +53,7 @@ export function planReport(
   };
 }
 
-export function planLines(r: TrainPlanReport): string[] {
+export function trainingPlanLines(r: TrainPlanReport): string[] {
   const memory: string[][] = [["plan", "budget", "planned"]];
   for (const tier of TIERS) {
     const budget = r.budgets[tier];

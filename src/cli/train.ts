@@ -6,8 +6,8 @@ import { AbortError, BudgetError, IoError, type NumericsError } from "../errors.
 import type { CausalLM } from "../generate/causal-lm.ts";
 import type { FileLock } from "../memory/locks/file-lock.ts";
 import type { TrainingMemoryRow } from "../report/training-report.ts";
-import type { FitResult, ResumeInfo } from "../train/fit.ts";
 import { type FitOptions, outputPaths } from "../train/fit-options.ts";
+import type { FitResult, ResumeInfo } from "../train/fit-result.ts";
 import type { Trainer } from "../train/trainer.ts";
 import type { TrainingPlanSummary } from "../train/trainer-face.ts";
 import { ToldInJson } from "./exit-codes.ts";
@@ -17,7 +17,7 @@ import { ProgressLine } from "./progress-line.ts";
 import { commandOf, settingsOf } from "./train-command.ts";
 import { readTrainConfig } from "./train-config.ts";
 import { addTrainOptions, flagsGiven, type TrainConfig } from "./train-options.ts";
-import { homesOf, type Measured, planLines, planReport } from "./train-plan.ts";
+import { homesOf, type Measured, planReport, trainingPlanLines } from "./train-plan.ts";
 import { TrainingLine } from "./train-progress.ts";
 import type { TrainSetup } from "./train-setup.ts";
 
@@ -126,7 +126,7 @@ async function train(
     // Only now, with the model gone: what measuring takes must not come on top of the budget.
     const told = planReport(plan, setup, await measured(io, setup, config, plan, threads));
     if (flags.json) await writeJson(io, told);
-    else await writeLines(io, planLines(told));
+    else await writeLines(io, trainingPlanLines(told));
   } finally {
     loading?.end();
     await lock?.release();

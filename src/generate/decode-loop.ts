@@ -4,7 +4,7 @@ import { inGroups } from "../groups.ts";
 import type { Engine } from "../runtime/engine.ts";
 import type { PassProgress } from "../runtime/executor.ts";
 import { type CachedSequence, openRows, provideRows, startingRows } from "./cache-rows.ts";
-import type { LogitsProcessor } from "./processors/list.ts";
+import type { LogitsProcessor } from "./processors/processor.ts";
 import { Sampler, type SamplingOptions, SamplingScratch } from "./sampling.ts";
 
 /**

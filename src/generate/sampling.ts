@@ -3,7 +3,7 @@
 import { ConfigError } from "../errors.ts";
 import { Candidates, TOP_H_TOKENS } from "./candidates.ts";
 import { argmax } from "./logits.ts";
-import type { LogitsProcessor } from "./processors/list.ts";
+import type { LogitsProcessor } from "./processors/processor.ts";
 import { Xoshiro128 } from "./random.ts";
 
 /** How the next token is chosen. Names and meanings as in transformers' GenerationConfig. */

@@ -10,7 +10,7 @@ export interface ByteRange {
 }
 
 /** Moves bytes within a buffer; the two ranges may overlap. */
-export function moveBytes(buffer: NativeBuffer, from: number, to: number, bytes: number): void {
+export function moveWithin(buffer: NativeBuffer, from: number, to: number, bytes: number): void {
   if (from === to) return;
   if (buffer.type.host) {
     buffer.bytes().copyWithin(to, from, from + bytes);

@@ -5,7 +5,7 @@ import type { NativeBuffer } from "./buffer.ts";
 import type { Device } from "./device.ts";
 import { bytesOf, DTYPES, type DType } from "./dtypes.ts";
 import { library } from "./library.ts";
-import { contiguousStrides, type Place, type Shape, shape, Tensor } from "./tensor.ts";
+import { type BufferPlace, contiguousStrides, type Shape, shape, Tensor } from "./tensor.ts";
 
 /** One operation as it was built; what gradients are derived from. */
 export interface TapeEntry {
@@ -72,7 +72,7 @@ export class HeaderArena {
   }
 
   /** A header without memory; `place`: where it is about to be bound. */
-  header(dtype: DType, dims: readonly number[], name = "", place?: Place): Tensor {
+  header(dtype: DType, dims: readonly number[], name = "", place?: BufferPlace): Tensor {
     const ne = shape(dims);
     const nb = contiguousStrides(dtype, ne);
     this.take();
@@ -136,7 +136,7 @@ export class GraphCore {
    * Runs an operation that has memory of its own now, and lays its result at element `first` of a place, which may be
    * that of one of its inputs.
    */
-  put(result: Tensor, { buffer, offset }: Place, first = 0): Tensor {
+  put(result: Tensor, { buffer, offset }: BufferPlace, first = 0): Tensor {
     const at = offset + bytesOf(result.dtype, first);
     if (at < 0 || at + result.bytes > buffer.size) {
       throw new GraphError(`${result} at byte ${at} does not fit in a buffer of ${buffer.size}`);

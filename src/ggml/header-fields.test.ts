@@ -5,7 +5,7 @@ import type { NativeBuffer } from "./buffer.ts";
 import { Device, listDevices } from "./device.ts";
 import { HeaderArena } from "./graph.ts";
 import { GraphMemory } from "./graph-memory.ts";
-import { dataOf, headersCanChange, setData, setRows } from "./header-fields.ts";
+import { dataOf, headersCanChange, setData, setViewRows } from "./header-fields.ts";
 import { Graph } from "./ops.ts";
 
 let device: Device;
@@ -48,7 +48,7 @@ test("a copy goes where its result lies now, and a view has the rows it has now"
   expect([...values.slice(32, 36)]).toEqual([5, 6, 7, 8]);
 
   const view = g.view(source, [2, 1], [8], 0);
-  setRows(view, 2);
+  setViewRows(view, 2);
   expect([0, 1, 2, 3].map((i) => koffi.decode(view.handle, 16 + 8 * i, "int64_t"))).toEqual([2, 2, 1, 1]);
   memory.dispose();
 });

@@ -14,7 +14,7 @@ const DATA = 248;
 let known: boolean | undefined;
 
 /**
- * Whether graphs of a device can be changed by {@link setRows} and {@link setData}. GPU backends keep more of a graph
+ * Whether graphs of a device can be changed by {@link setViewRows} and {@link setData}. GPU backends keep more of a graph
  * than its headers; and the layout of headers is no promise of ggml's, so it is tried once.
  */
 export function headersCanChange(device: Device): boolean {
@@ -42,7 +42,7 @@ export function dataOf(tensor: Tensor): bigint {
 }
 
 /** Changes dimension 1 of a view, strides as they were. The caller knows that the rows are there. */
-export function setRows(view: Tensor, rows: number): void {
+export function setViewRows(view: Tensor, rows: number): void {
   ffi().encode(view.handle, NE1, "int64_t", rows);
 }
 

@@ -7,7 +7,7 @@ import { DTYPES, type DType } from "./dtypes.ts";
 export type Shape = readonly [number, number, number, number];
 
 /** Memory from byte `offset` of a buffer on. */
-export interface Place {
+export interface BufferPlace {
   readonly buffer: NativeBuffer;
   readonly offset: number;
 }
@@ -20,8 +20,8 @@ export class Tensor {
   readonly nb: Shape;
   readonly name: string;
   /** Where it was bound; undefined for what a graph computes. */
-  readonly place: Place | undefined;
-  constructor(handle: bigint, dtype: DType, ne: Shape, nb: Shape, name: string, place?: Place) {
+  readonly place: BufferPlace | undefined;
+  constructor(handle: bigint, dtype: DType, ne: Shape, nb: Shape, name: string, place?: BufferPlace) {
     this.handle = handle;
     this.dtype = dtype;
     this.ne = ne;

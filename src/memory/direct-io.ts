@@ -1,10 +1,12 @@
 // A file of weights, read past the page cache (O_DIRECT) into memory the caller owns; buffered where that is refused.
 // One file and one read at a time; read-queue.ts splits, orders and overlaps reads.
+
 import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { systemCode } from "../base/files/system-code.ts";
 import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../errors.ts";
-import { ATTEMPTS, type Hints, ioFailure, MAX_TRANSFER, systemCode, TRANSIENT } from "./system-errors.ts";
+import { ATTEMPTS, type Hints, ioFailure, MAX_TRANSFER, TRANSIENT } from "./system-errors.ts";
 
 /** Direct reads want memory addresses, file offsets and lengths in multiples of this. Bytes. */
 export const ALIGNMENT = 4096;

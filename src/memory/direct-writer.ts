@@ -1,11 +1,13 @@
 // Writes a new file from start to end past the page cache, so that gigabytes of it neither push out what others need nor
 // wait as dirty pages in the memory of the process's cgroup. Buffered, and flushed as it goes, where direct writes are
 // refused. Who makes the file, names it and closes it: staged files.
+
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { systemCode } from "../base/files/system-code.ts";
 import { ffi } from "../ggml/loading/ffi.ts";
 import { ALIGNMENT } from "./direct-io.ts";
-import { ATTEMPTS, MAX_TRANSFER, systemCode, TRANSIENT } from "./system-errors.ts";
+import { ATTEMPTS, MAX_TRANSFER, TRANSIENT } from "./system-errors.ts";
 
 /** Bytes that are written at a time; two such pieces are held: one that is filled and one on its way to the disk. */
 const PIECE = 2 * 2 ** 20;

@@ -1,5 +1,6 @@
 // What the system answers to reads and writes of whole files: which answers mean "ask again", and how the others become
 // errors that say what to do.
+import { systemCode } from "../base/files/system-code.ts";
 import { IoError, SpillwayError } from "../errors.ts";
 
 /** Largest transfer asked of the system at once: Linux stops at 2 GiB - 4 KiB, Node at 2 GiB. Bytes. */
@@ -25,12 +26,6 @@ export const WRITE_HINTS: Hints = {
   ENOTDIR: "that is not a folder",
   EMFILE: "this process has too many files open; raise `ulimit -n`",
 };
-
-/** The system's code of an error ("ENOENT"); our own errors have none. */
-export function systemCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || error instanceof SpillwayError || !("code" in error)) return undefined;
-  return typeof error.code === "string" ? error.code : undefined;
-}
 
 /** The system's code of an error, or of the one an {@link IoError} was made from. */
 export function causingCode(error: unknown): string | undefined {

@@ -2,7 +2,7 @@
 // test/golden.
 import { describe, expect, test } from "vitest";
 import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
-import { FAMILIES as SYNTHETIC } from "../checkpoint/synthetic/families.ts";
+import { SYNTHETIC_FAMILIES as SYNTHETIC } from "../checkpoint/synthetic/families.ts";
 import { PRESETS } from "../checkpoint/synthetic.ts";
 import { fixture } from "../checkpoint/testing.ts";
 import { ConfigError, UnsupportedError } from "../errors.ts";

@@ -1,11 +1,11 @@
 // Which keys of config.json are without effect, named in a note, and refused.
 import { describe, expect, test } from "vitest";
-import { FAMILIES } from "../checkpoint/synthetic/families.ts";
+import { SYNTHETIC_FAMILIES } from "../checkpoint/synthetic/families.ts";
 import { UnsupportedError } from "../errors.ts";
 import { modelSpec } from "./families.ts";
 
 const notes = (change: object, family: "llama" | "qwen2" | "gpt2" = "llama") =>
-  modelSpec({ ...FAMILIES[family].config, ...change }).notes;
+  modelSpec({ ...SYNTHETIC_FAMILIES[family].config, ...change }).notes;
 
 test.each<[object]>([
   [

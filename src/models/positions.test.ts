@@ -1,6 +1,6 @@
 // How many tokens a sequence may have: what config.json, scaling and windows make of it.
 import { expect, test } from "vitest";
-import { FAMILIES } from "../checkpoint/synthetic/families.ts";
+import { SYNTHETIC_FAMILIES } from "../checkpoint/synthetic/families.ts";
 import { modelSpec } from "./families.ts";
 
 const MOST = 2 ** 31 - 1;
@@ -120,7 +120,7 @@ test.each<["llama" | "qwen2" | "gpt2", string, object, number, number, RegExp | 
   ],
   ["gpt2", "a table of positions has its rows", {}, 256, 256, undefined],
 ])("%s: %s", (family, _, change, usual, most, note) => {
-  const spec = modelSpec({ ...FAMILIES[family].config, ...change });
+  const spec = modelSpec({ ...SYNTHETIC_FAMILIES[family].config, ...change });
   expect([spec.max_positions, spec.positions.most]).toEqual([usual, most]);
   expect(spec.notes).toEqual(note ? [expect.stringMatching(note)] : []);
 });

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { alignedMemory } from "../memory/testing.ts";
-import { MemoryProbe, type MemorySource, parseStatus, resetPeak, residentMemory } from "./memory-probe.ts";
+import { MemoryProbe, type MemoryReader, parseStatus, resetPeak, residentMemory } from "./memory-probe.ts";
 
 const MiB = 2 ** 20;
 const canReset = resetPeak();
@@ -65,7 +65,7 @@ describe("MemoryProbe", () => {
   test("where the kernel's peak cannot be reset, samples are taken until it stops", async () => {
     let now = 100;
     let readings = 0;
-    const source: MemorySource = {
+    const source: MemoryReader = {
       resident: () => {
         readings++;
         return { now, peak: 5000 };

@@ -67,7 +67,7 @@ interface Running {
 const running = new Set<Running>();
 
 /** Where the numbers come from; tests give their own. */
-export interface MemorySource {
+export interface MemoryReader {
   resident(): ResidentMemory;
   resetPeak(): boolean;
 }
@@ -77,7 +77,7 @@ export interface MemorySource {
  * it samples every 10 ms while the event loop is free, and a rise of the process's own peak is exact again.
  */
 export class MemoryProbe {
-  readonly #source: MemorySource;
+  readonly #source: MemoryReader;
   readonly #running: Running = { keep: (peak) => this.#see(peak) };
   #before: number | undefined;
   #peak = 0;
@@ -85,7 +85,7 @@ export class MemoryProbe {
   #resets = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(source: MemorySource = { resident: residentMemory, resetPeak }) {
+  constructor(source: MemoryReader = { resident: residentMemory, resetPeak }) {
     this.#source = source;
   }
 

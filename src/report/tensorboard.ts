@@ -1,9 +1,10 @@
 // A TensorBoard event file with the scalars of a run: TFRecord framing around protobuf messages, both written by hand.
 // Writes only, and only scalars. Formats: tensorflow/core/lib/io/record_writer.h, core/util/event.proto, summary.proto.
+
 import { mkdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { systemCode } from "../checkpoint/files.ts";
+import { systemCode } from "../base/files/system-code.ts";
 import { ConfigError, IoError } from "../errors.ts";
 import { AppendFile, type TrainingRecord } from "./training-log.ts";
 

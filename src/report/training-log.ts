@@ -1,9 +1,10 @@
 // The numbers of a training run on disk: JSON Lines, one object per optimizer step, appended and never rewritten but
 // to take back steps that a resumed run does again. Pictures and words made of them are in training-report.ts.
+
 import type { Stats } from "node:fs";
 import { constants, type FileHandle, mkdir, open, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { systemCode } from "../checkpoint/files.ts";
+import { systemCode } from "../base/files/system-code.ts";
 import { replaceFile } from "../checkpoint/staged-file.ts";
 import { ConfigError, DisposedError, IoError, SpillwayError } from "../errors.ts";
 

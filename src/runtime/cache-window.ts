@@ -1,6 +1,6 @@
 // What changes in a graph of single new tokens from one step to the next: the cache rows that are written and how many
 // are read. Moving them on is much cheaper than building the graph again; the arithmetic is the same.
-import { dataOf, setData, setRows } from "../ggml/header-fields.ts";
+import { dataOf, setData, setViewRows } from "../ggml/header-fields.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { ChunkPart } from "./chunks.ts";
 
@@ -27,6 +27,6 @@ export class CacheWindow {
     for (const { tensor, part, start } of this.#stores) {
       setData(tensor, start + BigInt(past(part) * tensor.nb[1]));
     }
-    for (const { view, part } of this.#reads) setRows(view, past(part) + 1);
+    for (const { view, part } of this.#reads) setViewRows(view, past(part) + 1);
   }
 }

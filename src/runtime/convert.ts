@@ -17,7 +17,7 @@ export interface RowBlock {
 }
 
 /** A matrix in place: [in, out] in ggml's order, contiguous at a byte of a host buffer. */
-export interface Place {
+export interface MatrixPlace {
   readonly buffer: NativeBuffer;
   readonly offset: number;
   readonly dtype: DType;
@@ -37,7 +37,7 @@ export class Converter {
    * Writes a block into its place. `first` is the block's first row in the checkpoint's matrix: a row of the place,
    * or, when `transposed`, a column of it.
    */
-  async run(block: RowBlock, place: Place, first: number, transposed: boolean): Promise<void> {
+  async run(block: RowBlock, place: MatrixPlace, first: number, transposed: boolean): Promise<void> {
     this.#arena.reset();
     const g = new Graph(this.#cpu, this.#arena);
     const dtype = block.dtype === "f64" ? "f32" : block.dtype;

@@ -1,6 +1,6 @@
 // Keys and values of every layer: one row per token, on the device that computes the layer.
 import type { BufferType } from "../ggml/buffer.ts";
-import { copyBytes, moveBytes } from "../ggml/copy.ts";
+import { copyBytes, moveWithin } from "../ggml/copy.ts";
 import type { DType } from "../ggml/dtypes.ts";
 import type { Graph } from "../ggml/ops.ts";
 import { rowBytes, type Tensor } from "../ggml/tensor.ts";
@@ -106,7 +106,7 @@ export class KvCache implements KvRows {
     for (const { buffer } of this.#layers) {
       for (const start of [0, this.capacity]) {
         const shift = (from: number, to: number, rows: number) =>
-          moveBytes(buffer, (start + from) * this.#row, (start + to) * this.#row, rows * this.#row);
+          moveWithin(buffer, (start + from) * this.#row, (start + to) * this.#row, rows * this.#row);
         // First close ranks towards the start, then take places from the end: nothing is overwritten that is still needed.
         let closed = 0;
         const places = moves.map(({ from, rows }) => {

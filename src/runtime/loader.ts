@@ -14,7 +14,7 @@ import type { Ledger } from "../memory/ledger.ts";
 import type { ReadQueue } from "../memory/read-queue.ts";
 import type { Matrix, PackedRange, Unit, Vector } from "../plan/units.ts";
 import { type LinkedSignal, linkSignals } from "../signals.ts";
-import { Converter, type Place } from "./convert.ts";
+import { Converter, type MatrixPlace } from "./convert.ts";
 import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
 import type { StateDict } from "./state-dict.ts";
 
@@ -224,7 +224,7 @@ export class Loader {
           );
         } else if (converted) {
           const ne: [number, number] = wholeFirst ? [...m.ne] : [m.ne[0], count];
-          const place: Place = { buffer: converted, offset: 0, dtype: m.dtype, ne };
+          const place: MatrixPlace = { buffer: converted, offset: 0, dtype: m.dtype, ne };
           await this.#converter.run(block, place, wholeFirst ? first : 0, isTurned(m));
           if (!wholeFirst) await this.#upload(converted.address(), target, first * outRow, count * outRow);
         } else {
@@ -267,7 +267,7 @@ export class Loader {
         const { dtype, bytes } = v.source;
         const wide = from + pieceBound(bytes);
         const block = { buffer: staging.buffer, offset: from + shift, dtype, width: v.length, rows: 1 };
-        const place: Place = { buffer: staging.buffer, offset: wide, dtype: "f32", ne: [v.length, 1] };
+        const place: MatrixPlace = { buffer: staging.buffer, offset: wide, dtype: "f32", ne: [v.length, 1] };
         await this.#converter.run(block, place, 0, false);
         await this.#upload(staging.buffer.address(wide), target, v.offset, v.length * 4);
         onBytes(v.source.name, bytes);

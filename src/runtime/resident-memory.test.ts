@@ -3,7 +3,7 @@ import { BudgetError } from "../errors.ts";
 import { liveBufferCount } from "../ggml/buffer.ts";
 import { Device, findDevice } from "../ggml/device.ts";
 import { Ledger } from "../memory/ledger.ts";
-import { ResidentMemory } from "./resident-memory.ts";
+import { ResidentArena } from "./resident-memory.ts";
 
 describe("memory for what stays", () => {
   const weights = { tier: "cpu", what: "weights", usage: "weights" } as const;
@@ -15,7 +15,7 @@ describe("memory for what stays", () => {
 
   test("parts lie one behind the other and are bytes of their own", () => {
     const ledger = new Ledger();
-    const memory = new ResidentMemory();
+    const memory = new ResidentArena();
     const [a, b, c] = memory.take(ledger, cpu.memory, weights, [4096, 8192, 4096]);
     if (!a || !b || !c) throw new Error("three parts");
     expect([a.size, b.size, c.size]).toEqual([4096, 8192, 4096]);
@@ -34,7 +34,7 @@ describe("memory for what stays", () => {
 
   test("what memory allows at once is the limit of a block", () => {
     const ledger = new Ledger();
-    const memory = new ResidentMemory();
+    const memory = new ResidentArena();
     const before = liveBufferCount();
     const narrow = {
       maxSize: 8192,
@@ -49,7 +49,7 @@ describe("memory for what stays", () => {
 
   test("beyond the budget nothing more is taken, and what was is freed", () => {
     const ledger = new Ledger({ cpu: 10_000 });
-    const memory = new ResidentMemory();
+    const memory = new ResidentArena();
     const before = liveBufferCount();
     memory.take(ledger, cpu.memory, weights, [4096]);
     expect(() => memory.take(ledger, cpu.memory, weights, [8192])).toThrow(BudgetError);

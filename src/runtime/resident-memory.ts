@@ -17,7 +17,7 @@ export interface Purpose {
   readonly usage: keyof typeof USAGE;
 }
 
-export class ResidentMemory {
+export class ResidentArena {
   readonly #blocks: Allocation[] = [];
 
   /**

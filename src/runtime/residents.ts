@@ -19,7 +19,7 @@ import {
   residentSize,
   vectorGroups,
 } from "./loader.ts";
-import { ResidentMemory } from "./resident-memory.ts";
+import { ResidentArena } from "./resident-memory.ts";
 
 /** Vectors and constants start at multiples of this. Bytes. */
 const VECTOR_ALIGNMENT = 256;
@@ -65,7 +65,7 @@ export interface ResidentDevices {
 
 export class Residents {
   readonly #arena: HeaderArena;
-  readonly #memory = new ResidentMemory();
+  readonly #memory = new ResidentArena();
   readonly #matrices = new Map<string, { tensor: Tensor; placed: Placed; tier: "gpu" | "cpu" }>();
   readonly #packed = new Map<string, { placed: Placed; bytes: number }>();
   readonly #vectors: Record<string, Tensor>[] = [];

@@ -5,7 +5,13 @@ import { UnknownRegex } from "../tokenizer/pattern.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { SandboxFailure } from "./failure.ts";
 import type { Tasks, TokenizerDescription, TokenizerSource } from "./protocol.ts";
-import { describe, failureOf, type Loaded, makeTokenizer, readTokenizerFile } from "./tokenizer-file.ts";
+import {
+  describeTokenizer,
+  failureOf,
+  type Loaded,
+  makeTokenizer,
+  readTokenizerFile,
+} from "./tokenizer-file.ts";
 
 /** Bytes of a tokenizer's file. Parsing it, and what is made of it, take a fraction of a second and some 20 times as much memory. */
 const LONGEST_FILE = 8 * 2 ** 20;
@@ -32,7 +38,7 @@ export class PlainTokenizer {
   readonly #tokenizer: Tokenizer;
 
   private constructor(loaded: Loaded) {
-    this.description = describe(loaded);
+    this.description = describeTokenizer(loaded);
     this.#tokenizer = loaded.tokenizer;
   }
 

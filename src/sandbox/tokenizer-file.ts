@@ -84,7 +84,7 @@ function read({ path, limit, fingerprint: expected }: TokenizerSource): {
 }
 
 /** What the main thread keeps of it. */
-export function describe({ tokenizer, decoder, fingerprint }: Loaded): TokenizerDescription {
+export function describeTokenizer({ tokenizer, decoder, fingerprint }: Loaded): TokenizerDescription {
   const roleIds: Record<string, number> = {};
   for (const [role, token] of Object.entries(tokenizer.roles)) {
     const id = tokenizer.idOf(token);

@@ -6,13 +6,19 @@ import { renderTemplate } from "../templates/index.ts";
 import { onigurumaPattern } from "../tokenizer/oniguruma.ts";
 import { SandboxFailure } from "./failure.ts";
 import type { Reply, Request, TaskName, Tasks, TokenizerSource } from "./protocol.ts";
-import { describe, failureOf, type Loaded, makeTokenizer, readTokenizerFile } from "./tokenizer-file.ts";
+import {
+  describeTokenizer,
+  failureOf,
+  type Loaded,
+  makeTokenizer,
+  readTokenizerFile,
+} from "./tokenizer-file.ts";
 
 const { port, replies } = workerData as { port: MessagePort; replies: Int32Array };
 const tokenizers = new Map<number, Loaded>();
 
 const TASKS: { [T in TaskName]: (input: Tasks[T]["input"]) => Tasks[T]["output"] } = {
-  describe: ({ tokenizer }) => describe(loaded(tokenizer)),
+  describe: ({ tokenizer }) => describeTokenizer(loaded(tokenizer)),
   encode: ({ tokenizer, texts, addSpecialTokens, maxTokens }) =>
     texts.map((text) =>
       Int32Array.from(loaded(tokenizer).tokenizer.encode(text, { addSpecialTokens, maxTokens })),

@@ -25,7 +25,7 @@ export function requireBatches(batches: unknown): void {
   requireKind(batches, BATCHES, "the argument of evaluate");
 }
 
-export function listOf(batch: TrainingBatch | readonly TrainingBatch[]): readonly TrainingBatch[] {
+export function batchesOf(batch: TrainingBatch | readonly TrainingBatch[]): readonly TrainingBatch[] {
   return Array.isArray(batch) ? batch : [batch as TrainingBatch];
 }
 

@@ -9,7 +9,7 @@ import { Allocation } from "../memory/allocate.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import { DeviceWriter, type FillRows } from "../runtime/device-writer.ts";
 import type { GatheredRows } from "../runtime/inputs.ts";
-import type { MicroBatch } from "./batch.ts";
+import type { TensorBatch } from "./batch.ts";
 import type { DropoutMask } from "./dropout.ts";
 
 const ALIGNMENT = 256;
@@ -59,7 +59,7 @@ export class BatchInputs {
   }
 
   /** Fills in a micro-batch. Throws BudgetError for one larger than was planned for. */
-  async prepare(batch: MicroBatch, rows: readonly GatheredRows[], sizes: InputSizes): Promise<void> {
+  async prepare(batch: TensorBatch, rows: readonly GatheredRows[], sizes: InputSizes): Promise<void> {
     const { sequences, length, ids, positions, predicting, targets, masks } = batch;
     const needed = batchInputBytes({ sequences, length }, sizes);
     const { size } = this.#memory.buffer;

@@ -47,7 +47,7 @@ function isRow(value: unknown): boolean {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
 
-export interface MicroBatch {
+export interface TensorBatch {
   readonly sequences: number;
   /** Tokens of a sequence. */
   readonly length: number;
@@ -72,7 +72,7 @@ const MINUS_INFINITY = 0xfc00;
 export function microBatch(
   batch: TrainingBatch,
   model: { vocab_size: number; max_positions: number },
-): MicroBatch {
+): TensorBatch {
   if (typeof batch !== "object" || batch === null || Array.isArray(batch))
     throw new ConfigError(`a batch must be { input_ids, labels }, got ${shown(batch)}`);
   refuseUnknown(batch, KEYS, "a batch", ELSEWHERE);
@@ -185,7 +185,7 @@ function seesAny(
   return false;
 }
 
-/** See {@link MicroBatch.mask}. Documents need not lie together. */
+/** See {@link TensorBatch.mask}. Documents need not lie together. */
 function attentionMask(
   into: Uint16Array,
   first: number,

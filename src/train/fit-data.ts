@@ -8,7 +8,7 @@ import {
   checkRows,
   DataLoader,
   type MicroBatch,
-  openRows,
+  openDataRows,
   RowEncoder,
   type RowFacts,
   type RowSource,
@@ -64,7 +64,7 @@ export class FitData implements AsyncDisposable {
   static async open(settings: FitSettings, options: FitDataOptions): Promise<FitData> {
     const { signal } = options;
     // Rows are looked at by check(), with the tokenizer, and once.
-    const open = (paths: readonly string[]) => openRows(paths, { signal, validate: false });
+    const open = (paths: readonly string[]) => openDataRows(paths, { signal, validate: false });
     const rows = await open(settings.data);
     try {
       const heldOut = settings.validation && (await open(settings.validation));

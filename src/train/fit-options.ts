@@ -20,7 +20,7 @@ import { ConfigError } from "../errors.ts";
 import type { FileLock } from "../memory/locks/file-lock.ts";
 import type { TrainingRecord } from "../report/training-log.ts";
 import type { DataLoaderOptions, RowTokenizer } from "./data/index.ts";
-import type { ResumeInfo } from "./fit.ts";
+import type { ResumeInfo } from "./fit-result.ts";
 
 /** Files of rows: JSONL, JSON arrays or Parquet. */
 export type DataPaths = string | readonly string[];

@@ -6,10 +6,10 @@ import { type Graph, need } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import type { Stage, StageContext } from "../models/spec.ts";
 import {
-  type Parameters,
   recorded,
   type StageGradients,
   type StageInput,
+  type StageParameters,
   stageForward,
   stageGradients,
   type Wanted,
@@ -74,7 +74,7 @@ export interface HeadInput {
   readonly predicting: Tensor;
   /** i32 [count]: what they predict, inside the vocabulary. */
   readonly targets: Tensor;
-  readonly parameters: Parameters;
+  readonly parameters: StageParameters;
   readonly adapters?: StageInput["adapters"];
 }
 

@@ -206,7 +206,7 @@ function makeWay(
     );
   const traffic = (plan: Plan, micro: number): DiskTraffic => {
     const homeOf = (p: Parameter): Tier =>
-      p.kind === "matrix" ? (plan.homes[ownerOf(known.model.units, p)] ?? kind) : kind;
+      p.kind === "matrix" ? (plan.homes[unitIndexOf(known.model.units, p)] ?? kind) : kind;
     const onDisk = all.filter((p) => homeOf(p) === "disk");
     // A master copy that computes is read and written where the weight is.
     const masters =
@@ -259,7 +259,7 @@ function moments(rule: UpdateRule, p: Parameter): number {
 }
 
 /** Index of the unit whose home is the parameter's. */
-export function ownerOf(units: readonly Unit[], p: Parameter): number {
+export function unitIndexOf(units: readonly Unit[], p: Parameter): number {
   return units.findIndex((u) => u.owned.some((m) => m.name === p.name));
 }
 

@@ -14,7 +14,7 @@ import type { GatheredRows } from "../runtime/inputs.ts";
 import type { Slot } from "../runtime/lane.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
 import type { Activations } from "./activations.ts";
-import type { MicroBatch } from "./batch.ts";
+import type { TensorBatch } from "./batch.ts";
 import type { BatchInputs, InputSizes } from "./batch-inputs.ts";
 import { DropoutMask } from "./dropout.ts";
 import type { Gradients, OpenGradients } from "./gradient-store.ts";
@@ -27,8 +27,8 @@ import {
   download,
   dropoutName,
   type GradientSum,
-  type StageMemory,
   type StageRunner,
+  type StageTensors,
 } from "./stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
 
@@ -104,7 +104,7 @@ export class Passes {
   }
 
   /** Forward, loss and backward. Returns the sum of losses. */
-  async train(batch: MicroBatch, options: PassOptions): Promise<number> {
+  async train(batch: TensorBatch, options: PassOptions): Promise<number> {
     await this.#begin(batch, options.signal);
     await this.#forward(batch, options, true);
     const head = this.#units.at(-1) as Unit;
@@ -123,14 +123,14 @@ export class Passes {
   }
 
   /** Forward and loss alone. Returns the sum of losses. */
-  async evaluate(batch: MicroBatch, signal?: AbortSignal): Promise<number> {
+  async evaluate(batch: TensorBatch, signal?: AbortSignal): Promise<number> {
     const options: PassOptions = { gradScale: 1, seed: [], signal };
     await this.#begin(batch, signal);
     await this.#forward(batch, options, false);
     const head = this.#units.at(-1) as Unit;
     return this.#withWeights(head, options, async (slots) => {
       const x = await this.#activation(head);
-      const memory: StageMemory = { batch, slots, x };
+      const memory: StageTensors = { batch, slots, x };
       return this.#p.runner.head(head, memory, { parameters: [], x: false }, 1, async () => {});
     });
   }
@@ -151,7 +151,7 @@ export class Passes {
     return wanted !== undefined && (wanted.x || wanted.parameters.length > 0);
   }
 
-  async #begin(batch: MicroBatch, signal?: AbortSignal): Promise<void> {
+  async #begin(batch: TensorBatch, signal?: AbortSignal): Promise<void> {
     const { engine, activations, inputs, sizes, hidden, device, stalls } = this.#p;
     throwIfAborted(signal);
     activations.begin(hidden * batch.ids.length * 4);
@@ -172,7 +172,7 @@ export class Passes {
     await inputs.prepare(batch, rows, sizes);
   }
 
-  async #forward(batch: MicroBatch, options: PassOptions, training: boolean): Promise<void> {
+  async #forward(batch: TensorBatch, options: PassOptions, training: boolean): Promise<void> {
     const { activations, runner, stalls } = this.#p;
     for (const unit of this.#units.slice(0, -1)) {
       await this.#withWeights(unit, options, async (slots) => {
@@ -185,14 +185,14 @@ export class Passes {
     }
   }
 
-  async #head(unit: Unit, batch: MicroBatch, options: PassOptions, dx: NativeBuffer): Promise<number> {
+  async #head(unit: Unit, batch: TensorBatch, options: PassOptions, dx: NativeBuffer): Promise<number> {
     if (batch.predicting.length === 0) return 0;
     const wanted = this.#p.wanted[unit.index] as WantedOfUnit;
     return this.#withWeights(unit, options, (slots) =>
       this.#withGradients(unit, options, async (opened) => {
         await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
-        const memory: StageMemory = { batch, slots, x, dx, ...this.#into(unit, opened) };
+        const memory: StageTensors = { batch, slots, x, dx, ...this.#into(unit, opened) };
         return this.#p.runner.head(unit, memory, wanted, options.gradScale, (key, gradient) =>
           this.#collect(unit, key, gradient, opened, batch),
         );
@@ -202,7 +202,7 @@ export class Passes {
 
   async #backward(
     unit: Unit,
-    batch: MicroBatch,
+    batch: TensorBatch,
     options: PassOptions,
     dy: NativeBuffer,
     dx: NativeBuffer,
@@ -212,7 +212,7 @@ export class Passes {
       this.#withGradients(unit, options, async (opened) => {
         await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
-        const memory: StageMemory = { batch, slots, x, dy, dx, ...this.#into(unit, opened) };
+        const memory: StageTensors = { batch, slots, x, dy, dx, ...this.#into(unit, opened) };
         await this.#p.runner.backward(unit, memory, wanted, (key, gradient) =>
           this.#collect(unit, key, gradient, opened, batch),
         );
@@ -288,7 +288,7 @@ export class Passes {
   }
 
   /** Sums that a graph on the CPU adds to, or writes, in place. */
-  #into(unit: Unit, opened: OpenGradients | undefined): Pick<StageMemory, "into"> {
+  #into(unit: Unit, opened: OpenGradients | undefined): Pick<StageTensors, "into"> {
     const into: Record<string, GradientSum> = {};
     for (const [i, p] of opened?.parameters.entries() ?? []) {
       const sum = { buffer: opened?.buffers[i] as NativeBuffer, dims: storedDims(p.shape) };
@@ -316,7 +316,7 @@ export class Passes {
     key: string,
     gradient: Tensor,
     opened: OpenGradients | undefined,
-    batch: MicroBatch,
+    batch: TensorBatch,
   ): Promise<void> {
     const parameter = this.#byKey.get(`${unit.index} ${key}`);
     const at = parameter ? (opened?.parameters.indexOf(parameter) ?? -1) : -1;
@@ -369,7 +369,7 @@ export class Passes {
   }
 
   /** The same masks forward and backward: they depend on the seed and the place alone. */
-  async #dropout(unit: Unit, batch: MicroBatch, { seed }: PassOptions): Promise<void> {
+  async #dropout(unit: Unit, batch: TensorBatch, { seed }: PassOptions): Promise<void> {
     const { dropout, parameters, inputs } = this.#p;
     inputs.beginStage();
     if (dropout === 0 || unit.stage.kind === "head") return;

@@ -1,6 +1,6 @@
 // Steps that were skipped because a gradient was not finite: one is nothing, a row of them is a run that trains nothing.
 import { NumericsError } from "../errors.ts";
-import type { FitResult } from "./fit.ts";
+import type { FitResult } from "./fit-result.ts";
 
 /** So many in a row are said. */
 const WARN = 5;

@@ -11,7 +11,7 @@ import type { Stage, StageContext, Weights } from "../models/spec.ts";
  * Tensors by the keys of `stage.weights` and `stage.constants`, laid out as in the checkpoint: ggml's dimensions are the
  * shape reversed, also of weights a family stores transposed. Types may be f32, f16, bf16 or (without gradients) any.
  */
-export type Parameters = Readonly<Record<string, Tensor>>;
+export type StageParameters = Readonly<Record<string, Tensor>>;
 
 /** What a stage is computed from. */
 export interface StageInput {
@@ -19,9 +19,9 @@ export interface StageInput {
   readonly x?: Tensor | undefined;
   /** i32 [tokens], for stages with tables of tokens. */
   readonly ids?: Tensor | undefined;
-  readonly parameters: Parameters;
+  readonly parameters: StageParameters;
   /** Rows of tables that were gathered elsewhere, by key: f32 [width, tokens]. They stand for the table. */
-  readonly gathered?: Parameters | undefined;
+  readonly gathered?: StageParameters | undefined;
   /** Low-rank additions to weights, by the weight's key; their matrices are `parameters`. */
   readonly adapters?: Readonly<Record<string, StageAdapter>> | undefined;
 }

@@ -10,7 +10,7 @@ import { GraphBuilder } from "../runtime/graph-builder.ts";
 import type { Slot } from "../runtime/lane.ts";
 import type { EngineParts } from "../runtime/open-model.ts";
 import { TrainingAttention } from "./attention.ts";
-import type { MicroBatch } from "./batch.ts";
+import type { TensorBatch } from "./batch.ts";
 import { type BatchInputs, rowsName } from "./batch-inputs.ts";
 import { storedDims } from "./measure-operands.ts";
 import { lowRankKey, type Parameters } from "./parameters.ts";
@@ -38,8 +38,8 @@ export interface StageRunnerParts {
 }
 
 /** Memory of one stage's graph; what a graph does not use may be absent. */
-export interface StageMemory {
-  readonly batch: MicroBatch;
+export interface StageTensors {
+  readonly batch: TensorBatch;
   /** Streamed weights. */
   readonly slots: readonly Slot[];
   readonly x?: NativeBuffer | undefined;
@@ -69,13 +69,18 @@ export class StageRunner {
     this.#graphs = new GraphBuilder(parts.device, parts.engine.graphs, parts.tensors);
   }
 
-  async forward(unit: Unit, memory: StageMemory): Promise<void> {
+  async forward(unit: Unit, memory: StageTensors): Promise<void> {
     await this.#run(["forward", unit.index, ...shapeOf(memory)].join(), (g) =>
       buildForward(g, unit, this.#operands(memory)),
     );
   }
 
-  async backward(unit: Unit, memory: StageMemory, wanted: WantedOfUnit, onFetched: OnFetched): Promise<void> {
+  async backward(
+    unit: Unit,
+    memory: StageTensors,
+    wanted: WantedOfUnit,
+    onFetched: OnFetched,
+  ): Promise<void> {
     const fetched = await this.#run(["backward", unit.index, ...shapeOf(memory)].join(), (g) =>
       buildBackward(g, unit, this.#operands(memory), wanted),
     );
@@ -85,7 +90,7 @@ export class StageRunner {
   /** Returns the sum of the losses of the tokens that predict something. */
   async head(
     unit: Unit,
-    memory: StageMemory,
+    memory: StageTensors,
     wanted: WantedOfUnit,
     gradScale: number,
     onFetched: OnFetched,
@@ -106,7 +111,7 @@ export class StageRunner {
     return result;
   }
 
-  #operands(memory: StageMemory): StageOperands {
+  #operands(memory: StageTensors): StageOperands {
     const { inputs, hidden } = this.#p;
     const { batch } = memory;
     const tokens = batch.sequences * batch.length;
@@ -139,7 +144,7 @@ export class StageRunner {
     };
   }
 
-  #stage(g: Graph, unit: Unit, { slots }: StageMemory): Omit<StageInput, "x"> {
+  #stage(g: Graph, unit: Unit, { slots }: StageTensors): Omit<StageInput, "x"> {
     const { engine, inputs, device } = this.#p;
     const { residents } = engine;
     const parameters: Record<string, Tensor> = { ...residents.vectors(unit) };
@@ -207,7 +212,7 @@ async function handOut(fetched: Fetched, onFetched: OnFetched): Promise<void> {
 }
 
 /** What decides whether a device can run a graph that differs from another in sizes alone. */
-function shapeOf({ batch, into }: StageMemory): (string | number)[] {
+function shapeOf({ batch, into }: StageTensors): (string | number)[] {
   return [
     batch.sequences,
     batch.length,

@@ -17,8 +17,9 @@ import {
   saveCheckpoint,
 } from "./checkpoints/index.ts";
 import { exportBytes, exportModel } from "./export.ts";
-import { type FitResult, fit } from "./fit.ts";
+import { fit } from "./fit.ts";
 import type { FitOptions } from "./fit-options.ts";
+import type { FitResult } from "./fit-result.ts";
 import type { OpenGradients } from "./gradient-store.ts";
 import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
 import type { StepParams } from "./optimizer/rule.ts";
@@ -125,7 +126,7 @@ export class Trainer implements TrainerFace {
    */
   step(batch: TrainingBatch | readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
     return this.#exclusive(() => {
-      const batches = checked.listOf(batch);
+      const batches = checked.batchesOf(batch);
       return withLinked([checkSignal(signal)], (many) => this.#step(batches, many));
     });
   }

@@ -29,7 +29,7 @@ export interface FamilyRow {
   tensors(config: Config): Generator<SyntheticTensor>;
 }
 
-export const FAMILIES: Readonly<Record<SyntheticFamily, FamilyRow>> = {
+export const SYNTHETIC_FAMILIES: Readonly<Record<SyntheticFamily, FamilyRow>> = {
   gpt2: {
     config: {
       activation_function: "gelu_new",
@@ -119,13 +119,13 @@ export const FAMILIES: Readonly<Record<SyntheticFamily, FamilyRow>> = {
 };
 
 function* gpt2Tensors(config: Config): Generator<SyntheticTensor> {
-  const hidden = size(config, "n_embd");
-  const inner = config.n_inner == null ? 4 * hidden : size(config, "n_inner");
-  const vocab = size(config, "vocab_size");
+  const hidden = sizeIn(config, "n_embd");
+  const inner = config.n_inner == null ? 4 * hidden : sizeIn(config, "n_inner");
+  const vocab = sizeIn(config, "vocab_size");
   multiple(config, "n_embd", "n_head");
   yield weight("transformer.wte.weight", [vocab, hidden], hidden);
-  yield weight("transformer.wpe.weight", [size(config, "n_positions"), hidden], hidden);
-  for (let layer = 0; layer < size(config, "n_layer"); layer++) {
+  yield weight("transformer.wpe.weight", [sizeIn(config, "n_positions"), hidden], hidden);
+  for (let layer = 0; layer < sizeIn(config, "n_layer"); layer++) {
     const at = `transformer.h.${layer}`;
     yield* layerNorm(`${at}.ln_1`, hidden);
     yield* conv1d(`${at}.attn.c_attn`, hidden, 3 * hidden);
@@ -139,17 +139,17 @@ function* gpt2Tensors(config: Config): Generator<SyntheticTensor> {
 }
 
 function* llamaTensors(config: Config, bias: { qkv: boolean; o: boolean }): Generator<SyntheticTensor> {
-  const hidden = size(config, "hidden_size");
-  const inner = size(config, "intermediate_size");
-  const vocab = size(config, "vocab_size");
-  const heads = size(config, "num_attention_heads");
+  const hidden = sizeIn(config, "hidden_size");
+  const inner = sizeIn(config, "intermediate_size");
+  const vocab = sizeIn(config, "vocab_size");
+  const heads = sizeIn(config, "num_attention_heads");
   multiple(config, "num_attention_heads", "num_key_value_heads");
   if (config.head_dim == null) multiple(config, "hidden_size", "num_attention_heads");
-  const headDim = config.head_dim == null ? hidden / heads : size(config, "head_dim");
-  const kv = headDim * size(config, "num_key_value_heads");
+  const headDim = config.head_dim == null ? hidden / heads : sizeIn(config, "head_dim");
+  const kv = headDim * sizeIn(config, "num_key_value_heads");
   const mlpBias = flag(config, "mlp_bias");
   yield weight("model.embed_tokens.weight", [vocab, hidden], hidden);
-  for (let layer = 0; layer < size(config, "num_hidden_layers"); layer++) {
+  for (let layer = 0; layer < sizeIn(config, "num_hidden_layers"); layer++) {
     const at = `model.layers.${layer}`;
     yield norm(`${at}.input_layernorm.weight`, hidden);
     yield* linear(`${at}.self_attn.q_proj`, hidden, headDim * heads, bias.qkv);
@@ -191,7 +191,7 @@ function* conv1d(name: string, from: number, to: number): Generator<SyntheticTen
 }
 
 /** The natural number above 0 that `config` has under `key`. Throws ConfigError. */
-export function size(config: Config, key: string): number {
+export function sizeIn(config: Config, key: string): number {
   const value = config[key];
   if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1) {
     throw new ConfigError(
@@ -210,7 +210,7 @@ function flag(config: Config, key: string): boolean {
 }
 
 function multiple(config: Config, key: string, of: string): void {
-  if (size(config, key) % size(config, of) !== 0) {
+  if (sizeIn(config, key) % sizeIn(config, of) !== 0) {
     throw new ConfigError(`${key} is ${config[key]}, it must be a multiple of ${of}, which is ${config[of]}`);
   }
 }

@@ -1,14 +1,14 @@
 // The smallest tokenizer that every text survives: byte-level BPE without merges. 256 bytes and <|endoftext|>.
 // Ids from 256 up to vocab_size, other than the end of text, stand for nothing.
 import { ConfigError } from "../../errors.ts";
-import { type Config, size } from "./families.ts";
+import { type Config, sizeIn } from "./families.ts";
 
 const END_OF_TEXT = "<|endoftext|>";
 
 /** `tokenizer.json` for a config: bytes are ids 0 to 255 in GPT-2's order, the end of text is the config's eos. */
 export function tokenizerJson(config: Config): Record<string, unknown> {
   const end = config.eos_token_id;
-  const vocab = size(config, "vocab_size");
+  const vocab = sizeIn(config, "vocab_size");
   if (typeof end !== "number" || !Number.isSafeInteger(end) || end < 256 || end >= vocab) {
     throw new ConfigError(
       `eos_token_id is ${JSON.stringify(end)} and vocab_size ${vocab}: ids 0 to 255 are bytes, so the end of text must be ` +

@@ -1,5 +1,5 @@
 // What depends on how long a sequence is: no end before, a certain token at, an ever likelier end after some length.
-import type { LogitsProcessor } from "./list.ts";
+import type { LogitsProcessor } from "./processor.ts";
 
 /** No end token while the sequence has fewer tokens than `least`, prompt included. */
 export function minLength(least: number, eos: readonly number[]): LogitsProcessor {

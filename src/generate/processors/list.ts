@@ -5,15 +5,9 @@ import { ConfigError } from "../../errors.ts";
 import type { GenerationValues } from "../settings/values.ts";
 import { exponentialDecay, forced, minLength } from "./lengths.ts";
 import { promptPenalty, repetitionPenalty } from "./penalties.ts";
+import type { LogitsProcessor } from "./processor.ts";
 import { noRepeatNgrams, promptNgrams, sequenceBias } from "./sequences.ts";
 import { removeInvalid, suppress } from "./suppress.ts";
-
-/**
- * Changes a row in place.
- * @param scores [vocab]
- * @param ids the tokens so far, prompt included
- */
-export type LogitsProcessor = (scores: Float32Array, ids: readonly number[]) => void;
 
 /** What processors of one sequence need to know beside their values. */
 export interface SequenceContext {

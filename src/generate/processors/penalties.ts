@@ -1,6 +1,6 @@
 // Penalties for tokens that have been there. Arithmetic in single precision, as in the reference.
 import { GraphError } from "../../errors.ts";
-import type { LogitsProcessor } from "./list.ts";
+import type { LogitsProcessor } from "./processor.ts";
 
 /**
  * Positive logits of tokens of the context are divided by `penalty`, negative ones multiplied, once per distinct token

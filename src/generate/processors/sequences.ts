@@ -1,5 +1,5 @@
 // What depends on the tokens just before: biases and bans of whole sequences, and n-grams that may not come again.
-import type { LogitsProcessor } from "./list.ts";
+import type { LogitsProcessor } from "./processor.ts";
 
 /** Adds a bias to the token that would complete a sequence; minus infinity bans it. Sequences are not empty. */
 export function sequenceBias(

@@ -1,5 +1,5 @@
 // Tokens that are never chosen, or not as the first new one, and values that are no numbers.
-import type { LogitsProcessor } from "./list.ts";
+import type { LogitsProcessor } from "./processor.ts";
 
 /** The largest finite number of single precision. */
 const LARGEST = Math.fround(3.4028234663852886e38);

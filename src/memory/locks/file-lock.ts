@@ -1,6 +1,7 @@
 // Locks between processes: a file that says who holds it. Where the system locks open files (flock: local disks, most
 // network file systems) it decides whether the holder lives, in other containers too; elsewhere (Windows, some user-space
 // file systems) the file's mere existence is the lock, and a holder that cannot be looked for has to be removed by hand.
+
 import { constants, unlinkSync } from "node:fs";
 import { type FileHandle, link, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -12,10 +13,10 @@ import {
   shownIdentity,
   thisProcess,
 } from "../../base/files/process-identity.ts";
+import { systemCode } from "../../base/files/system-code.ts";
 import { openNew, temporaryName } from "../../base/files/temporary.ts";
 import { parseJson } from "../../base/json.ts";
 import { lockOpenFile } from "../../ggml/system.ts";
-import { systemCode } from "../system-errors.ts";
 
 /** In a folder that one process at a time may write to. */
 export const LOCK_FILE = ".spillway.lock";

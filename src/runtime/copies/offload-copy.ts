@@ -15,7 +15,7 @@ import { Allocation } from "../../memory/allocate.ts";
 import { type FileLock, LockedError, lockFile } from "../../memory/locks/file-lock.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import type { Matrix, Unit } from "../../plan/units.ts";
-import { Converter, type Place } from "../convert.ts";
+import { Converter, type MatrixPlace } from "../convert.ts";
 import { type LoaderContext, STAGING_BYTES } from "../loader.ts";
 import { pieceBound, readPiece } from "../sources.ts";
 import { CopyChecksums, withChecksums } from "./checksums.ts";
@@ -240,7 +240,7 @@ async function* converted(m: Matrix, converter: Converter, ctx: LoaderContext): 
           width,
           rows: count,
         };
-        const place: Place = { buffer: target.buffer, offset: 0, dtype: m.dtype, ne: [width, count] };
+        const place: MatrixPlace = { buffer: target.buffer, offset: 0, dtype: m.dtype, ne: [width, count] };
         await converter.run(block, place, 0, false);
         ctx.onBytes(m.name, count * from);
         yield new Uint8Array(target.buffer.view(0, count * to));

@@ -17,12 +17,12 @@ import {
   type Value,
 } from "../values/types.ts";
 import type { Frame } from "./frame.ts";
-import type { Env, Eval, Library, Native } from "./runtime.ts";
+import type { Env, Eval, NativeFunction, TemplateLibrary } from "./runtime.ts";
 
 export class ExpressionCompiler {
-  protected readonly library: Library;
+  protected readonly library: TemplateLibrary;
 
-  constructor(library: Library) {
+  constructor(library: TemplateLibrary) {
     this.library = library;
   }
 
@@ -200,7 +200,7 @@ export class ExpressionCompiler {
     };
   }
 
-  #native(kind: "filter" | "test", name: string, line: number, frame: Frame): Native {
+  #native(kind: "filter" | "test", name: string, line: number, frame: Frame): NativeFunction {
     const found = (kind === "filter" ? this.library.filters : this.library.tests).get(name);
     if (found !== undefined) return found;
     if (!frame.place.soft) return syntaxError(`No ${kind} named '${name}'.`, line);

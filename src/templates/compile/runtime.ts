@@ -5,11 +5,11 @@ import { str } from "../values/text.ts";
 import { Callable, type Kwargs, typeName, Undefined, type Value } from "../values/types.ts";
 
 /** A native filter or test: its value first, then its arguments. */
-export type Native = (runtime: Runtime, args: readonly Value[], kwargs: Kwargs) => Value;
+export type NativeFunction = (runtime: Runtime, args: readonly Value[], kwargs: Kwargs) => Value;
 
-export interface Library {
-  readonly filters: ReadonlyMap<string, Native>;
-  readonly tests: ReadonlyMap<string, Native>;
+export interface TemplateLibrary {
+  readonly filters: ReadonlyMap<string, NativeFunction>;
+  readonly tests: ReadonlyMap<string, NativeFunction>;
 }
 
 /** The state of one render. */
@@ -21,9 +21,9 @@ export class Runtime {
   readonly #variables: Map<string, Value>;
   /** Names set at the top of the template, which blocks see. */
   readonly exported = new Map<string, Value>();
-  readonly library: Library;
+  readonly library: TemplateLibrary;
 
-  constructor(variables: Map<string, Value>, library: Library) {
+  constructor(variables: Map<string, Value>, library: TemplateLibrary) {
     this.#variables = variables;
     this.library = library;
   }
@@ -50,7 +50,7 @@ export class Runtime {
 
   #callNamed(
     kind: string,
-    natives: ReadonlyMap<string, Native>,
+    natives: ReadonlyMap<string, NativeFunction>,
     name: Value,
     args: readonly Value[],
     kwargs: Kwargs,

@@ -13,14 +13,14 @@ import type {
   Target,
 } from "../syntax/nodes.ts";
 import { truthy } from "../values/compare.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import { str } from "../values/text.ts";
 import { Markup, textOf, typeName, Undefined, type Value } from "../values/types.ts";
 import { ExpressionCompiler } from "./expressions.ts";
 import { ForCompiler } from "./for.ts";
 import { Frame } from "./frame.ts";
 import { Macro, type MacroShape } from "./macro.ts";
-import { Env, type Eval, Flow, type Library, Output, type Run, type Runtime } from "./runtime.ts";
+import { Env, type Eval, Flow, Output, type Run, type Runtime, type TemplateLibrary } from "./runtime.ts";
 import { undeclared } from "./symbols.ts";
 import { compileTarget, namespaceOf, namespaceRefs } from "./targets.ts";
 
@@ -28,7 +28,7 @@ import { compileTarget, namespaceOf, namespaceRefs } from "./targets.ts";
 export type CompiledTemplate = (runtime: Runtime) => string;
 
 /** @throws TemplateError of kind syntax for filters, tests and uses of tags that do not exist */
-export function compileTemplate(body: readonly Stmt[], library: Library): CompiledTemplate {
+export function compileTemplate(body: readonly Stmt[], library: TemplateLibrary): CompiledTemplate {
   return new StatementCompiler(library).template(body);
 }
 
@@ -121,7 +121,7 @@ export class StatementCompiler extends ExpressionCompiler {
       return (env, out) => {
         env.runtime.line = line;
         const value = evaluate(env);
-        out.write(escaping(env) ? escapeHtml(value).text : str(value));
+        out.write(escaping(env) ? escapeMarkup(value).text : str(value));
       };
     });
     return (env, out) => {

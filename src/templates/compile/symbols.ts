@@ -37,7 +37,7 @@ export interface Ref {
   readonly owner: FunctionScope;
 }
 
-export type Load =
+export type NameLoad =
   | { readonly from: "parameter" }
   | { readonly from: "context"; readonly name: string }
   | { readonly from: "outer"; readonly ref: Ref }
@@ -49,7 +49,7 @@ export class Symbols {
   readonly owner: FunctionScope;
   #refs = new Map<string, Ref>();
   /** How each variable of this scope begins, by its target. */
-  loads = new Map<string, Load & { readonly ref?: Ref }>();
+  loads = new Map<string, NameLoad & { readonly ref?: Ref }>();
   #stores = new Set<string>();
 
   constructor(owner: FunctionScope, parent: Symbols | undefined) {
@@ -66,7 +66,7 @@ export class Symbols {
     return copy;
   }
 
-  #define(name: string, load: Load): Ref {
+  #define(name: string, load: NameLoad): Ref {
     const ref = { target: `${this.level}_${name}`, owner: this.owner };
     this.#refs.set(name, ref);
     this.loads.set(ref.target, load);

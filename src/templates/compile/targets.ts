@@ -7,10 +7,10 @@ import { typeName, type Value } from "../values/types.ts";
 import type { Frame } from "./frame.ts";
 import type { Env } from "./runtime.ts";
 
-export type Store = (env: Env, value: Value) => void;
+export type StoreTarget = (env: Env, value: Value) => void;
 
 /** Stores a value in a name, or its items in several. */
-export function compileTarget(target: Target, frame: Frame): Store {
+export function compileTarget(target: Target, frame: Frame): StoreTarget {
   if (target.kind === "name") {
     const write = frame.writer(frame.symbols.ref(target.name));
     if (!frame.place.toplevel) return write;

@@ -11,7 +11,7 @@ import {
   type Kwargs,
   Markup,
   PyObject,
-  Range,
+  PyRange,
   Tuple,
   textOf,
   typeName,
@@ -64,7 +64,7 @@ function methodOf(value: Value, name: string): Method | undefined {
     return MARKUP_METHODS.get(name) ?? STR_METHODS.get(name) ?? formatMethods.get(name);
   }
   if (value instanceof View) return methods.VIEW_METHODS.get(name);
-  if (value instanceof Range) return methods.RANGE_METHODS.get(name);
+  if (value instanceof PyRange) return methods.RANGE_METHODS.get(name);
   return value instanceof Float ? methods.FLOAT_METHODS.get(name) : undefined;
 }
 
@@ -107,7 +107,7 @@ function item(value: Value, key: Value): Value | undefined {
     if (found === "") return undefined;
     return value instanceof Markup ? new Markup(found) : found;
   }
-  if (value instanceof Range) {
+  if (value instanceof PyRange) {
     const position = at(value.length);
     return position >= 0 && position < value.length ? value.at(position) : undefined;
   }
@@ -152,9 +152,9 @@ export function getSlice(value: Value, start: Value, stop: Value, by: Value): Va
     const sliced = sliceText(text, start, stop, by);
     return value instanceof Markup ? new Markup(sliced) : sliced;
   }
-  if (value instanceof Range) {
+  if (value instanceof PyRange) {
     const bounds = sliceBounds(value.length, start, stop, by);
-    return new Range(value.at(bounds.start), value.at(bounds.stop), value.step * bounds.step);
+    return new PyRange(value.at(bounds.start), value.at(bounds.stop), value.step * bounds.step);
   }
   if (Array.isArray(value)) return sliceItems(value, start, stop, by);
   if (value instanceof Tuple) return new Tuple(sliceItems(value.items, start, stop, by));

@@ -1,7 +1,7 @@
 // str.format and str.format_map, as jinja2's sandbox runs them: attributes are looked up by the template's own rules.
 import { spend } from "../budget.ts";
 import { fail } from "../errors.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import { ascii, repr, str } from "../values/text.ts";
 import { Dict, type Kwargs, Markup, typeName, type Value } from "../values/types.ts";
 import { formatValue } from "./format-spec.ts";
@@ -91,7 +91,7 @@ function field(source: string, fields: Fields, lookups: Lookups, escaping: boole
     if (spec !== "") fail("Unsupported format specification for Markup.");
     return converted.text;
   }
-  return escapeHtml(formatValue(converted, spec)).text;
+  return escapeMarkup(formatValue(converted, spec)).text;
 }
 
 function lookUp(path: string, fields: Fields, lookups: Lookups): Value {

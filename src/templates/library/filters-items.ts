@@ -1,18 +1,18 @@
 // Filters on sequences and mappings. Those that are generators in jinja2 are lazy and give their items once.
 import { spend, spendItems } from "../budget.ts";
-import type { Native, Runtime } from "../compile/runtime.ts";
+import type { NativeFunction, Runtime } from "../compile/runtime.ts";
 import { fail } from "../errors.ts";
 import {
   collectionSize,
   equals,
   isIterable,
   iterate,
-  listOf,
   ordered,
+  pyList,
   sorted,
   truthy,
 } from "../values/compare.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import { binary } from "../values/operators.ts";
 import { str } from "../values/text.ts";
 import {
@@ -22,7 +22,7 @@ import {
   Iter,
   type Kwargs,
   Markup,
-  Range,
+  PyRange,
   Tuple,
   textOf,
   typeName,
@@ -59,11 +59,11 @@ function reversedItems(value: Value): Value[] | undefined {
   const reversible =
     Array.isArray(value) ||
     value instanceof Tuple ||
-    value instanceof Range ||
+    value instanceof PyRange ||
     value instanceof Dict ||
     value instanceof View ||
     value instanceof Undefined;
-  return reversible ? listOf(value).reverse() : undefined;
+  return reversible ? pyList(value).reverse() : undefined;
 }
 
 function last(value: Value): Value {
@@ -82,7 +82,7 @@ function reverse(value: Value): Value {
   const items = reversedItems(value);
   if (items !== undefined) return new Iter(REVERSED[typeName(value)] ?? "reversed", items[Symbol.iterator]());
   if (!isIterable(value)) fail("argument must be iterable");
-  return listOf(value).reverse();
+  return pyList(value).reverse();
 }
 
 function* batch(value: Value, count: Value, fill: Value): Generator<Value> {
@@ -105,7 +105,7 @@ function* batch(value: Value, count: Value, fill: Value): Generator<Value> {
 }
 
 function* slices(value: Value, count: Value, fill: Value): Generator<Value> {
-  const items = listOf(value);
+  const items = pyList(value);
   const parts = toInt(count);
   if (parts === 0) fail("integer division or modulo by zero");
   const [each, extra] = [
@@ -132,7 +132,7 @@ function dictSort(value: Value, caseSensitive: Value, by: Value, reversed: Value
     const part = (pair as Tuple).items[position] as Value;
     return truthy(caseSensitive) ? part : ignoreCase(part);
   };
-  return sorted(listOf(new View(value, "items")), key, truthy(reversed));
+  return sorted(pyList(new View(value, "items")), key, truthy(reversed));
 }
 
 const folding = (caseSensitive: Value): Getter | undefined =>
@@ -152,7 +152,7 @@ function groupBy(value: Value, attribute: Value, otherwise: Value, caseSensitive
   const key = attributeGetter(attribute, folding(caseSensitive), otherwise);
   const shown = attributeGetter(attribute, undefined, otherwise);
   const groups: { key: Value; items: Value[] }[] = [];
-  for (const item of sorted(listOf(value), key, false)) {
+  for (const item of sorted(pyList(value), key, false)) {
     const own = key(item);
     const current = groups.at(-1);
     if (current !== undefined && equals(current.key, own)) current.items.push(item);
@@ -187,12 +187,12 @@ function sum(value: Value, attribute: Value, start: Value): Value {
 function join(escaping: boolean, value: Value, separator: Value, attribute: Value): Value {
   const get = attributeGetter(attribute);
   if (!escaping) return joinText(str(separator), value, (item) => str(get(item)));
-  const items = listOf(value).map(get);
+  const items = pyList(value).map(get);
   if (!(separator instanceof Markup) && !items.some((item) => item instanceof Markup)) {
     return joinText(str(separator), items, str);
   }
-  const mark = escapeHtml(separator).text;
-  return new Markup(joinText(mark, items, (item) => escapeHtml(item).text));
+  const mark = escapeMarkup(separator).text;
+  return new Markup(joinText(mark, items, (item) => escapeMarkup(item).text));
 }
 
 function* itemsOfMapping(value: Value): Generator<Value> {
@@ -219,7 +219,7 @@ function mapping(runtime: Runtime, args: readonly Value[], kwargs: Kwargs): Gett
 }
 
 /** select, reject, selectattr and rejectattr. */
-function choosing(wanted: boolean, byAttribute: boolean): Native {
+function choosing(wanted: boolean, byAttribute: boolean): NativeFunction {
   function* choose(runtime: Runtime, value: Value, args: readonly Value[], kwargs: Kwargs): Generator<Value> {
     if (!truthy(value)) return;
     const [attribute] = args;
@@ -237,7 +237,7 @@ function choosing(wanted: boolean, byAttribute: boolean): Native {
 
 const count = native("len", ["/obj"], lengthOf);
 
-export const ITEM_FILTERS: Readonly<Record<string, Native>> = {
+export const ITEM_FILTERS: Readonly<Record<string, NativeFunction>> = {
   batch: native("do_batch", ["value", "linecount", ["fill_with", null]], (value, lines, fill) =>
     generator(batch(value, lines, fill)),
   ),
@@ -261,7 +261,7 @@ export const ITEM_FILTERS: Readonly<Record<string, Native>> = {
   ),
   last: native("do_last", ["seq"], last),
   length: count,
-  list: native("do_list", ["value"], listOf),
+  list: native("do_list", ["value"], pyList),
   map: (runtime, [value = null, ...args], kwargs) => generator(map(runtime, value, args, kwargs)),
   max: native(
     "do_max",
@@ -286,7 +286,7 @@ export const ITEM_FILTERS: Readonly<Record<string, Native>> = {
     "do_sort",
     ["value", ["reverse", false], ["case_sensitive", false], ["attribute", null]],
     (value: Value, reversed: Value, sensitive: Value, attribute: Value) =>
-      sorted(listOf(value), multiGetter(attribute, folding(sensitive)), truthy(reversed)),
+      sorted(pyList(value), multiGetter(attribute, folding(sensitive)), truthy(reversed)),
   ),
   sum: native("do_sum", ["iterable", ["attribute", null], ["start", 0]], sum),
   unique: native(

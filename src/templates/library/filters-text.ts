@@ -1,9 +1,9 @@
 // Filters on text.
 import { spend } from "../budget.ts";
-import type { Native } from "../compile/runtime.ts";
+import type { NativeFunction } from "../compile/runtime.ts";
 import { fail } from "../errors.ts";
 import { isIterable, iterate, truthy } from "../values/compare.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import { intOf } from "../values/numbers.ts";
 import { repeatText } from "../values/operators.ts";
 import { repr, str } from "../values/text.ts";
@@ -34,7 +34,7 @@ function replace(escaping: boolean, value: Value, old: Value, replacement: Value
   const most = count === null ? -1 : toInt(count);
   if (!escaping) return replaceText(str(value), str(old), str(replacement), most);
   const marked = old instanceof Markup || (replacement instanceof Markup && !(value instanceof Markup));
-  const text = marked ? escapeHtml(value) : value instanceof Markup ? value : str(value);
+  const text = marked ? escapeMarkup(value) : value instanceof Markup ? value : str(value);
   const method = STR_METHODS.get("replace");
   const args = [
     textOf(old) === undefined ? str(old) : old,
@@ -61,7 +61,7 @@ function truncate(value: Value, size: Value, kill: Value, end: Value, leeway: Va
   const text = needText(value, "truncate");
   let cut = substring(text, 0, most - length(mark));
   if (!truthy(kill) && cut.includes(" ")) cut = cut.slice(0, cut.lastIndexOf(" "));
-  return value instanceof Markup ? new Markup(cut + escapeHtml(end).text) : cut + mark;
+  return value instanceof Markup ? new Markup(cut + escapeMarkup(end).text) : cut + mark;
 }
 
 function wordWrap(value: Value, width: Value, long: Value, separator: Value, hyphens: Value): Value {
@@ -81,7 +81,7 @@ function xmlAttributes(escaping: boolean, value: Value, autospace: Value): Value
     if (item === null || item instanceof Undefined) continue;
     const name = textOf(key) ?? fail(`expected string or bytes-like object, got '${typeName(key)}'`);
     if (/[ \t\n\r\f\v/>=]/.test(name)) fail(`Invalid character in attribute name: ${repr(key)}`);
-    parts.push(`${escapeHtml(key).text}="${escapeHtml(item).text}"`);
+    parts.push(`${escapeMarkup(key).text}="${escapeMarkup(item).text}"`);
   }
   const joined = parts.join(" ");
   const text = truthy(autospace) && joined !== "" ? ` ${joined}` : joined;
@@ -164,9 +164,9 @@ function fileSizeFormat(value: Value, binaryUnits: Value): Value {
 const trim = (value: Value, chars: Value): Value =>
   onText(value, (text) => strip(text, chars === null ? undefined : needText(chars, "trim"), "both"));
 
-const escapeFilter = native("escape", ["/s"], (value: Value) => escapeHtml(value));
+const escapeFilter = native("escape", ["/s"], (value: Value) => escapeMarkup(value));
 
-export const TEXT_FILTERS: Readonly<Record<string, Native>> = {
+export const TEXT_FILTERS: Readonly<Record<string, NativeFunction>> = {
   capitalize: native("do_capitalize", ["s"], (value: Value) => onText(value, capitalize)),
   center: native("do_center", ["value", ["width", 80]], (value: Value, width: Value) =>
     onText(value, (text) => centerText(text, toInt(width))),
@@ -174,7 +174,7 @@ export const TEXT_FILTERS: Readonly<Record<string, Native>> = {
   e: escapeFilter,
   escape: escapeFilter,
   filesizeformat: native("do_filesizeformat", ["value", ["binary", false]], fileSizeFormat),
-  forceescape: native("do_forceescape", ["value"], (value: Value) => escapeHtml(str(value))),
+  forceescape: native("do_forceescape", ["value"], (value: Value) => escapeMarkup(str(value))),
   format: (_runtime, [value = "", ...args], kwargs) => {
     if (args.length > 0 && kwargs.size > 0) {
       fail("can't handle positional and keyword arguments at the same time");

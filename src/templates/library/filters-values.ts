@@ -1,5 +1,5 @@
 // Filters on numbers and on values of any kind, and the table of all filters.
-import type { Native } from "../compile/runtime.ts";
+import type { NativeFunction } from "../compile/runtime.ts";
 import { fail } from "../errors.ts";
 import { truthy } from "../values/compare.ts";
 import { arithmetic, type Int, intFromNumber, intOf, round } from "../values/numbers.ts";
@@ -76,7 +76,7 @@ function attr(value: Value, name: Value): Value {
   return found === undefined ? missing(value, text) : found;
 }
 
-const VALUE_FILTERS: Readonly<Record<string, Native>> = {
+const VALUE_FILTERS: Readonly<Record<string, NativeFunction>> = {
   abs: native("abs", ["/x"], absolute),
   attr: native("do_attr", ["obj", "name"], attr),
   d: defaultTo,
@@ -89,6 +89,6 @@ const VALUE_FILTERS: Readonly<Record<string, Native>> = {
   round: native("do_round", ["value", ["precision", 0], ["method", "common"]], roundFilter),
 };
 
-export const FILTERS: ReadonlyMap<string, Native> = new Map(
+export const FILTERS: ReadonlyMap<string, NativeFunction> = new Map(
   Object.entries({ ...TEXT_FILTERS, ...ITEM_FILTERS, ...VALUE_FILTERS }),
 );

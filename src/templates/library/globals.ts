@@ -1,22 +1,22 @@
 // The functions every template has: jinja2's own, and the two that transformers adds.
 import { spend } from "../budget.ts";
 import { fail, TemplateError } from "../errors.ts";
-import { iterate, listOf } from "../values/compare.ts";
+import { iterate, pyList } from "../values/compare.ts";
 import { intOf } from "../values/numbers.ts";
 import { repr, str } from "../values/text.ts";
-import { Callable, Dict, type Kwargs, PyObject, Range, typeName, type Value } from "../values/types.ts";
+import { Callable, Dict, type Kwargs, PyObject, PyRange, typeName, type Value } from "../values/types.ts";
 import { copyDict } from "./methods.ts";
-import { bind, Func, toInt } from "./signature.ts";
+import { bindArguments, Func, toInt } from "./signature.ts";
 import { strftime } from "./strftime.ts";
 
 /** The limit of jinja2's own sandbox (jinja2.sandbox.MAX_RANGE). */
 const MAX_RANGE = 100_000;
 
-function range(args: readonly Value[]): Range {
+function range(args: readonly Value[]): PyRange {
   if (args.length < 1 || args.length > 3) fail(`range expected 1 to 3 arguments, got ${args.length}`);
   const [first = 0, second, by = 1] = args.map((arg) => (intOf(arg) === undefined ? toInt(arg) : toInt(arg)));
   if (by === 0) fail("range() arg 3 must not be zero");
-  const made = second === undefined ? new Range(0, first, 1) : new Range(first, second, by);
+  const made = second === undefined ? new PyRange(0, first, 1) : new PyRange(first, second, by);
   if (!(made.length <= MAX_RANGE)) {
     fail(`Range too big. The sandbox blocks ranges larger than MAX_RANGE (${MAX_RANGE}).`);
   }
@@ -31,7 +31,7 @@ function dict(args: readonly Value[], kwargs: Kwargs): Dict {
   if (source !== undefined && !(source instanceof Dict)) {
     let index = 0;
     for (const pair of iterate(source)) {
-      const items = listOf(pair);
+      const items = pyList(pair);
       const [key, value] = items;
       if (items.length !== 2 || key === undefined || value === undefined) {
         fail(`dictionary update sequence element #${index} has length ${items.length}; 2 is required`);
@@ -153,7 +153,7 @@ export function globals(now: Date): Map<string, Value> {
     [
       "joiner",
       type("jinja2.utils.Joiner", (args, kwargs) => {
-        const [separator] = bind("Joiner", [["sep", ", "]], args, kwargs);
+        const [separator] = bindArguments("Joiner", [["sep", ", "]], args, kwargs);
         return new Joiner(separator as Value);
       }),
     ],
@@ -161,14 +161,14 @@ export function globals(now: Date): Map<string, Value> {
     [
       "raise_exception",
       new Func((args, kwargs) => {
-        const [message] = bind("raise_exception", ["message"], args, kwargs);
+        const [message] = bindArguments("raise_exception", ["message"], args, kwargs);
         throw new TemplateError("refused", str(message as Value));
       }, "function"),
     ],
     [
       "strftime_now",
       new Func((args, kwargs) => {
-        const [format] = bind("strftime_now", ["format"], args, kwargs);
+        const [format] = bindArguments("strftime_now", ["format"], args, kwargs);
         if (typeof format !== "string")
           fail(`strftime() argument 1 must be str, not ${typeName(format as Value)}`);
         spend(64 * (format as string).length);

@@ -1,11 +1,11 @@
 // The methods and attributes of lists, tuples, dicts, ranges and numbers. Those that would change a value exist, but
 // jinja2's sandbox does not hand them out.
 import { fail } from "../errors.ts";
-import { contains, equals, listOf } from "../values/compare.ts";
+import { contains, equals, pyList } from "../values/compare.ts";
 import { intOf } from "../values/numbers.ts";
 import { repr } from "../values/text.ts";
-import { Dict, Float, itemsOf, type Range, type Value, View } from "../values/types.ts";
-import { bind, type Implementation, type Param, toInt } from "./signature.ts";
+import { Dict, Float, itemsOf, type PyRange, type Value, View } from "../values/types.ts";
+import { bindArguments, type Implementation, type Param, toInt } from "./signature.ts";
 import type { Method } from "./str-methods.ts";
 
 function methods(
@@ -14,7 +14,7 @@ function methods(
   return new Map(
     Object.entries(table).map(([name, [params, run]]): [string, Method] => [
       name,
-      (self, args, kwargs) => run(self, ...bind(name, params, args, kwargs)),
+      (self, args, kwargs) => run(self, ...bindArguments(name, params, args, kwargs)),
     ]),
   );
 }
@@ -31,7 +31,7 @@ const countIn = (items: readonly Value[], value: Value): number =>
   items.filter((item) => equals(item, value)).length;
 
 export const LIST_METHODS = methods({
-  copy: [[], (self: Value[]) => listOf(self)],
+  copy: [[], (self: Value[]) => pyList(self)],
   count: [["/value"], (self: Value[], value: Value) => countIn(self, value)],
   index: [
     ["/value", ["/start", 0], ["/stop", null]],
@@ -70,15 +70,15 @@ export const VIEW_METHODS = methods({
     (self: View, other: Value) =>
       self.of === "values"
         ? fail("'dict_values' object has no attribute 'isdisjoint'")
-        : !listOf(other).some((item) => contains(self, item)),
+        : !pyList(other).some((item) => contains(self, item)),
   ],
 });
 
 export const RANGE_METHODS = methods({
-  count: [["/value"], (self: Range, value: Value) => (contains(self, value) ? 1 : 0)],
+  count: [["/value"], (self: PyRange, value: Value) => (contains(self, value) ? 1 : 0)],
   index: [
     ["/value"],
-    (self: Range, value: Value) =>
+    (self: PyRange, value: Value) =>
       contains(self, value)
         ? self.indexOf(value instanceof Float ? value.value : Number(value))
         : fail(`${repr(value)} is not in range`),
@@ -128,6 +128,6 @@ export function copyDict(dict: Dict): Dict {
 
 function fromKeys(keys: Value, value: Value): Dict {
   const dict = new Dict();
-  for (const key of listOf(keys)) dict.set(key, value);
+  for (const key of pyList(keys)) dict.set(key, value);
   return dict;
 }

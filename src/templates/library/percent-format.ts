@@ -1,7 +1,7 @@
 // text % values: printf-style formatting as Python does it.
 import { spend } from "../budget.ts";
 import { fail } from "../errors.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import { type Int, intFromNumber, intOf } from "../values/numbers.ts";
 import { ascii, repr, str } from "../values/text.ts";
 import {
@@ -113,9 +113,9 @@ function directive(args: Arguments, given: Directive, escaping: boolean): string
 function convert(value: Value, type: string, spec: Spec, escaping: boolean): string {
   switch (type) {
     case "s":
-      return pad(cut(escaping ? escapeHtml(value).text : str(value), spec.precision), spec);
+      return pad(cut(escaping ? escapeMarkup(value).text : str(value), spec.precision), spec);
     case "r":
-      return pad(cut(escaping ? escapeHtml(repr(value)).text : repr(value), spec.precision), spec);
+      return pad(cut(escaping ? escapeMarkup(repr(value)).text : repr(value), spec.precision), spec);
     case "a":
       return pad(cut(ascii(value), spec.precision), spec);
     case "c":

@@ -1,6 +1,6 @@
 // Functions that templates can call: binds positional and keyword arguments to parameters, as Python does.
 
-import type { Native, Runtime } from "../compile/runtime.ts";
+import type { NativeFunction, Runtime } from "../compile/runtime.ts";
 import { fail } from "../errors.ts";
 import { intOf } from "../values/numbers.ts";
 import { Callable, type Kwargs, NO_KWARGS, typeName, type Value } from "../values/types.ts";
@@ -9,7 +9,7 @@ import { Callable, type Kwargs, NO_KWARGS, typeName, type Value } from "../value
 export type Param = string | readonly [string, Value | undefined];
 
 /** The arguments in the order of the parameters; undefined where neither an argument nor a default is. */
-export function bind(
+export function bindArguments(
   name: string,
   params: readonly Param[],
   args: readonly Value[],
@@ -49,8 +49,8 @@ export function bind(
 export type Implementation = (...args: any[]) => Value;
 
 /** A filter or test with a signature. */
-export function native(name: string, params: readonly Param[], run: Implementation): Native {
-  return (_runtime, args, kwargs) => run(...bind(name, params, args, kwargs));
+export function native(name: string, params: readonly Param[], run: Implementation): NativeFunction {
+  return (_runtime, args, kwargs) => run(...bindArguments(name, params, args, kwargs));
 }
 
 /** The same for one that needs the runtime, as its first parameter. */
@@ -59,8 +59,8 @@ export function nativeWithRuntime(
   params: readonly Param[],
   // biome-ignore lint/suspicious/noExplicitAny: as above
   run: (runtime: Runtime, ...args: any[]) => Value,
-): Native {
-  return (runtime, args, kwargs) => run(runtime, ...bind(name, params, args, kwargs));
+): NativeFunction {
+  return (runtime, args, kwargs) => run(runtime, ...bindArguments(name, params, args, kwargs));
 }
 
 /** A function or method of the library. */

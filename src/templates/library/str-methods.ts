@@ -2,12 +2,12 @@
 import { spend, spendItems } from "../budget.ts";
 import { fail } from "../errors.ts";
 import { iterate } from "../values/compare.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import { repeatText } from "../values/operators.ts";
 import { type Kwargs, Markup, Tuple, textOf, typeName, Undefined, type Value } from "../values/types.ts";
 import * as u from "../values/unicode.ts";
 import { unescapeHtml } from "./html.ts";
-import { bind, type Param, toInt } from "./signature.ts";
+import { bindArguments, type Param, toInt } from "./signature.ts";
 import { stripTags } from "./text-tools.ts";
 
 export type Method = (self: Value, args: readonly Value[], kwargs: Kwargs) => Value;
@@ -313,7 +313,7 @@ export const STR_METHODS: ReadonlyMap<string, Method> = new Map([
   ...Object.entries(METHODS).map(([name, [params, run]]): [string, Method] => [
     name,
     (self, args, kwargs) => {
-      const bound = bind(name, params, args, kwargs);
+      const bound = bindArguments(name, params, args, kwargs);
       if (!(self instanceof Markup)) return run(self as string, ...bound);
       return markup(run(self.text, ...escapeArguments(name, bound)));
     },
@@ -328,11 +328,11 @@ function escapeArguments(name: string, args: (Value | undefined)[]): (Value | un
   const escaped = [...args];
   if (name === "join") {
     const items: Value[] = [];
-    for (const item of iterate(args[0] as Value)) items.push(escapeHtml(item));
+    for (const item of iterate(args[0] as Value)) items.push(escapeMarkup(item));
     return [items];
   }
-  if (name === "replace") escaped[1] = escapeHtml(args[1] as Value);
-  if (name === "ljust" || name === "rjust" || name === "center") escaped[1] = escapeHtml(args[1] as Value);
+  if (name === "replace") escaped[1] = escapeMarkup(args[1] as Value);
+  if (name === "ljust" || name === "rjust" || name === "center") escaped[1] = escapeMarkup(args[1] as Value);
   return escaped;
 }
 
@@ -346,5 +346,5 @@ function markup(value: Value): Value {
 export const MARKUP_METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
   ["unescape", (self) => unescapeHtml((self as Markup).text)],
   ["striptags", (self) => new Markup(stripTags((self as Markup).text))],
-  ["escape", (_self, args) => escapeHtml(args[0] ?? new Undefined(""))],
+  ["escape", (_self, args) => escapeMarkup(args[0] ?? new Undefined(""))],
 ]);

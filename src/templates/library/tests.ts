@@ -1,5 +1,5 @@
 // Tests: what stands after "is".
-import type { Native, Runtime } from "../compile/runtime.ts";
+import type { NativeFunction, Runtime } from "../compile/runtime.ts";
 import { type Comparison, contains, equals, isIterable, ordered } from "../values/compare.ts";
 import { binary } from "../values/operators.ts";
 import { str } from "../values/text.ts";
@@ -10,7 +10,7 @@ import {
   hashKey,
   Markup,
   PyObject,
-  Range,
+  PyRange,
   Tuple,
   textOf,
   Undefined,
@@ -22,17 +22,17 @@ import { hasCase } from "./str-methods.ts";
 
 const isInt = (value: Value): boolean => typeof value === "number" || typeof value === "bigint";
 
-const of = (run: (value: Value) => boolean): Native => native("test", ["value"], run);
+const of = (run: (value: Value) => boolean): NativeFunction => native("test", ["value"], run);
 
-const remainder = (wanted: number): Native => of((value) => equals(binary("%", value, 2), wanted));
+const remainder = (wanted: number): NativeFunction => of((value) => equals(binary("%", value, 2), wanted));
 
-const comparing = (operator: Comparison): Native =>
+const comparing = (operator: Comparison): NativeFunction =>
   native(operator, ["/a", "/b"], (a: Value, b: Value) => ordered(operator, a, b));
 
 const equal = native("eq", ["/a", "/b"], (a: Value, b: Value) => equals(a, b));
 const unequal = native("ne", ["/a", "/b"], (a: Value, b: Value) => !equals(a, b));
 
-const named = (kind: "filters" | "tests"): Native =>
+const named = (kind: "filters" | "tests"): NativeFunction =>
   nativeWithRuntime(`test_${kind}`, ["value"], (runtime: Runtime, value: Value) => {
     hashKey(value);
     const name = textOf(value);
@@ -42,7 +42,7 @@ const named = (kind: "filters" | "tests"): Native =>
 function isSequence(value: Value): boolean {
   if (textOf(value) !== undefined || Array.isArray(value)) return true;
   return (
-    value instanceof Tuple || value instanceof Dict || value instanceof Range || value instanceof Undefined
+    value instanceof Tuple || value instanceof Dict || value instanceof PyRange || value instanceof Undefined
   );
 }
 
@@ -51,7 +51,7 @@ const sameAs = (a: Value, b: Value): boolean => a === b;
 
 const loops = (value: Value): boolean => value instanceof PyObject && value.typeName === "LoopContext";
 
-export const TESTS: ReadonlyMap<string, Native> = new Map<string, Native>([
+export const TESTS: ReadonlyMap<string, NativeFunction> = new Map<string, NativeFunction>([
   ["odd", remainder(1)],
   ["even", remainder(0)],
   [

@@ -1,6 +1,6 @@
 // The urlize filter: links in text become HTML anchors, as jinja2 finds them.
 import { spend } from "../budget.ts";
-import { escapeHtml } from "../values/markup.ts";
+import { escapeMarkup } from "../values/markup.ts";
 import type { Value } from "../values/types.ts";
 import { length, SPACES, substring } from "../values/unicode.ts";
 
@@ -22,10 +22,11 @@ export interface UrlizeOptions {
 }
 
 export function urlizeText(value: Value, { limit, rel, target, schemes }: UrlizeOptions): string {
-  const { text } = escapeHtml(value);
+  const { text } = escapeMarkup(value);
   spend(8 * text.length);
   const attributes =
-    (rel ? ` rel="${escapeHtml(rel).text}"` : "") + (target ? ` target="${escapeHtml(target).text}"` : "");
+    (rel ? ` rel="${escapeMarkup(rel).text}"` : "") +
+    (target ? ` target="${escapeMarkup(target).text}"` : "");
   const shown = (url: string): string =>
     limit !== undefined && length(url) > limit ? `${substring(url, 0, limit)}...` : url;
   const anchor = (href: string, label: string, more: string): string => {

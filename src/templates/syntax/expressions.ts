@@ -1,6 +1,6 @@
 // Parses expressions, with jinja2's precedence: filters and tests bind tighter than arithmetic, except after a sign.
 import { syntaxError } from "../errors.ts";
-import { describe } from "./lexer.ts";
+import { tokenName } from "./lexer.ts";
 import type { Args, BinaryOperator, CompareOperator, Expr, FilterNode, SliceNode } from "./nodes.ts";
 import type { TokenStream } from "./tokens.ts";
 
@@ -56,7 +56,7 @@ export class ExpressionParser {
     if (!isTuple) {
       if (items[0] !== undefined) return items[0];
       if (!parenthesized) {
-        syntaxError(`Expected an expression, got '${describe(stream.current)}'`, stream.current.line);
+        syntaxError(`Expected an expression, got '${tokenName(stream.current)}'`, stream.current.line);
       }
     }
     return { kind: "tuple", items, line };
@@ -192,7 +192,7 @@ export class ExpressionParser {
       case "lbrace":
         return this.#dict();
     }
-    return syntaxError(`unexpected '${describe(token)}'`, line);
+    return syntaxError(`unexpected '${tokenName(token)}'`, line);
   }
 
   #list(): Expr {

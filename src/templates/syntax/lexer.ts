@@ -60,7 +60,7 @@ export interface Token {
 }
 
 /** How a token is called in messages. */
-export function describe(token: Pick<Token, "type" | "text">): string {
+export function tokenName(token: Pick<Token, "type" | "text">): string {
   if (token.type === "name") return token.text;
   return describeTokenType(token.type);
 }

@@ -1,6 +1,6 @@
 // A cursor over the tokens of a template, and how deep the parser is within them.
 import { syntaxError } from "../errors.ts";
-import { describe, describeTokenType, type Token, type TokenType } from "./lexer.ts";
+import { describeTokenType, type Token, type TokenType, tokenName } from "./lexer.ts";
 
 /** Expressions and blocks within one another. Python's own compiler gives up at about half of that. */
 const MAX_DEPTH = 150;
@@ -61,7 +61,7 @@ export class TokenStream {
     if (current.type === "eof") {
       return syntaxError(`unexpected end of template, expected '${expected}'.`, current.line);
     }
-    return syntaxError(`expected token '${expected}', got '${describe(current)}'`, current.line);
+    return syntaxError(`expected token '${expected}', got '${tokenName(current)}'`, current.line);
   }
 
   /** Runs `parse` a level deeper. */

@@ -9,7 +9,7 @@ import {
   itemsOf,
   Markup,
   PyObject,
-  Range,
+  PyRange,
   Tuple,
   textOf,
   typeName,
@@ -34,7 +34,7 @@ function sizeOf(value: PyObject): number | undefined {
   if (value instanceof Undefined) return 0;
   if (value instanceof Tuple) return value.items.length;
   if (value instanceof Markup) return value.text.length;
-  if (value instanceof Range) return value.length;
+  if (value instanceof PyRange) return value.length;
   if (value instanceof View) return value.dict.size;
   if (value instanceof Float) return value.value === 0 ? 0 : 1;
   return undefined;
@@ -74,7 +74,7 @@ export function equals(a: Value, b: Value, depth = 0): boolean {
     return true;
   }
   if (a instanceof Undefined) return b instanceof Undefined;
-  if (a instanceof Range && b instanceof Range) {
+  if (a instanceof PyRange && b instanceof PyRange) {
     if (a.length !== b.length || a.length === 0) return a.length === b.length;
     return a.start === b.start && (a.length === 1 || a.step === b.step);
   }
@@ -136,7 +136,7 @@ export function contains(container: Value, item: Value): boolean {
   }
   if (container instanceof Dict) return container.has(item);
   if (container instanceof View && container.of === "keys") return container.dict.has(item);
-  if (container instanceof Range) {
+  if (container instanceof PyRange) {
     const number = numeric(item);
     return number !== undefined && container.indexOf(Number(number)) >= 0;
   }
@@ -152,7 +152,7 @@ export function isIterable(value: Value): boolean {
     value instanceof Tuple ||
     value instanceof Dict ||
     value instanceof Markup ||
-    value instanceof Range ||
+    value instanceof PyRange ||
     value instanceof View ||
     value instanceof Iter ||
     value instanceof Undefined
@@ -167,7 +167,7 @@ export function iterate(value: Value): Iterable<Value> {
   if (value instanceof Dict) return value.keys();
   if (value instanceof Undefined) return [];
   if (value instanceof View) return value;
-  if (value instanceof Range) return rangeItems(value);
+  if (value instanceof PyRange) return rangeItems(value);
   // The characters of a Markup are plain strings.
   if (value instanceof Markup) return value.text;
   if (value instanceof Iter) return { [Symbol.iterator]: () => onlyNext(value.iterator) };
@@ -179,12 +179,12 @@ function onlyNext(iterator: Iterator<Value>): Iterator<Value> {
   return { next: () => iterator.next() };
 }
 
-function* rangeItems(range: Range): Generator<Value> {
+function* rangeItems(range: PyRange): Generator<Value> {
   for (let i = 0; i < range.length; i++) yield range.at(i);
 }
 
 /** list(value) */
-export function listOf(value: Value): Value[] {
+export function pyList(value: Value): Value[] {
   const items: Value[] = [];
   for (const item of iterate(value)) {
     spend(16);

@@ -12,7 +12,7 @@ const ENTITIES = [
   ['"', "&#34;"],
 ] as const;
 
-export function escapeHtml(value: Value): Markup {
+export function escapeMarkup(value: Value): Markup {
   if (value instanceof Markup) return value;
   const text = str(value);
   spend(6 * text.length);

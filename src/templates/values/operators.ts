@@ -2,7 +2,7 @@
 import { spend, spendItems, spendJoined } from "../budget.ts";
 import { fail } from "../errors.ts";
 import { formatPercent } from "../library/percent-format.ts";
-import { escapeHtml } from "./markup.ts";
+import { escapeMarkup } from "./markup.ts";
 import { arithmetic, type Int, intOf, type Operator } from "./numbers.ts";
 import { str } from "./text.ts";
 import { Float, itemsOf, Markup, Tuple, textOf, typeName, Undefined, type Value, View } from "./types.ts";
@@ -53,7 +53,7 @@ function add(a: Value, b: Value): Value | undefined {
     return a + b;
   }
   if (textOf(a) !== undefined && textOf(b) !== undefined) {
-    const [left, right] = [escapeHtml(a).text, escapeHtml(b).text];
+    const [left, right] = [escapeMarkup(a).text, escapeMarkup(b).text];
     spendJoined(left.length + right.length);
     return new Markup(left + right);
   }
@@ -108,7 +108,7 @@ export function plus(value: Value): Value {
 /** a ~ b ~ c: as text, and escaped where the template asks for that. */
 export function concat(values: readonly Value[], escaping: boolean): Value {
   if (escaping && values.some((value) => value instanceof Markup)) {
-    const text = values.map((value) => escapeHtml(value).text).join("");
+    const text = values.map((value) => escapeMarkup(value).text).join("");
     spendJoined(text.length);
     return new Markup(text);
   }

@@ -172,7 +172,7 @@ export class Undefined extends PyObject {
   }
 }
 
-export class Range extends PyObject {
+export class PyRange extends PyObject {
   readonly typeName = "range";
   readonly length: number;
   readonly start: number;

@@ -1,9 +1,10 @@
 // Folders of checkpoints come and go by renaming: a half-written or half-removed one never has a name that counts.
 // Knows names and order, not what is written.
+
 import { lstat, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { systemCode } from "../../base/files/system-code.ts";
 import { sweep, temporaryName } from "../../base/files/temporary.ts";
-import { systemCode } from "../../checkpoint/files.ts";
 import { ConfigError, IoError } from "../../errors.ts";
 import { checkpointFolder, infoOf, namesIn, replacementFolder } from "./list.ts";
 import { ask, type BeforeWrite, syncFolder } from "./output-file.ts";

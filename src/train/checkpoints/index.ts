@@ -13,5 +13,5 @@ export {
   type RestoreOptions,
   restoreTensors,
 } from "./restore.ts";
-export { checkpointBytes, type SaveOptions, saveCheckpoint, type TrainingState } from "./save.ts";
+export { checkpointBytes, type SaveStateOptions, saveCheckpoint, type TrainingState } from "./save.ts";
 export type { StateTensor } from "./tensors.ts";

@@ -15,7 +15,7 @@ const UNCHECKED = "spillway-training-state";
 /** The only names of tensor files, so that a record never points outside its folder. */
 const TENSOR_FILE = /^state-\d{5}-of-\d{5}\.safetensors$/;
 
-export interface TrainingRecord {
+export interface StateRecord {
   /** Optimizer steps done. */
   readonly step: number;
   /** Loss on the validation data; undefined where it was not measured or was not finite. */
@@ -34,7 +34,7 @@ function digestOf(record: Readonly<Record<string, unknown>>): string {
 }
 
 /** Bytes of a record of `tensors` tensors, at most, before their checksums are known. */
-export function recordBound(record: TrainingRecord, tensors: Iterable<string>): number {
+export function recordBound(record: StateRecord, tensors: Iterable<string>): number {
   const checksums = Object.fromEntries(Array.from(tensors, (name) => [name, 0xffffffff]));
   return Buffer.byteLength(recordText({ ...record, checksums }));
 }
@@ -48,7 +48,7 @@ export function tensorFileName(index: number, count: number): string {
  * The text of training_state.json. Throws ConfigError for a step that is not a count and for anything in `meta` that would
  * not come back from JSON as it went in.
  */
-export function recordText({ step, eval_loss, meta, files, checksums }: TrainingRecord): string {
+export function recordText({ step, eval_loss, meta, files, checksums }: StateRecord): string {
   if (!isCount(step)) throw new ConfigError(`step is ${step}, a checkpoint needs a whole number from 0 on`);
   // A loss that has diverged is no reason to refuse the state of a long run: it only never is the best one.
   const loss = eval_loss !== undefined && Number.isFinite(eval_loss) ? { eval_loss } : {};
@@ -75,7 +75,7 @@ export function recordText({ step, eval_loss, meta, files, checksums }: Training
  * The record of the checkpoint in `folder`, once every file it names is there in full length.
  * Throws CheckpointError for a folder that is no whole checkpoint, UnsupportedError for one of a later version, IoError.
  */
-export async function readRecord(folder: string): Promise<TrainingRecord> {
+export async function readRecord(folder: string): Promise<StateRecord> {
   const path = join(folder, RECORD_FILE);
   const record = parseRecord(await readJsonObject(path), path);
   for (const { name, bytes } of record.files) {
@@ -92,7 +92,7 @@ export async function readRecord(folder: string): Promise<TrainingRecord> {
   return record;
 }
 
-function parseRecord(value: Record<string, unknown>, path: string): TrainingRecord {
+function parseRecord(value: Record<string, unknown>, path: string): StateRecord {
   const bad = (problem: string) => new CheckpointError(problem, { file: path });
   const { checksum, ...rest } = value;
   const { format, version, step, eval_loss, files, checksums, meta } = rest;

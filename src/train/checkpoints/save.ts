@@ -21,7 +21,7 @@ import {
 } from "./folders.ts";
 import { bestOf, checkpointFolder, listCheckpoints } from "./list.ts";
 import { type BeforeWrite, OutputFile, syncFolder } from "./output-file.ts";
-import { RECORD_FILE, recordBound, recordText, type TrainingRecord } from "./record.ts";
+import { RECORD_FILE, recordBound, recordText, type StateRecord } from "./record.ts";
 import { PIECE, Staging } from "./staging.ts";
 import { layOutState, type StateFileLayout, type StateTensor } from "./tensors.ts";
 
@@ -36,7 +36,7 @@ export interface TrainingState {
   readonly eval_loss?: number | undefined;
 }
 
-export interface SaveOptions {
+export interface SaveStateOptions {
   /** Two pieces of 4 MiB are entered here, on cpu. */
   readonly ledger: Ledger;
   /** Host memory. */
@@ -65,7 +65,7 @@ const busy = new Set<string>();
 export async function saveCheckpoint(
   dir: string,
   state: TrainingState,
-  options: SaveOptions,
+  options: SaveStateOptions,
 ): Promise<string> {
   throwIfAborted(options.signal);
   const { keep } = options;
@@ -94,13 +94,13 @@ export function checkpointBytes(state: Omit<TrainingState, "step">, max_shard_by
   return bytesOf(layouts, recordOf({ ...state, step: 0 }, layouts));
 }
 
-function bytesOf(layouts: readonly StateFileLayout[], record: TrainingRecord): number {
+function bytesOf(layouts: readonly StateFileLayout[], record: StateRecord): number {
   const names = layouts.flatMap(({ tensors }) => tensors.map(({ tensor }) => tensor.name));
   return layouts.reduce((sum, { bytes }) => sum + bytes, recordBound(record, names));
 }
 
 /** Before the checksums of its tensors are known. */
-function recordOf(state: TrainingState, layouts: readonly StateFileLayout[]): TrainingRecord {
+function recordOf(state: TrainingState, layouts: readonly StateFileLayout[]): StateRecord {
   const { step, eval_loss, meta } = state;
   const files = layouts.map(({ name, bytes }) => ({ name, bytes }));
   return { step, eval_loss, meta, files, checksums: {} };
@@ -109,8 +109,8 @@ function recordOf(state: TrainingState, layouts: readonly StateFileLayout[]): Tr
 async function write(
   folder: string,
   layouts: readonly StateFileLayout[],
-  record: TrainingRecord,
-  options: SaveOptions,
+  record: StateRecord,
+  options: SaveStateOptions,
 ): Promise<void> {
   const { step } = record;
   const { ledger, memory, beforeWrite, keep, signal } = options;
@@ -149,7 +149,7 @@ async function writeTensors(
   folder: string,
   layout: StateFileLayout,
   staging: Staging,
-  { beforeWrite, signal }: SaveOptions,
+  { beforeWrite, signal }: SaveStateOptions,
   checksums: Record<string, number>,
 ): Promise<void> {
   const { name, header, tensors } = layout;
@@ -237,7 +237,7 @@ async function prune(
   folder: string,
   step: number,
   keep: number,
-  { keepBest, beforeWrite }: SaveOptions,
+  { keepBest, beforeWrite }: SaveStateOptions,
 ): Promise<void> {
   const all = await listCheckpoints(folder);
   const best = keepBest ? bestOf(all)?.step : undefined;

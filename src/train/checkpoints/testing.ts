@@ -8,7 +8,7 @@ import { CpuStore } from "../../memory/stores/native.ts";
 import { holdings } from "../../memory/stores/testing.ts";
 import { openOutputCount } from "./output-file.ts";
 import { openTrainingCheckpoint } from "./restore.ts";
-import { type SaveOptions, saveCheckpoint, type TrainingState } from "./save.ts";
+import { type SaveStateOptions, saveCheckpoint, type TrainingState } from "./save.ts";
 import type { StateTensor } from "./tensors.ts";
 import { bytesOfRegion, contents, fill, SPECS, type Spec, stateIn } from "./testing-state.ts";
 
@@ -46,7 +46,7 @@ export class Training {
   async save(
     dir: string,
     step: number,
-    more: Partial<SaveOptions & TrainingState> & { content?: number } = {},
+    more: Partial<SaveStateOptions & TrainingState> & { content?: number } = {},
   ): Promise<string> {
     const { content = step, meta = { content }, eval_loss, tensors, ...options } = more;
     if (!tensors) {

@@ -10,12 +10,12 @@ export type Render = (
 ) => string | Promise<string>;
 
 /** Characters [from, to) of the text. */
-export type Span = readonly [from: number, to: number];
+export type TextSpan = readonly [from: number, to: number];
 
 export interface RenderedChat {
   readonly text: string;
   /** What the assistant says in each of the turns asked for, with what ends the turn. In order. */
-  readonly spans: readonly Span[];
+  readonly spans: readonly TextSpan[];
 }
 
 /**
@@ -33,7 +33,7 @@ export async function renderChat(
   render: Render,
 ): Promise<RenderedChat | RowProblem> {
   const text = await render(messages);
-  const spans: Span[] = [];
+  const spans: TextSpan[] = [];
   for (const i of turns) {
     const through = i + 1 === messages.length ? text : await render(messages.slice(0, i + 1));
     if (!text.startsWith(through)) return unstable(i, text, through);

@@ -5,7 +5,7 @@ import { AbortError, ConfigError } from "../../errors.ts";
 import { type CheckOptions, checkRows } from "./check.ts";
 import { RowEncoder } from "./encode.ts";
 import { DataLoader } from "./loader.ts";
-import { openRows } from "./source.ts";
+import { openDataRows } from "./source.ts";
 import { collect, jsonl, numbers, rowsOf, temporaryFile } from "./testing.ts";
 
 const OPTIONS: CheckOptions = { max_length: 8, isValidation: () => false };
@@ -20,7 +20,7 @@ describe("rows that cannot be used", () => {
       { text: null },
     ];
     const path = temporaryFile(jsonl([{ text: "5 6" }, ...bad, { txt: "" }]));
-    await using rows = await openRows(path, { validate: false });
+    await using rows = await openDataRows(path, { validate: false });
     const encoder = new RowEncoder(numbers, { vocab_size: 99 });
     const error = await rejection(checkRows(rows, encoder, OPTIONS));
     expect(error).toBeInstanceOf(ConfigError);
@@ -38,7 +38,7 @@ describe("rows that cannot be used", () => {
 
   test("one alone is named by itself", async () => {
     const path = temporaryFile(jsonl([{ text: "5" }, { text: 7 }]));
-    await using rows = await openRows(path, { validate: false });
+    await using rows = await openDataRows(path, { validate: false });
     const error = String(await rejection(checkRows(rows, new RowEncoder(numbers), OPTIONS)));
     expect(error).toBe(`ConfigError: ${path}: line 2: "text" is 7, expected a string`);
   });
@@ -72,7 +72,7 @@ test("what stands for the rows packs as they do", async () => {
         const path = temporaryFile(
           jsonl(lengths.map((l) => ({ prompt: words(l.prompt), completion: ` ${words(l.completion)}` }))),
         );
-        await using rows = await openRows(path);
+        await using rows = await openDataRows(path);
         const facts = await checkRows(rows, new RowEncoder(numbers), { ...OPTIONS, max_length });
         const options = { tokenizer: numbers, max_length, packing, epochs: 2 };
         const sizes = async (more: object) =>

@@ -7,6 +7,6 @@ export { RowEncoder, type RowTokenizer } from "./encode.ts";
 export { type Example, IGNORE_INDEX } from "./example.ts";
 export { DataLoader, type DataLoaderOptions } from "./loader.ts";
 export { type Membership, validationSplit } from "./order.ts";
-export { Packer, type PackOptions, type Sequence } from "./pack.ts";
+export { type PackOptions, type Sequence, SequencePacker } from "./pack.ts";
 export type { Row } from "./row.ts";
-export { type OpenRowsOptions, openRows, type RowSource } from "./source.ts";
+export { type OpenRowsOptions, openDataRows, type RowSource } from "./source.ts";

@@ -5,12 +5,12 @@ import { describe, expect, test } from "vitest";
 import { openHandles, rejection, temporaryFolder } from "../../checkpoint/testing.ts";
 import { AbortError, CheckpointError, ConfigError, DisposedError } from "../../errors.ts";
 import type { Row } from "./row.ts";
-import { type OpenRowsOptions, openRows } from "./source.ts";
+import { type OpenRowsOptions, openDataRows } from "./source.ts";
 import { jsonl, temporaryFile } from "./testing.ts";
 
 /** Every row of a file with this content. */
 async function rowsIn(content: string | Uint8Array, options?: OpenRowsOptions): Promise<Row[]> {
-  await using rows = await openRows(temporaryFile(content), options);
+  await using rows = await openDataRows(temporaryFile(content), options);
   return await Promise.all(Array.from({ length: rows.rows }, (_, i) => rows.read(i)));
 }
 
@@ -53,7 +53,7 @@ describe("JSONL", () => {
     const paths = ["a.jsonl", "b.jsonl"].map((name) => join(dir, name));
     writeFileSync(paths[0]!, jsonl([{ text: "a" }, { text: "b" }]));
     writeFileSync(paths[1]!, `\n${jsonl([{ text: "c" }])}\n\n${jsonl([{ text: "d" }])}`);
-    await using rows = await openRows(paths);
+    await using rows = await openDataRows(paths);
     expect(rows.rows).toBe(4);
     expect(await rows.read(2)).toEqual({ kind: "text", text: "c" });
     expect(await rows.read(3)).toEqual({ kind: "text", text: "d" });
@@ -88,7 +88,7 @@ describe("JSON", () => {
             null,
             indent,
           );
-          await using rows = await openRows(temporaryFile(content, "rows.json"));
+          await using rows = await openDataRows(temporaryFile(content, "rows.json"));
           for (const [i, text] of all.entries()) expect(await rows.read(i)).toMatchObject({ text });
           const line = indent === 0 ? 1 : 2 + 3 * (all.length - 1);
           expect(await rows.locate(all.length - 1)).toMatch(`line ${line}, row ${all.length}`);
@@ -126,7 +126,7 @@ describe("bad rows", () => {
     ],
   ])("%s: file, line and what is wrong", async (_what, content, message) => {
     const path = temporaryFile(content);
-    const error = await rejection(openRows(path));
+    const error = await rejection(openDataRows(path));
     expect(error).toBeInstanceOf(ConfigError);
     expect(String(error)).toContain(path);
     expect(String(error)).toMatch(message);
@@ -135,7 +135,7 @@ describe("bad rows", () => {
 
   test("all of them are counted, the first ones listed", async () => {
     const content = Array.from({ length: 20 }, (_, i) => (i % 2 === 0 ? "no" : '{"text":"a"}')).join("\n");
-    const error = String(await rejection(openRows(temporaryFile(content))));
+    const error = String(await rejection(openDataRows(temporaryFile(content))));
     expect(error).toMatch(
       /10 of 20 rows cannot be used:\n {2}line 1: .*\n {2}line 3: [\s\S]*line 9: .*\n {2}and 5 more/,
     );
@@ -143,7 +143,7 @@ describe("bad rows", () => {
 
   test("left for later, a bad row is an error when its turn comes, and only then", async () => {
     const path = temporaryFile(`\ufeff\n{"text":"a"}\n\n{"text":1}\n${jsonl([{ text: "c" }])}`);
-    await using rows = await openRows(path, { validate: false });
+    await using rows = await openDataRows(path, { validate: false });
     expect(await rows.read(0)).toMatchObject({ text: "a" });
     expect(await rows.read(2)).toMatchObject({ text: "c" });
     expect(String(await rejection(rows.read(1)))).toContain(`${path}: line 4: "text" is 1`);
@@ -167,12 +167,12 @@ describe("files", () => {
     ["an Arrow file", "ARROW1\0\0", /is an Arrow file: write it as Parquet/],
     ["gzip", Buffer.from([0x1f, 0x8b, 8, 0]), /compressed with gzip: unpack it first/],
   ])("%s", async (_what, content, message) => {
-    expect(String(await rejection(openRows(temporaryFile(content))))).toMatch(message);
+    expect(String(await rejection(openDataRows(temporaryFile(content))))).toMatch(message);
   });
 
   test("a table with separators is named, with what to do", async () => {
     const path = temporaryFile("text,label\na,1\n", "rows.csv");
-    expect(String(await rejection(openRows(path)))).toMatch(
+    expect(String(await rejection(openDataRows(path)))).toMatch(
       /is a table of CSV.*write it as JSON Lines or Parquet/,
     );
   });
@@ -184,7 +184,7 @@ describe("files", () => {
         { text: "b", source: "x" },
       ]),
     );
-    await using rows = await openRows(path);
+    await using rows = await openDataRows(path);
     expect(rows.unused).toEqual(new Map());
     for (const row of [0, 1]) await rows.read(row);
     expect(rows.unused).toEqual(new Map([[path, ["id", "source"]]]));
@@ -193,19 +193,21 @@ describe("files", () => {
   test("a missing file, a folder, no file at all", async () => {
     const dir = temporaryFolder();
     mkdirSync(join(dir, "folder"));
-    expect(await rejection(openRows(join(dir, "none.jsonl")))).toBeInstanceOf(CheckpointError);
-    expect(String(await rejection(openRows(join(dir, "folder"))))).toMatch(/not a regular file/);
-    expect(await rejection(openRows([]))).toBeInstanceOf(ConfigError);
-    expect(await rejection(openRows(temporaryFile("{}"), { max_row_bytes: 0 }))).toBeInstanceOf(ConfigError);
+    expect(await rejection(openDataRows(join(dir, "none.jsonl")))).toBeInstanceOf(CheckpointError);
+    expect(String(await rejection(openDataRows(join(dir, "folder"))))).toMatch(/not a regular file/);
+    expect(await rejection(openDataRows([]))).toBeInstanceOf(ConfigError);
+    expect(await rejection(openDataRows(temporaryFile("{}"), { max_row_bytes: 0 }))).toBeInstanceOf(
+      ConfigError,
+    );
   });
 
   test("a file that grows while it is open does not change the rows; one failure closes all files", async () => {
     const path = temporaryFile(jsonl([{ text: "a" }]));
-    await using rows = await openRows(path);
+    await using rows = await openDataRows(path);
     appendFileSync(path, "garbage\n");
     expect(rows.rows).toBe(1);
     expect(await rows.read(0)).toMatchObject({ text: "a" });
-    expect(await rejection(openRows([path, `${path}.none`], { validate: false }))).toBeInstanceOf(
+    expect(await rejection(openDataRows([path, `${path}.none`], { validate: false }))).toBeInstanceOf(
       CheckpointError,
     );
     expect(openHandles(dirname(path)) ?? 1).toBe(1);
@@ -213,7 +215,7 @@ describe("files", () => {
 
   test("closing twice is fine, reading afterwards is not", async () => {
     const path = temporaryFile(jsonl([{ text: "a" }]));
-    const rows = await openRows(path);
+    const rows = await openDataRows(path);
     await rows.close();
     await rows.close();
     expect(openHandles(dirname(path)) ?? 0).toBe(0);
@@ -222,7 +224,7 @@ describe("files", () => {
 
   test("an abort ends the indexing", async () => {
     const path = temporaryFile(jsonl([{ text: "a" }]));
-    expect(await rejection(openRows(path, { signal: AbortSignal.abort() }))).toBeInstanceOf(AbortError);
+    expect(await rejection(openDataRows(path, { signal: AbortSignal.abort() }))).toBeInstanceOf(AbortError);
     expect(openHandles(dirname(path)) ?? 0).toBe(0);
   });
 });

@@ -7,7 +7,7 @@ import { AutoTokenizer } from "../../generate/tokenizer.ts";
 import type { Batch } from "./batch.ts";
 import { IGNORE_INDEX } from "./example.ts";
 import { DataLoader, type DataLoaderOptions } from "./loader.ts";
-import { openRows, type RowSource } from "./source.ts";
+import { openDataRows, type RowSource } from "./source.ts";
 import { collect, END, FIXTURES, jsonl, numbers, rowsOf, temporaryFile } from "./testing.ts";
 
 /** Texts "n n n ...": row n holds its number, 2 to 9 times, so that a batch tells which rows are in it. */
@@ -146,10 +146,10 @@ describe("resuming", () => {
     const tokenizer = await AutoTokenizer.from_pretrained(join(FIXTURES, "checkpoints/llama"));
     const lines = temporaryFile(jsonl(upTo(30).map((n) => ({ text: `row ${n} `.repeat(1 + (n % 5)) }))));
     for (const path of [lines, join(FIXTURES, "data/groups.parquet")]) {
-      await using rows = await openRows(path);
+      await using rows = await openDataRows(path);
       const options = { tokenizer, max_length: 24, epochs: 2 };
       const all = await collect(loader(rows, options));
-      await using reopened = await openRows(path);
+      await using reopened = await openDataRows(path);
       const middle = Math.floor(all.length / 2);
       expect(await collect(loader(reopened, { ...options, cursor: saved(all[middle]!.cursor) }))).toEqual(
         all.slice(middle + 1),
@@ -216,7 +216,7 @@ describe("failures", () => {
       { role: "assistant", content: "Ho" },
     ];
     const path = temporaryFile(`${jsonl([{ text: "1 2" }])}\n${jsonl([{ messages }])}`);
-    await using rows = await openRows(path);
+    await using rows = await openDataRows(path);
     const error = await rejection(collect(loader(rows, { shuffle: false })));
     expect(error).toBeInstanceOf(ConfigError);
     expect(String(error)).toContain(`${path}: line 3: no template`);

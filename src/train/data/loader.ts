@@ -5,7 +5,7 @@ import { type Cursor, type DataIdentity, parseCursor } from "./cursor.ts";
 import { type EncodeRowOptions, RowEncoder, type RowTokenizer } from "./encode.ts";
 import type { Example } from "./example.ts";
 import { epochOrder, type Membership, validationSplit } from "./order.ts";
-import { Packer, type PackOptions, type Sequence } from "./pack.ts";
+import { type PackOptions, type Sequence, SequencePacker } from "./pack.ts";
 import { badRow, RowProblem } from "./row.ts";
 import type { RowSource } from "./source.ts";
 
@@ -127,7 +127,7 @@ export class DataLoader implements AsyncIterable<Batch> {
       }
       waiting.push({ position: at, example, start });
     }
-    const packer = new Packer(this.#pack, next, waiting);
+    const packer = new SequencePacker(this.#pack, next, waiting);
     let given = 0;
     for (;;) {
       throwIfAborted(this.#signal);

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Example, exampleOf, IGNORE_INDEX } from "./example.ts";
-import { Packer, type PackOptions, type Sequence } from "./pack.ts";
+import { type PackOptions, type Sequence, SequencePacker } from "./pack.ts";
 
 /** Documents of these lengths; token t of document d is 100 * d + t. All but the first token of each are learned. */
 function documents(...lengths: number[]): Example[] {
@@ -15,10 +15,13 @@ function documents(...lengths: number[]): Example[] {
 
 async function pack(examples: readonly Example[], options: Partial<PackOptions> = {}): Promise<Sequence[]> {
   let position = 0;
-  const packer = new Packer({ max_length: 10, look_ahead: 32, packing: true, ...options }, async () => {
-    const example = examples[position];
-    return example && { position: position++, example };
-  });
+  const packer = new SequencePacker(
+    { max_length: 10, look_ahead: 32, packing: true, ...options },
+    async () => {
+      const example = examples[position];
+      return example && { position: position++, example };
+    },
+  );
   const sequences: Sequence[] = [];
   for (;;) {
     const sequence = await packer.pack();

@@ -45,7 +45,7 @@ export type NextDocument = () => Promise<{ position: number; example: Example } 
  * begins with the last token of the piece before: so every token but the document's first is predicted exactly once.
  * Each piece has positions from 0 and sees nothing of the others. Pieces without a label to learn are left out.
  */
-export class Packer {
+export class SequencePacker {
   readonly #options: PackOptions;
   readonly #next: NextDocument;
   #waiting: Waiting[];

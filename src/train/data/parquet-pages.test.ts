@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { rejection } from "../../checkpoint/testing.ts";
 import { ConfigError } from "../../errors.ts";
 import { type ColumnChunk, checkPages } from "./parquet-pages.ts";
-import { openRows } from "./source.ts";
+import { openDataRows } from "./source.ts";
 import { FIXTURES, temporaryFile } from "./testing.ts";
 
 const column: ColumnChunk = {
@@ -112,7 +112,7 @@ describe("checkPages", () => {
 test("a file that made the decoder go round for ever is an error", async () => {
   const bytes = Buffer.from(readFileSync(join(FIXTURES, "data/groups.parquet")));
   bytes[12] = 0x9e; // more values in the first page than the row group has
-  await using rows = await openRows(temporaryFile(bytes));
+  await using rows = await openDataRows(temporaryFile(bytes));
   const error = await rejection(rows.read(0));
   expect(error).toBeInstanceOf(ConfigError);
   expect(String(error)).toMatch(/row group 0 cannot be read/);

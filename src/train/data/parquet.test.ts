@@ -10,7 +10,7 @@ import { RowEncoder } from "./encode.ts";
 import type { Example } from "./example.ts";
 import { GROUP_CACHE_BYTES, GroupCache } from "./parquet.ts";
 import type { ChatRow } from "./row.ts";
-import { openRows } from "./source.ts";
+import { openDataRows } from "./source.ts";
 import { FIXTURES, jsonl, temporaryFile } from "./testing.ts";
 
 const fixture = (name: string) => join(FIXTURES, "data", name);
@@ -19,7 +19,7 @@ describe("Parquet", () => {
   test.each(["uncompressed", "snappy", "zstd", "gzip", "brotli", "lz4_raw"])(
     "texts, compression %s",
     async (codec) => {
-      await using rows = await openRows(fixture(`text.${codec}.parquet`));
+      await using rows = await openDataRows(fixture(`text.${codec}.parquet`));
       const read = await Promise.all(Array.from({ length: rows.rows }, (_, i) => rows.read(i)));
       const texts = ["The fox ran home.", "A bird sang: über 😀!", "", "It was late.\nThe moon rose."];
       expect(read).toEqual(texts.map((text) => ({ kind: "text", text })));
@@ -27,14 +27,14 @@ describe("Parquet", () => {
   );
 
   test("prompts with completions; columns that rows are not made of are not read", async () => {
-    await using rows = await openRows(fixture("completion.parquet"));
+    await using rows = await openDataRows(fixture("completion.parquet"));
     expect(rows.rows).toBe(9);
     expect(await rows.read(5)).toEqual({ kind: "completion", prompt: "What is 1 + 2?", completion: " 3" });
   });
 
   test("conversations; a row without one is named", async () => {
     const path = fixture("messages.parquet");
-    await using rows = await openRows(path);
+    await using rows = await openDataRows(path);
     expect(await rows.read(0)).toEqual({
       kind: "chat",
       learned: [2],
@@ -52,7 +52,7 @@ describe("Parquet", () => {
 
   // Written by pyarrow: one message with a field of each kind. What is expected is str() of its to_pylist().
   test("values are what Python's readers give, in the types of JSON", async () => {
-    await using rows = await openRows(fixture("kinds.parquet"));
+    await using rows = await openDataRows(fixture("kinds.parquet"));
     const [first, second, third] = await Promise.all(
       [0, 1, 2].map(async (row) => ((await rows.read(row)) as ChatRow).messages[0]),
     );
@@ -77,7 +77,7 @@ describe("Parquet", () => {
 
   test("whole numbers beside the messages reach a template, which may print them", async () => {
     const chatml = await AutoTokenizer.from_pretrained(join(FIXTURES, "checkpoints/llama"));
-    await using rows = await openRows(fixture("whole-numbers.parquet"));
+    await using rows = await openDataRows(fixture("whole-numbers.parquet"));
     const chat_template = "{% for m in messages %}{{ m.turn }} {{ m.content }};{% endfor %}";
     const encoder = new RowEncoder(chatml, { template_options: { chat_template } });
     const { input_ids } = (await encoder.encode(await rows.read(3))) as Example;
@@ -85,7 +85,7 @@ describe("Parquet", () => {
   });
 
   test("rows are found in their row groups, across files", async () => {
-    await using rows = await openRows([fixture("groups.parquet"), fixture("groups.parquet")]);
+    await using rows = await openDataRows([fixture("groups.parquet"), fixture("groups.parquet")]);
     expect(rows.groups?.map((group) => group.rows)).toEqual([4, 1, 7, 3, 4, 1, 7, 3]);
     for (const row of [0, 3, 4, 5, 11, 12, 14, 15, 29]) {
       expect(await rows.read(row)).toEqual({ kind: "text", text: `row ${row % 15}` });
@@ -95,13 +95,13 @@ describe("Parquet", () => {
   test("other columns: the message lists them", async () => {
     const bytes = Buffer.from(readFileSync(fixture("text.uncompressed.parquet")));
     for (let at = bytes.indexOf("text"); at !== -1; at = bytes.indexOf("text", at)) bytes.write("body", at);
-    const error = await rejection(openRows(temporaryFile(bytes)));
+    const error = await rejection(openDataRows(temporaryFile(bytes)));
     expect(String(error)).toMatch(/has the columns id, body; rows are made of "text"/);
   });
 
   test("JSONL beside Parquet is refused", async () => {
     const path = temporaryFile(jsonl([{ text: "a" }]));
-    expect(String(await rejection(openRows([fixture("groups.parquet"), path])))).toMatch(
+    expect(String(await rejection(openDataRows([fixture("groups.parquet"), path])))).toMatch(
       /is Parquet and .* is not/,
     );
     expect(openHandles(dirname(path)) ?? 0).toBe(0);
@@ -119,7 +119,7 @@ describe("Parquet", () => {
         if (bytes !== undefined) broken.set(bytes.subarray(0, broken.length - at), at);
         const path = temporaryFile(broken);
         try {
-          await using rows = await openRows(path);
+          await using rows = await openDataRows(path);
           for (let row = 0; row < Math.min(rows.rows, 5); row++) await rows.read(row);
         } catch (error) {
           expect(error).toBeInstanceOf(SpillwayError);

@@ -64,7 +64,7 @@ const MAGIC: readonly {
  * Throws ConfigError that names the files and lines of rows that cannot be used, UnsupportedError, CheckpointError for
  * files that are not there, IoError, AbortError.
  */
-export async function openRows(
+export async function openDataRows(
   paths: string | readonly string[],
   options: OpenRowsOptions = {},
 ): Promise<RowSource> {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { rejection, temporaryFolder } from "../../checkpoint/testing.ts";
 import { IoError } from "../../errors.ts";
-import { openRows } from "./source.ts";
+import { openDataRows } from "./source.ts";
 
 const row = (i: number) => JSON.stringify({ text: `row number ${String(i).padStart(4, "0")}` });
 const ROWS = Array.from({ length: 200 }, (_, i) => row(i));
@@ -18,7 +18,7 @@ describe.each(Object.entries(FORMATS))("%s", (name, text) => {
 
   /** Reads the rows once, and resolves to the error that came of it. */
   async function reading(path: string, change: () => void): Promise<unknown> {
-    await using rows = await openRows(path);
+    await using rows = await openDataRows(path);
     await rows.read(0);
     change();
     return await rejection(
@@ -47,7 +47,7 @@ describe.each(Object.entries(FORMATS))("%s", (name, text) => {
 
   test("another file in its place: the one that was opened is read to its end", async () => {
     const path = made();
-    await using rows = await openRows(path);
+    await using rows = await openDataRows(path);
     writeFileSync(`${path}.new`, "");
     renameSync(`${path}.new`, path);
     for (let i = 0; i < rows.rows; i++) expect(await rows.read(i)).toMatchObject(JSON.parse(row(i)));

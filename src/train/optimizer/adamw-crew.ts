@@ -14,8 +14,8 @@ import { OneByOne } from "../../one-by-one.ts";
 import { ADAMW_WASM } from "./adamw.wasm.ts";
 import {
   COPIED_CHUNK,
-  type Job,
   PLAIN_CHUNK,
+  type StepJob,
   WORKER_SCRATCH,
   WORKER_SOURCE,
   type WorkerData,
@@ -183,7 +183,7 @@ class Team {
   }
 
   /** Throws the first failure, when all are done or dead. */
-  async run(space: SharedSpace, job: Omit<Job, "space" | "memory">): Promise<void> {
+  async run(space: SharedSpace, job: Omit<StepJob, "space" | "memory">): Promise<void> {
     const known = this.#spaces.get(space);
     const id = known ?? this.#spaces.size;
     this.#spaces.set(space, id);
@@ -215,7 +215,7 @@ class Member {
     this.#worker.on("exit", (code) => this.#fail(new Error(`it ended with code ${code}`)));
   }
 
-  ask(job: Job): Promise<void> {
+  ask(job: StepJob): Promise<void> {
     const answer = this.answer();
     if (!this.#failure) this.#worker.postMessage(job);
     return answer;

@@ -28,7 +28,7 @@ export interface WorkerData {
 }
 
 /** What a thread is sent: the same to all of them. */
-export interface Job {
+export interface StepJob {
   /** Names a memory; the memory itself comes with the first job in it. */
   readonly space: number;
   readonly memory?: WebAssembly.Memory | undefined;

@@ -6,10 +6,10 @@ import { bytesOf, type DType } from "../../ggml/dtypes.ts";
 import { library } from "../../ggml/library.ts";
 import { ffi } from "../../ggml/loading/ffi.ts";
 import { Graph } from "../../ggml/ops.ts";
-import { type Place, sameShape, type Tensor } from "../../ggml/tensor.ts";
+import { type BufferPlace, sameShape, type Tensor } from "../../ggml/tensor.ts";
 
 /** Values that lie one after another in host memory. */
-export type Slab = Place;
+export type Slab = BufferPlace;
 
 /** Constants of ggml's AdamW kernel: lr, beta1, beta2, eps, weight_decay, 1/(1 - beta1^t), 1/(1 - beta2^t). */
 export const ADAMW_CONSTANTS = 7;

@@ -91,15 +91,15 @@ export type LoopConstants = readonly [
 export const MAX_CONSTANTS = 2048;
 
 /** Elements [first, first + product of dims) of a block as a matrix: whole rows, then what is left of one. */
-export interface Piece {
+export interface MatrixPiece {
   readonly first: number;
   readonly dims: readonly [number, number];
 }
 
-export function pieces(count: number): Piece[] {
+export function pieces(count: number): MatrixPiece[] {
   const rows = Math.floor(count / ROW);
   const rest = count % ROW;
-  const found: Piece[] = [];
+  const found: MatrixPiece[] = [];
   if (rows > 0) found.push({ first: 0, dims: [ROW, rows] });
   if (rest > 0) found.push({ first: rows * ROW, dims: [rest, 1] });
   return found;

@@ -16,7 +16,7 @@ export const SLOTS = 3;
 export const SLICE_ELEMENTS = 4 * 2 ** 20;
 
 /** A region of a state as a step uses it. */
-export interface Part {
+export interface SlotPart {
   readonly region: Region;
   readonly format: MomentFormat;
   /** The processor works on it where it is; otherwise slices of it pass through slots. */
@@ -26,8 +26,8 @@ export interface Part {
 }
 
 /** Master copy, moments, working copy, in this order. */
-export function partsOf(rule: UpdateRule, state: ParameterState): Part[] {
-  const part = (region: Region, format: MomentFormat, reads: boolean): Part => ({
+export function partsOf(rule: UpdateRule, state: ParameterState): SlotPart[] {
+  const part = (region: Region, format: MomentFormat, reads: boolean): SlotPart => ({
     region,
     format,
     inPlace: region.buffer !== undefined,
@@ -119,7 +119,7 @@ export function updaterBytes(
 /** One step of one state on its way. */
 export class Traffic {
   readonly state: ParameterState;
-  readonly parts: readonly Part[];
+  readonly parts: readonly SlotPart[];
   /** Elements of every slice but the last. */
   readonly length: number;
   /** Slices. */
@@ -129,7 +129,7 @@ export class Traffic {
   /** Something of the state is no longer what it was before the step. */
   changed = false;
   readonly #slots: NativeBuffer | undefined;
-  readonly #slotOffsets = new Map<Part, number>();
+  readonly #slotOffsets = new Map<SlotPart, number>();
   #slotBytes = 0;
   readonly #reads: Promise<void>[] = [];
   readonly #writes: Promise<void>[] = [];
@@ -137,7 +137,7 @@ export class Traffic {
 
   constructor(
     state: ParameterState,
-    parts: readonly Part[],
+    parts: readonly SlotPart[],
     slots: NativeBuffer | undefined,
     length: number,
   ) {
@@ -160,7 +160,7 @@ export class Traffic {
   }
 
   /** Where element `at`, a multiple of {@link TILE}, of slice `index` is while it is stepped. */
-  slab(part: Part, index: number, at: number): Slab {
+  slab(part: SlotPart, index: number, at: number): Slab {
     const { region, format } = part;
     if (part.inPlace) {
       return { buffer: region.buffer as NativeBuffer, offset: format.bytes(index * this.length + at) };
@@ -169,7 +169,7 @@ export class Traffic {
   }
 
   /** Where the values that slice `index` of a part has before it is stepped are kept, if they are. */
-  keeps(part: Part, index: number): Slab | undefined {
+  keeps(part: SlotPart, index: number): Slab | undefined {
     const kept = this.state.kept?.get(part.region);
     return kept && { buffer: kept.place, offset: part.format.bytes(index * this.length) };
   }
@@ -222,7 +222,7 @@ export class Traffic {
   #move(
     index: number,
     move: (
-      part: Part,
+      part: SlotPart,
       slots: NativeBuffer,
       at: number,
       offset: number,
@@ -241,7 +241,7 @@ export class Traffic {
     return this.track(Promise.all(moves).then(() => {}));
   }
 
-  #slotOffset(part: Part, index: number): number {
+  #slotOffset(part: SlotPart, index: number): number {
     return (index % SLOTS) * this.#slotBytes + (this.#slotOffsets.get(part) as number);
   }
 }
