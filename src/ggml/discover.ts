@@ -4,7 +4,7 @@ import { existsSync, readdirSync, realpathSync } from "node:fs";
 import Module from "node:module";
 import { dirname, isAbsolute, join } from "node:path";
 import { OWN_PLACE } from "../base/own-place.ts";
-import { whyUntrusted } from "./loading/trust.ts";
+import { whyAnyUntrusted } from "./loading/trust.ts";
 
 /** The variable that names a folder of libraries, and their source then. */
 export const OVERRIDE = "SPILLWAY_GGML_DIR";
@@ -106,11 +106,7 @@ export function discover(env: NodeJS.ProcessEnv = process.env, place: string = O
     // Links are resolved once, here: what is looked at is what is loaded.
     const folder = inspectFolder(realFolder(dir), source);
     if (!folder) continue;
-    const reason =
-      whyUntrusted(dir) ??
-      librariesOf(folder.dir)
-        .map((file) => whyUntrusted(file))
-        .find(Boolean);
+    const reason = whyAnyUntrusted([dir, ...librariesOf(folder.dir)]);
     if (reason) refused.push({ dir, source, reason });
     else folders.push(folder);
   }

@@ -24,9 +24,13 @@ export interface Trusted {
 /**
  * Why a file or folder must not run as code, as a sentence that ends with what to do; undefined where nobody but root, this
  * user and the owner of this installation may write it or replace it. `leaf`: a folder from which code is loaded, so that
- * not even a sticky bit makes it safe for others to add files.
+ * not even a sticky bit makes it safe for others to add files. `look` tells owner and mode.
  */
-export function whyUntrusted(path: string, trusted: Trusted | undefined = trustedHere()): string | undefined {
+export function whyUntrusted(
+  path: string,
+  trusted: Trusted | undefined = trustedHere(),
+  look: (path: string) => Stats = lstatSync,
+): string | undefined {
   if (!trusted) return undefined;
   if (!isAbsolute(path)) return `${path} is not an absolute path`;
   const root = parse(path).root;
@@ -34,7 +38,7 @@ export function whyUntrusted(path: string, trusted: Trusted | undefined = truste
   let at = root;
   let links = 0;
   try {
-    let problem = whyNot(at, lstatSync(at), false, trusted);
+    let problem = whyNot(at, look(at), false, trusted);
     while (!problem && parts.length > 0) {
       const name = parts.shift() as string;
       if (name === "" || name === ".") continue;
@@ -43,7 +47,7 @@ export function whyUntrusted(path: string, trusted: Trusted | undefined = truste
         continue;
       }
       const next = join(at, name);
-      const stats = lstatSync(next);
+      const stats = look(next);
       problem = whyNot(
         next,
         stats,
@@ -79,6 +83,21 @@ function whyNot(path: string, stats: Stats, leaf: boolean, { owners, group }: Tr
   }
   if ((stats.mode & GROUP_WRITES) !== 0 && !group(stats.gid)) {
     return `${path} may be written by group ${stats.gid} (mode ${mode}): chmod g-w ${path}, or install elsewhere`;
+  }
+  return undefined;
+}
+
+/** The first that cannot be trusted of several files and folders. What they have in common is looked at once. */
+export function whyAnyUntrusted(paths: readonly string[]): string | undefined {
+  const seen = new Map<string, Stats>();
+  const look = (path: string) => {
+    const stats = seen.get(path) ?? lstatSync(path);
+    seen.set(path, stats);
+    return stats;
+  };
+  for (const path of paths) {
+    const problem = whyUntrusted(path, undefined, look);
+    if (problem) return problem;
   }
   return undefined;
 }
