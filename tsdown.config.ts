@@ -43,7 +43,7 @@ function chunkOf(id: string, graph: Graph): string | null {
 }
 
 export default defineConfig({
-  entry: { index: "src/index.ts", cli: "src/cli/main.ts", synthetic: "src/checkpoint/synthetic.ts" },
+  entry: { index: "src/index.ts", cli: "src/cli/main.ts", synthetic: "src/formats/synthetic.ts" },
   format: "esm",
   platform: "node",
   target: "node20",

@@ -8,7 +8,7 @@
 //   kernel   ggml's AdamW over everything in one graph. It takes a scalar root and a scalar division per element, which is
 //            what bounds it on few cores, and no composition of ggml's other operations is faster by more than a sixth:
 //            none has vector roots.
-// AdamW is stepped by a compiled loop of our own (src/train/optimizer/adamw.wat), the others by graphs of ggml.
+// AdamW is stepped by a compiled loop of our own (src/train/optimizer/rules/adamw.wat), the others by graphs of ggml.
 // Runs take turns; those with states on disk come last, so that pages they leave to be written do not slow the others.
 // The steps are not part of the public API: src is bundled into bench/.work first.
 import { mkdir, rm } from "node:fs/promises";
@@ -58,16 +58,16 @@ async function importSources(/** @type {Record<string, string>} */ input) {
 }
 
 const source = await importSources({
-  device: "src/ggml/device.ts",
-  graph: "src/ggml/graph.ts",
+  device: "src/backend/ggml/device.ts",
+  graph: "src/backend/ggml/graph.ts",
   ledger: "src/memory/ledger.ts",
   shared: "src/memory/shared-memory.ts",
   native: "src/memory/stores/native.ts",
   disk: "src/memory/stores/disk.ts",
   kernels: "src/train/optimizer/kernels.ts",
-  adamw: "src/train/optimizer/adamw.ts",
-  adam8bit: "src/train/optimizer/adam8bit.ts",
-  sgd: "src/train/optimizer/sgd.ts",
+  adamw: "src/train/optimizer/rules/adamw.ts",
+  adam8bit: "src/train/optimizer/rules/adam8bit.ts",
+  sgd: "src/train/optimizer/rules/sgd.ts",
   state: "src/train/optimizer/state.ts",
   updater: "src/train/optimizer/updater.ts",
   norm: "src/train/optimizer/gradient-norm.ts",

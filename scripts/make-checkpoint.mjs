@@ -1,4 +1,4 @@
-// Makes a checkpoint with random weights in the shape of a published model. The work is in src/checkpoint/synthetic.ts.
+// Makes a checkpoint with random weights in the shape of a published model. The work is in src/formats/synthetic.ts.
 //   node scripts/make-checkpoint.mjs DIR --preset llama-4gib --dtype bf16
 import { parseArgs } from "node:util";
 

@@ -2,10 +2,10 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { AbortError, DisposedError } from "../src/errors.ts";
+import { AbortError, DisposedError } from "../src/base/errors.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { expectStillRight, FIXTURES, readGolden } from "./golden/golden.ts";
 import { leavesNothing } from "./support/leaks.ts";
 

@@ -3,12 +3,12 @@
 import { cpSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readTensor, writeSharded } from "../src/checkpoint/index.ts";
-import type { SyntheticOptions } from "../src/checkpoint/synthetic.ts";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { AbortError, BudgetError, CheckpointError, IoError } from "../src/errors.ts";
+import { AbortError, BudgetError, CheckpointError, IoError } from "../src/base/errors.ts";
+import { openCheckpoint, readTensor, writeSharded } from "../src/formats/index.ts";
+import type { SyntheticOptions } from "../src/formats/synthetic.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { FIXTURES, largestDifference, readGolden } from "./golden/golden.ts";
 import { PEFT_ADAPTER, randomAdapter } from "./support/adapters.ts";
 import { budgetRange, budgetsBetween, checkpoint } from "./support/checkpoints.ts";

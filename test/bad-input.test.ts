@@ -3,7 +3,6 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
 import {
   CheckpointError,
   ConfigError,
@@ -11,9 +10,10 @@ import {
   IoError,
   SpillwayError,
   UnsupportedError,
-} from "../src/errors.ts";
+} from "../src/base/errors.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { expectStillRight, FIXTURES, readGolden } from "./golden/golden.ts";
 import { copyOfFixture } from "./support/checkpoints.ts";
 import { editConfig, editHeader, type Header } from "./support/damage.ts";

@@ -4,12 +4,12 @@ import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { mergeAdapter } from "../src/adapters/merge.ts";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { ConfigError, DisposedError } from "../src/errors.ts";
+import { ConfigError, DisposedError } from "../src/base/errors.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
-import { TextStreamer } from "../src/generate/text-streamer.ts";
+import { TextStreamer } from "../src/generate/text/text-streamer.ts";
 import { openStateFileCount } from "../src/memory/stores/state-file.ts";
-import type { FitOptions } from "../src/train/fit-options.ts";
+import type { FitOptions } from "../src/train/fit/fit-options.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { FIXTURES } from "./golden/golden.ts";
 import { PEFT_ADAPTER } from "./support/adapters.ts";

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { expectGolden, expectStillRight, FIXTURES, readGolden } from "./golden/golden.ts";
 import { leavesNothing } from "./support/leaks.ts";
 

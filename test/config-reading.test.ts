@@ -3,8 +3,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { rejection } from "../src/checkpoint/testing.ts";
-import { ConfigError } from "../src/errors.ts";
+import { ConfigError } from "../src/base/errors.ts";
+import { rejection } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import { FIXTURES, largestDifference } from "./golden/golden.ts";
 import { copyOfFixture } from "./support/checkpoints.ts";

@@ -3,11 +3,11 @@
 import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openCheckpoint } from "../src/checkpoint/index.ts";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { CheckpointError, ConfigError, IoError } from "../src/errors.ts";
+import { CheckpointError, ConfigError, IoError } from "../src/base/errors.ts";
+import { openCheckpoint } from "../src/formats/index.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { FIXTURES, largestDifference, readGolden } from "./golden/golden.ts";
 import { budgetRange, copyOfFixture, weightsByTier } from "./support/checkpoints.ts";
 import { leavesNothing } from "./support/leaks.ts";

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { makeCheckpoint } from "../src/checkpoint/synthetic.ts";
+import { makeCheckpoint } from "../src/formats/synthetic.ts";
 import { BESIDE_MIB, DIST, MemoryGroup, MIB, whyNoMemoryGroup } from "./support/memory-group.ts";
 
 const PROGRAM = join(DIST, "cli.js");

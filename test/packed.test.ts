@@ -3,12 +3,12 @@
 import { closeSync, openSync, readdirSync, statSync, utimesSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openCheckpoint } from "../src/checkpoint/index.ts";
-import type { SyntheticOptions } from "../src/checkpoint/synthetic.ts";
-import { temporaryFolder } from "../src/checkpoint/testing.ts";
-import { BudgetError, CheckpointError, ConfigError, IoError } from "../src/errors.ts";
+import { BudgetError, CheckpointError, ConfigError, IoError } from "../src/base/errors.ts";
+import { openCheckpoint } from "../src/formats/index.ts";
+import type { SyntheticOptions } from "../src/formats/synthetic.ts";
+import { temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { FIXTURES } from "./golden/golden.ts";
 import { budgetRange, budgetsBetween, checkpoint, weightsByTier } from "./support/checkpoints.ts";
 import { leavesNothing } from "./support/leaks.ts";

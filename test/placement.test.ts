@@ -2,9 +2,9 @@
 // budgets. Not about being right (golden/ is), only about being the same.
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import type { SyntheticOptions } from "../src/checkpoint/synthetic.ts";
+import type { SyntheticOptions } from "../src/formats/synthetic.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { FIXTURES } from "./golden/golden.ts";
 import {
   budgetRange,

@@ -18,11 +18,11 @@ import {
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { rejection } from "../src/checkpoint/testing.ts";
-import { IoError } from "../src/errors.ts";
+import { IoError } from "../src/base/errors.ts";
+import { rejection } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
-import type { SystemRead } from "../src/memory/direct-io.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
+import type { SystemRead } from "../src/memory/io/direct-io.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { expectGolden, expectStillRight, readGolden } from "./golden/golden.ts";
 import { copyOfFixture } from "./support/checkpoints.ts";
 import { leavesNothing } from "./support/leaks.ts";

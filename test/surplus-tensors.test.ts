@@ -2,9 +2,9 @@
 // alone gives, says what it passed over, and refuses what would take part in the arithmetic.
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readTensor, type TensorSource, writeSafetensors } from "../src/checkpoint/index.ts";
-import { rejection } from "../src/checkpoint/testing.ts";
-import { CheckpointError, UnsupportedError } from "../src/errors.ts";
+import { CheckpointError, UnsupportedError } from "../src/base/errors.ts";
+import { openCheckpoint, readTensor, type TensorSource, writeSafetensors } from "../src/formats/index.ts";
+import { rejection } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import { FIXTURES, largestDifference } from "./golden/golden.ts";
 import { copyOfFixture } from "./support/checkpoints.ts";

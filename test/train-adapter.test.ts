@@ -5,12 +5,12 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS } from "../src/adapters/files.ts";
 import { mergeAdapter } from "../src/adapters/merge.ts";
-import { openCheckpoint, readTensor, type TensorSource, writeSafetensors } from "../src/checkpoint/index.ts";
-import { encodeFloats } from "../src/checkpoint/synthetic/floats.ts";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { ConfigError } from "../src/errors.ts";
+import { ConfigError } from "../src/base/errors.ts";
+import { openCheckpoint, readTensor, type TensorSource, writeSafetensors } from "../src/formats/index.ts";
+import { encodeFloats } from "../src/formats/synthetic/floats.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
 import { FIXTURES } from "./golden/golden.ts";
 import { randomAdapter } from "./support/adapters.ts";
 import {

@@ -3,14 +3,14 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { AbortError, IoError } from "../src/errors.ts";
-import { listDevices } from "../src/ggml/device.ts";
+import { listDevices } from "../src/backend/ggml/device.ts";
+import { AbortError, IoError } from "../src/base/errors.ts";
 import { systemError } from "../src/memory/testing.ts";
 import type { Tier } from "../src/memory/tiers.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
-import type { TrainingBatch } from "../src/train/batch.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
 import { DRAFTS } from "../src/train/optimizer/draft.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import type { TrainingBatch } from "../src/train/step/batch.ts";
 import type { Trainer } from "../src/train/trainer.ts";
 import { checkpoint } from "./support/checkpoints.ts";
 import { OddDisk } from "./support/odd-disk.ts";

@@ -3,13 +3,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { BudgetError, ConfigError, DisposedError, NumericsError } from "../src/errors.ts";
+import { BudgetError, ConfigError, DisposedError, NumericsError } from "../src/base/errors.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
 import { openStateFileCount } from "../src/memory/stores/state-file.ts";
-import type { TrainingBatch } from "../src/train/batch.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
-import { learningRateSchedule } from "../src/train/schedule.ts";
+import { learningRateSchedule } from "../src/train/fit/schedule.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
+import type { TrainingBatch } from "../src/train/step/batch.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { FIXTURES } from "./golden/golden.ts";
 import { copyOfFixture } from "./support/checkpoints.ts";

@@ -2,11 +2,11 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { BudgetError, ConfigError, IoError } from "../src/errors.ts";
+import { BudgetError, ConfigError, IoError } from "../src/base/errors.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
 import { openStateFileCount } from "../src/memory/stores/state-file.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { FIXTURES } from "./golden/golden.ts";
 import { checkpoint } from "./support/checkpoints.ts";

@@ -2,9 +2,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openCheckpoint, writeSafetensors } from "../src/checkpoint/index.ts";
-import { tensorBlocks } from "../src/checkpoint/read-tensor.ts";
-import { temporaryFolder } from "../src/checkpoint/testing.ts";
+import { openCheckpoint, writeSafetensors } from "../src/formats/index.ts";
+import { tensorBlocks } from "../src/formats/safetensors/read-tensor.ts";
+import { temporaryFolder } from "../src/formats/testing.ts";
 import { largestDifference } from "./golden/golden.ts";
 import { copyOfFixture } from "./support/checkpoints.ts";
 import { CPU, floats, labelled, withTrainer } from "./support/training.ts";

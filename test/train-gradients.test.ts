@@ -3,7 +3,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { type Checkpoint, openCheckpoint, readConfigJson, readTensor } from "../src/checkpoint/index.ts";
 import {
   Evaluation,
   type Given,
@@ -11,15 +10,16 @@ import {
   onCpu,
   relativeDifference,
   TestGpu,
-} from "../src/ggml/gradients/testing.ts";
-import type { Graph } from "../src/ggml/ops.ts";
-import type { Tensor } from "../src/ggml/tensor.ts";
+} from "../src/backend/ggml/gradients/testing.ts";
+import type { Graph } from "../src/backend/ggml/ops.ts";
+import type { Tensor } from "../src/backend/ggml/tensor.ts";
+import { type Checkpoint, openCheckpoint, readConfigJson, readTensor } from "../src/formats/index.ts";
 import { modelSpec } from "../src/models/families.ts";
 import type { ModelSpec, Stage } from "../src/models/spec.ts";
-import { TrainingAttention } from "../src/train/attention.ts";
-import { microBatch, type TensorBatch } from "../src/train/batch.ts";
-import { headLoss } from "../src/train/loss.ts";
-import { stageBackward, stageForward } from "../src/train/stage-backward.ts";
+import { TrainingAttention } from "../src/train/step/attention.ts";
+import { microBatch, type TensorBatch } from "../src/train/step/batch.ts";
+import { headLoss } from "../src/train/step/loss.ts";
+import { stageBackward, stageForward } from "../src/train/step/stage-backward.ts";
 import { FIXTURES } from "./golden/golden.ts";
 
 interface Reference {

@@ -10,8 +10,8 @@ import { fileURLToPath } from "node:url";
 import { build } from "tsdown";
 import { expect, test } from "vitest";
 import { workerText } from "../scripts/worker-text.ts";
-import { temporaryFolder } from "../src/checkpoint/testing.ts";
-import { Xoshiro128 } from "../src/generate/random.ts";
+import { temporaryFolder } from "../src/formats/testing.ts";
+import { Xoshiro128 } from "../src/generate/sampling/random.ts";
 import { latestCheckpoint, listCheckpoints, openTrainingCheckpoint } from "../src/train/checkpoints/index.ts";
 import { FIXTURES } from "./golden/golden.ts";
 

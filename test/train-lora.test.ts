@@ -3,12 +3,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readTensor } from "../src/checkpoint/index.ts";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { ConfigError } from "../src/errors.ts";
+import { ConfigError } from "../src/base/errors.ts";
+import { openCheckpoint, readTensor } from "../src/formats/index.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { FIXTURES, largestDifference } from "./golden/golden.ts";
 import { PEFT_ADAPTER, randomAdapter } from "./support/adapters.ts";

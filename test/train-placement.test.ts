@@ -1,12 +1,12 @@
 // Placement never changes the result: up to fifty steps with weights, states, gradients and activations in RAM or on disk end in
 // the same losses, weights and moments, to the bit.
 import { describe, expect, test } from "vitest";
-import { temporaryFolder } from "../src/checkpoint/testing.ts";
+import { temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import { openStateFileCount } from "../src/memory/stores/state-file.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
-import type { TrainingBatch } from "../src/train/batch.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
+import type { TrainingBatch } from "../src/train/step/batch.ts";
 import { Trainer } from "../src/train/trainer.ts";
 import { checkpoint } from "./support/checkpoints.ts";
 import { leavesNothing } from "./support/leaks.ts";

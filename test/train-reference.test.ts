@@ -1,13 +1,13 @@
 // Five optimizer steps of the reference implementation, repeated by the trainer: losses, gradient norms and every weight,
 // wherever the parts of training live; and what accumulation and clipping make of them.
 import { afterEach, describe, expect, test } from "vitest";
-import { temporaryFolder } from "../src/checkpoint/testing.ts";
+import { listDevices } from "../src/backend/ggml/device.ts";
+import { temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
-import { listDevices } from "../src/ggml/device.ts";
-import type { EngineOptions } from "../src/runtime/prepare.ts";
-import type { TrainingBatch } from "../src/train/batch.ts";
-import { adamwReference } from "../src/train/optimizer/reference.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import type { EngineOptions } from "../src/runtime/open/prepare.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
+import { adamwReference } from "../src/train/optimizer/rules/reference.ts";
+import type { TrainingBatch } from "../src/train/step/batch.ts";
 import { largestDifference } from "./golden/golden.ts";
 import { PEFT_ADAPTER } from "./support/adapters.ts";
 import {

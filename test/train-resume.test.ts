@@ -3,9 +3,9 @@
 import { readdirSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { rejection, temporaryFolder } from "../src/checkpoint/testing.ts";
-import { AbortError, BudgetError, CheckpointError, ConfigError, IoError } from "../src/errors.ts";
-import type { OffloadOptions, TrainerOptions } from "../src/train/options.ts";
+import { AbortError, BudgetError, CheckpointError, ConfigError, IoError } from "../src/base/errors.ts";
+import { rejection, temporaryFolder } from "../src/formats/testing.ts";
+import type { OffloadOptions, TrainerOptions } from "../src/train/open/options.ts";
 import type { Trainer } from "../src/train/trainer.ts";
 import {
   batchOf,

@@ -34,7 +34,7 @@ const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   threads: settings.threads,
   ...(own["budget-mib"] && { max_memory: { cpu: `${own["budget-mib"]}MiB` } }),
 });
-/** @typedef {import("../../src/train/options.ts").TrainerOptions} TrainerOptions */
+/** @typedef {import("../../src/train/open/options.ts").TrainerOptions} TrainerOptions */
 const trainer = await Trainer.create(model, {
   learning_rate: 1e-4,
   weight_decay: 0.1,

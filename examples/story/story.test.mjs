@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
-import { AutoTokenizer } from "../../src/generate/tokenizer.ts";
+import { AutoTokenizer } from "../../src/generate/text/tokenizer.ts";
 import { learnMerges } from "./bpe.mjs";
 import { countWords } from "./english.mjs";
 import { corpus, PLOTS, story } from "./make-corpus.mjs";

@@ -1,9 +1,10 @@
 // Copies of the base's weights in an adapter's file: PEFT writes one for a head that is a target, in case its vocabulary
 // was resized (save_embedding_layers); one of another size takes the base's place, which is vocabulary.ts. They are the
 // base's own, or the adapter is for another model; nothing is taken from them.
-import { sameTensor } from "../checkpoint/compare.ts";
-import type { Checkpoint } from "../checkpoint/types.ts";
-import { UnsupportedError } from "../errors.ts";
+
+import { UnsupportedError } from "../base/errors.ts";
+import { sameTensor } from "../formats/compare.ts";
+import type { Checkpoint } from "../formats/types.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { resolveName } from "../models/ties.ts";
 import { copyNameOf } from "./names.ts";

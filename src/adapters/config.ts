@@ -1,6 +1,6 @@
 // adapter_config.json of PEFT LoRA adapters (peft/tuners/lora/config.py): what is in it, and what of it this version can do.
 // Which modules a config means is targets.ts.
-import { UnsupportedError } from "../errors.ts";
+import { UnsupportedError } from "../base/errors.ts";
 import { RawConfig } from "../models/config.ts";
 
 /** PEFT's LoraConfig, with its names and its defaults. */

@@ -4,9 +4,9 @@ import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { PEFT_ADAPTER } from "../../test/support/adapters.ts";
-import { fixture, temporaryFolder } from "../checkpoint/testing.ts";
+import { fixture, temporaryFolder } from "../formats/testing.ts";
 import { AutoModelForCausalLM } from "../generate/causal-lm.ts";
-import { AutoTokenizer } from "../generate/tokenizer.ts";
+import { AutoTokenizer } from "../generate/text/tokenizer.ts";
 import { endIds } from "./end-token.ts";
 import { mergeAdapter } from "./merge.ts";
 

@@ -1,9 +1,9 @@
 // Which tokens end a text that a model with an adapter writes, and how a merged model comes to stop at them too.
 import { join } from "node:path";
 import { isJsonObject, type JsonObject } from "../base/json.ts";
-import { tokenizerEndIds } from "../checkpoint/end-token.ts";
-import { readJsonIfPresent } from "../checkpoint/json-files.ts";
-import { replaceFile } from "../checkpoint/staged-file.ts";
+import { tokenizerEndIds } from "../formats/end-token.ts";
+import { readJsonIfPresent } from "../formats/files/json-files.ts";
+import { replaceFile } from "../formats/files/staged-file.ts";
 import { ownTokenizer } from "./own-tokenizer.ts";
 
 /** Files that name end tokens, in the order in which they count. */

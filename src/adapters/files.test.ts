@@ -2,9 +2,9 @@
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { readTensor, type TensorSource, writeSafetensors } from "../checkpoint/index.ts";
-import { fixture, openHandles, rejection, temporaryFolder } from "../checkpoint/testing.ts";
-import { CheckpointError, ConfigError, SpillwayError, UnsupportedError } from "../errors.ts";
+import { CheckpointError, ConfigError, SpillwayError, UnsupportedError } from "../base/errors.ts";
+import { readTensor, type TensorSource, writeSafetensors } from "../formats/index.ts";
+import { fixture, openHandles, rejection, temporaryFolder } from "../formats/testing.ts";
 import { modelSpec } from "../models/families.ts";
 import { loraConfigJson, parseLoraConfig } from "./config.ts";
 import { type Adapter, adapterTensors, openAdapter, writeAdapter } from "./files.ts";

@@ -2,19 +2,19 @@
 // Headers only on opening; the data of a tensor is read with readTensor, or streamed, from the checkpoint in the result.
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import type { FloatDType } from "../backend/ggml/dtypes.ts";
+import { CheckpointError, IoError, UnsupportedError } from "../base/errors.ts";
 import { listed } from "../base/notes.ts";
-import { listFolder, statIfPresent } from "../checkpoint/files.ts";
+import { listFolder, statIfPresent } from "../formats/files/files.ts";
+import { stageFile } from "../formats/files/staged-file.ts";
 import {
   type Checkpoint,
   openCheckpoint,
   readJsonObject,
   type TensorSource,
   writeSafetensors,
-} from "../checkpoint/index.ts";
-import { requireAdapterFolder } from "../checkpoint/model-path.ts";
-import { stageFile } from "../checkpoint/staged-file.ts";
-import { CheckpointError, IoError, UnsupportedError } from "../errors.ts";
-import type { FloatDType } from "../ggml/dtypes.ts";
+} from "../formats/index.ts";
+import { requireAdapterFolder } from "../formats/model-path.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { checkCopies } from "./base-copies.ts";
 import { type LoraConfig, loraConfigJson, parseLoraConfig, unknownKeys } from "./config.ts";

@@ -1,7 +1,7 @@
 // A base checkpoint with the parameters an adapter keeps whole in place of its own: one checkpoint over the files of
 // both, so that what loads, streams, trains or converts weights need not know where they come from. No data is read.
 // Whether a tie holds is decided here, for adapters that are opened, merged and trained.
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
+import type { Checkpoint, TensorEntry } from "../formats/types.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { resolveName } from "../models/ties.ts";
 import type { Adapter } from "./files.ts";

@@ -1,16 +1,17 @@
 // The tensors of a merged checkpoint, block of rows by block of rows: as they were, in another type, or with a low-rank
 // update added in f32. What it holds does not depend on the tensors' sizes. Which tensors there are: merge.ts.
+
+import type { NativeBuffer } from "../backend/ggml/buffer.ts";
+import type { Device } from "../backend/ggml/device.ts";
+import type { DType } from "../backend/ggml/dtypes.ts";
+import { HeaderArena } from "../backend/ggml/graph.ts";
+import { GraphMemory } from "../backend/ggml/graph-memory.ts";
+import { Graph } from "../backend/ggml/ops.ts";
+import { rowBytes, type Tensor } from "../backend/ggml/tensor.ts";
+import { CheckpointError } from "../base/errors.ts";
 import { narrowDoubles } from "../base/narrow-doubles.ts";
-import { readExactly, withFile } from "../checkpoint/files.ts";
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
-import { CheckpointError } from "../errors.ts";
-import type { NativeBuffer } from "../ggml/buffer.ts";
-import type { Device } from "../ggml/device.ts";
-import type { DType } from "../ggml/dtypes.ts";
-import { HeaderArena } from "../ggml/graph.ts";
-import { GraphMemory } from "../ggml/graph-memory.ts";
-import { Graph } from "../ggml/ops.ts";
-import { rowBytes, type Tensor } from "../ggml/tensor.ts";
+import { readExactly, withFile } from "../formats/files/files.ts";
+import type { Checkpoint, TensorEntry } from "../formats/types.ts";
 import { Allocation } from "../memory/allocate.ts";
 import { Ledger, type Reservation } from "../memory/ledger.ts";
 import type { LoraTarget } from "./targets.ts";

@@ -2,15 +2,15 @@
 // bounded memory. The base and the adapter are only read.
 import { mkdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { Device, findDevice } from "../backend/ggml/device.ts";
+import { DTYPES, type FloatDType } from "../backend/ggml/dtypes.ts";
+import { Listener, requireFunctions } from "../base/async/listener.ts";
+import { ConfigError, throwIfAborted } from "../base/errors.ts";
 import { temporaryName } from "../base/files/temporary.ts";
-import { Listener, requireFunctions } from "../base/listener.ts";
 import { joinNotes } from "../base/notes.ts";
-import { listFolder, statIfPresent } from "../checkpoint/files.ts";
-import { type Checkpoint, type TensorSource, writeSharded } from "../checkpoint/index.ts";
-import { copyOthers, namedDType, refused } from "../checkpoint/model-folder.ts";
-import { ConfigError, throwIfAborted } from "../errors.ts";
-import { Device, findDevice } from "../ggml/device.ts";
-import { DTYPES, type FloatDType } from "../ggml/dtypes.ts";
+import { listFolder, statIfPresent } from "../formats/files/files.ts";
+import { type Checkpoint, type TensorSource, writeSharded } from "../formats/index.ts";
+import { copyOthers, namedDType, refused } from "../formats/model-folder.ts";
 import { Ledger } from "../memory/ledger.ts";
 import { threadCount } from "../memory/limits.ts";
 import { openBaseModel } from "../models/base-model.ts";

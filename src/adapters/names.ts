@@ -1,8 +1,8 @@
 // Names of tensors in adapters' files: what PEFT writes, and what is in files that were written from a model's whole
 // state dict instead. One canonical name each, which the rest of the folder goes by.
 
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
-import { CheckpointError } from "../errors.ts";
+import { CheckpointError } from "../base/errors.ts";
+import type { Checkpoint, TensorEntry } from "../formats/types.ts";
 
 /** In front of every name in an adapter's file. */
 export const PREFIX = "base_model.model.";

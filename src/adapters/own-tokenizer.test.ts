@@ -1,9 +1,9 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { fixture, rejection, temporaryFolder } from "../checkpoint/testing.ts";
-import { UnsupportedError } from "../errors.ts";
-import { AutoTokenizer } from "../generate/tokenizer.ts";
+import { UnsupportedError } from "../base/errors.ts";
+import { fixture, rejection, temporaryFolder } from "../formats/testing.ts";
+import { AutoTokenizer } from "../generate/text/tokenizer.ts";
 import { checkAddedTokens, ownTokenizer, ownTokenizerNote, putTokenizer } from "./own-tokenizer.ts";
 
 const BASE = fixture("llama");

@@ -2,14 +2,14 @@
 // model has rows for its tokens, and how it goes into a folder that is written. What it means is generate/tokenizer.ts.
 import { copyFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { UnsupportedError } from "../base/errors.ts";
 import { isJsonObject } from "../base/json.ts";
 import { counted, listed } from "../base/notes.ts";
 import { shown } from "../base/shown.ts";
-import { listFolder, statIfPresent } from "../checkpoint/files.ts";
-import { LARGE_FILE_LIMIT, readJsonIfPresent } from "../checkpoint/json-files.ts";
-import { refused } from "../checkpoint/model-folder.ts";
-import { replaceFile } from "../checkpoint/staged-file.ts";
-import { UnsupportedError } from "../errors.ts";
+import { listFolder, statIfPresent } from "../formats/files/files.ts";
+import { LARGE_FILE_LIMIT, readJsonIfPresent } from "../formats/files/json-files.ts";
+import { replaceFile } from "../formats/files/staged-file.ts";
+import { refused } from "../formats/model-folder.ts";
 
 const TOKENIZER = "tokenizer.json";
 const CONFIG = "tokenizer_config.json";

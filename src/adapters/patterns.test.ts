@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../base/errors.ts";
 import { fullMatches, matchGroups } from "./patterns.ts";
 
 const matches = (pattern: string, key: string) => fullMatches(pattern, [key], "config").has(key);

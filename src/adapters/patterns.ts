@@ -1,7 +1,7 @@
 // Python's regular expressions for module paths, as adapter files hold them, run by JavaScript's. Covers what the two
 // share; what they do not is an error rather than another meaning.
 import { runInNewContext } from "node:vm";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../base/errors.ts";
 
 /** Letters that mean the same behind a backslash in both. */
 const SAME_ESCAPES = "dDwWsSbBnrtfvx0123456789";

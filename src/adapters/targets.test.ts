@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ConfigError, UnsupportedError } from "../errors.ts";
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
 import { modelSpec } from "../models/families.ts";
 import { parseLoraConfig } from "./config.ts";
 import { loraTargets, matchModules, savedWeights } from "./targets.ts";

@@ -1,6 +1,6 @@
 // Which modules of a model an adapter changes, by PEFT's rules (check_target_module_exists in peft/tuners/tuners_utils.py),
 // and under which names and shapes its tensors are stored. No files.
-import { ConfigError, UnsupportedError } from "../errors.ts";
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { type LoraConfig, loraScale } from "./config.ts";
 import { PREFIX } from "./names.ts";

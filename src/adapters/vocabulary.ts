@@ -1,6 +1,6 @@
 // Tables of the vocabulary in an adapter's file (PEFT's save_embedding_layers): they take the base's place, and may have
 // more rows where tokens were added before the adapter was trained. No data is read.
-import type { Checkpoint } from "../checkpoint/types.ts";
+import type { Checkpoint } from "../formats/types.ts";
 import type { ModelSpec, WeightSpec } from "../models/spec.ts";
 import { copyNameOf, savedName } from "./names.ts";
 

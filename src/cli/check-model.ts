@@ -1,9 +1,10 @@
 // Mistakes about MODEL that can be found before anything is loaded: a wrong path, no tokenizer, no chat template.
-import { requireModelFolder } from "../checkpoint/model-path.ts";
-import { ConfigError, UnsupportedError } from "../errors.ts";
-import { ChatTemplates } from "../generate/chat-template.ts";
-import { readTokenizerFiles } from "../generate/tokenizer-files.ts";
-import { SandboxFailure } from "../sandbox/failure.ts";
+
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
+import { requireModelFolder } from "../formats/model-path.ts";
+import { SandboxFailure } from "../generate/sandbox/failure.ts";
+import { ChatTemplates } from "../generate/text/chat-template.ts";
+import { readTokenizerFiles } from "../generate/text/tokenizer-files.ts";
 
 /** Throws CheckpointError or UnsupportedError that says what to do instead. Reads the tokenizer's files, no weights. */
 export async function checkModel(

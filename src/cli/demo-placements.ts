@@ -1,10 +1,11 @@
 // Which placements the demo shows: everything resident, then budgets small enough that every tier has to hold weights.
 // Found by planning, so that it works for any checkpoint.
-import { BudgetError, UnsupportedError } from "../errors.ts";
-import { listDevices } from "../ggml/device.ts";
+
+import { listDevices } from "../backend/ggml/device.ts";
+import { BudgetError, UnsupportedError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
-import { type EngineOptions, prepare } from "../runtime/prepare.ts";
+import { type EngineOptions, prepare } from "../runtime/open/prepare.ts";
 
 export interface Placement {
   readonly title: string;

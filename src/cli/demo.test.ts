@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { makeCheckpoint } from "../checkpoint/synthetic.ts";
+import { makeCheckpoint } from "../formats/synthetic.ts";
 import type { RunReport } from "../report/run-report.ts";
 import { call } from "./testing.ts";
 

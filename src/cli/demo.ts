@@ -1,6 +1,6 @@
 // spillway demo: one model, placed in several ways, must say the same. Shows what each placement takes.
 import type { Command } from "commander";
-import { SpillwayError } from "../errors.ts";
+import { SpillwayError } from "../base/errors.ts";
 import { formatBytes, formatCount } from "../memory/sizes.ts";
 import { RunRecorder, type RunReport } from "../report/run-report.ts";
 import { comparisonLines } from "../report/text-report.ts";
@@ -47,7 +47,7 @@ async function demo(io: Io, given: string | undefined, flags: DemoFlags): Promis
     if (!flags.json) await writeOut(io, `${text}\n`);
   };
   await checkModel(dir, { chat: false });
-  const { AutoTokenizer } = await import("../generate/tokenizer.ts");
+  const { AutoTokenizer } = await import("../generate/text/tokenizer.ts");
   const tokenizer = await AutoTokenizer.from_pretrained(dir);
   const prompt = (await tokenizer.encode_async(flags.prompt)).length;
   const { demoPlacements } = await import("./demo-placements.ts");

@@ -1,6 +1,6 @@
 // Measures a disk the way weights are read from it: into the tensor library's memory, with the streamer's depth.
-import { cpuMemory } from "../ggml/device.ts";
-import { type Bandwidth, measureReadBandwidth } from "../memory/disk-bandwidth.ts";
+import { cpuMemory } from "../backend/ggml/device.ts";
+import { type Bandwidth, measureReadBandwidth } from "../memory/io/disk-bandwidth.ts";
 
 /** Read bandwidth of the disk under files (the largest is read) or a folder (a file is written there and removed). */
 export function diskSpeed(paths: string | readonly string[], signal: AbortSignal): Promise<Bandwidth> {

@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { DTYPES } from "../ggml/dtypes.ts";
+import { DTYPES } from "../backend/ggml/dtypes.ts";
 import { FAMILIES } from "../models/families.ts";
-import { KV_DTYPES } from "../runtime/kv-cache.ts";
+import { KV_DTYPES } from "../runtime/state/kv-cache.ts";
 import { call, PLAIN, TINY } from "./testing.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { makeCheckpoint } from "../checkpoint/synthetic.ts";
+import { makeCheckpoint } from "../formats/synthetic.ts";
 import { PLAIN, TINY } from "./testing.ts";
 
 const PROGRAM = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));

@@ -1,6 +1,6 @@
 // What the shell is told: which error means which exit code. Those of signals are in io.ts, where signals come in.
 import { CommanderError } from "commander";
-import { AbortError, BudgetError, ConfigError, SpillwayError } from "../errors.ts";
+import { AbortError, BudgetError, ConfigError, SpillwayError } from "../base/errors.ts";
 import { Interruption, ReaderLeft } from "./io.ts";
 
 export const EXIT = {

@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
-import { AbortError, BudgetError, ConfigError, IoError } from "../errors.ts";
+import { AbortError, BudgetError, ConfigError, IoError } from "../base/errors.ts";
 import { exitOf, ToldInJson } from "./exit-codes.ts";
 import {
   forTerminal,

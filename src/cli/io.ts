@@ -1,8 +1,8 @@
 // What a command may touch of the outside: three streams and an interrupt. The process's own here; tests give theirs.
 import type { Readable, Writable } from "node:stream";
 import { styleText } from "node:util";
+import { IoError } from "../base/errors.ts";
 import { printable } from "../base/shown.ts";
-import { IoError } from "../errors.ts";
 
 export interface Io {
   readonly stdin: Readable & { readonly isTTY?: boolean };

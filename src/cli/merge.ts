@@ -1,7 +1,7 @@
 // spillway merge: writes a checkpoint that has an adapter added to its weights, so that it runs without one.
 
 import type { Command } from "commander";
-import { requireModelFolder } from "../checkpoint/model-path.ts";
+import { requireModelFolder } from "../formats/model-path.ts";
 import { formatBytes, formatDuration } from "../memory/sizes.ts";
 import type { WeightDType } from "../plan/options.ts"; // a name from outside is checked when the model is opened
 import { tableLines } from "../report/table.ts";

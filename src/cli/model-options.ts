@@ -3,11 +3,11 @@
 
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError } from "commander";
-import { ConfigError, IoError } from "../errors.ts";
+import { ConfigError, IoError } from "../base/errors.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS } from "../memory/tiers.ts";
 import type { CacheDType, DeviceMap, WeightDType } from "../plan/options.ts";
-import type { EngineOptions } from "../runtime/prepare.ts";
+import type { EngineOptions } from "../runtime/open/prepare.ts";
 
 export interface ModelFlags {
   readonly adapter?: string;

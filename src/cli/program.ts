@@ -1,16 +1,16 @@
 // The command line as a function: arguments and streams in, exit code out. Commands live in files of their own and load
 // the engine only when they run, so that help and mistakes are answered at once.
 import { Command } from "commander";
-import { addChat } from "./chat.ts";
+import { addChat } from "./chat/chat.ts";
 import { addDemo } from "./demo.ts";
-import { addDoctor } from "./doctor.ts";
+import { addDoctor } from "./doctor/doctor.ts";
 import { EXIT, exitOf, type Failure, ToldInJson } from "./exit-codes.ts";
-import { addInspect } from "./inspect.ts";
+import { addInspect } from "./inspect/inspect.ts";
 import { version } from "./installation.ts";
 import { type Io, note, safeLine, styled, writeJson, writeOut } from "./io.ts";
 import { addMerge } from "./merge.ts";
 import { addRun } from "./run.ts";
-import { addTrain } from "./train.ts";
+import { addTrain } from "./train/train.ts";
 
 const EPILOGUE = `
 Data goes to stdout, progress and reports to stderr. Every command takes --json.

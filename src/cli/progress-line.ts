@@ -1,6 +1,6 @@
 // Loading (or writing) as it happens: one line that is redrawn on a terminal; elsewhere one line at the start and one at the end.
 import { formatBytes, formatDuration, formatRate } from "../memory/sizes.ts";
-import type { LoadProgress } from "../runtime/loader.ts";
+import type { LoadProgress } from "../runtime/weights/loader.ts";
 import { type Io, note } from "./io.ts";
 
 /** Milliseconds between two redraws. */

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { liveBufferCount } from "../ggml/buffer.ts";
-import { openFileCount } from "../memory/direct-io.ts";
+import { liveBufferCount } from "../backend/ggml/buffer.ts";
+import { openFileCount } from "../memory/io/direct-io.ts";
 import type { RunReport } from "../report/run-report.ts";
 import { call, PLAIN, TINY } from "./testing.ts";
 

@@ -1,11 +1,12 @@
 // spillway run: continues one text, printing it as it comes, and says at the end what that took.
 import { addAbortSignal } from "node:stream";
 import type { Command } from "commander";
-import type { ChatMessage } from "../generate/chat-template.ts";
 import type { FinishReason } from "../generate/decode-loop.ts";
 import type { StreamPiece } from "../generate/streaming.ts";
+import type { ChatMessage } from "../generate/text/chat-template.ts";
 import { RunRecorder, type RunReport, withBandwidth } from "../report/run-report.ts";
 import { reportLines } from "../report/text-report.ts";
+import { PromptLine } from "./chat/prompt-line.ts";
 import { checkModel } from "./check-model.ts";
 import { UsageError } from "./exit-codes.ts";
 import {
@@ -17,7 +18,6 @@ import {
 import { forTerminal, type Io, note, warn, writeJson, writeOut } from "./io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "./model-options.ts";
 import { ProgressLine } from "./progress-line.ts";
-import { PromptLine } from "./prompt-line.ts";
 
 interface RunFlags extends ModelFlags, GenerationFlags {
   readonly prompt?: string;
@@ -137,7 +137,7 @@ async function print(
 /** The report with the bandwidth of the disk, where weights came from one while tokens were made. */
 async function measured(io: Io, dir: string, report: RunReport): Promise<RunReport> {
   if (!report.streaming?.disk_rate) return report;
-  const { openCheckpoint } = await import("../checkpoint/index.ts");
+  const { openCheckpoint } = await import("../formats/index.ts");
   const { diskSpeed } = await import("./disk-speed.ts");
   const { files } = await openCheckpoint(dir, { ignore: [/./] }); // the files alone; the tensors have been judged
   return withBandwidth(

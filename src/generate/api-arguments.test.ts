@@ -1,8 +1,8 @@
 // Whatever a caller in plain JavaScript gives: an error of a class of Spillway's that names it, and a model that is as it was.
 // Only what the caller's own code throws comes back as it is.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fixture, rejection } from "../checkpoint/testing.ts";
-import { ConfigError, SpillwayError } from "../errors.ts";
+import { ConfigError, SpillwayError } from "../base/errors.ts";
+import { fixture, rejection } from "../formats/testing.ts";
 import * as spillway from "../index.ts";
 import type { CausalLM } from "./causal-lm.ts";
 import { ODD, Own, thrower } from "./testing-odd.ts";

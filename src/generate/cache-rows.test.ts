@@ -1,10 +1,10 @@
 // Limits are upper bounds: sequences grow beyond the planned context, as long as the model and the budget have room, and
 // what they say does not depend on how the cache was laid out.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fixture, rejection } from "../checkpoint/testing.ts";
-import { BudgetError } from "../errors.ts";
+import { BudgetError } from "../base/errors.ts";
+import { fixture, rejection } from "../formats/testing.ts";
 import { Engine } from "../runtime/engine.ts";
-import type { EngineOptions } from "../runtime/prepare.ts";
+import type { EngineOptions } from "../runtime/open/prepare.ts";
 import { share } from "./cache-rows.ts";
 import { decode } from "./decode-loop.ts";
 

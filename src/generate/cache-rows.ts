@@ -1,6 +1,6 @@
 // Gives the sequences of a call their rows of the KV cache, and more as they grow: the planned context is a start, the
 // model's positions and the memory budget are the ends. Only places change, never what is computed.
-import { BudgetError, LibraryError } from "../errors.ts";
+import { BudgetError, LibraryError } from "../base/errors.ts";
 import type { Engine } from "../runtime/engine.ts";
 
 /** A sequence as far as the cache goes. */

@@ -1,10 +1,10 @@
 // The model as people use it. What it computes is held to the reference in test/golden; here: what comes back, and how.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fixture, rejection } from "../checkpoint/testing.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../base/errors.ts";
+import { fixture, rejection } from "../formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "./causal-lm.ts";
 import type { StreamPiece } from "./streaming.ts";
-import { TextStreamer } from "./text-streamer.ts";
+import { TextStreamer } from "./text/text-streamer.ts";
 
 const PROMPT = [286, 442, 272, 264, 474, 285, 458];
 let model: CausalLM;

@@ -2,15 +2,14 @@
 
 import { endIds } from "../adapters/end-token.ts";
 import type { LoraConfig } from "../adapters/index.ts";
+import { linkSignals } from "../base/async/signals.ts";
+import { ConfigError } from "../base/errors.ts";
 import { joinNotes } from "../base/notes.ts";
-import { requireModelFolder } from "../checkpoint/model-path.ts";
-import { ConfigError } from "../errors.ts";
+import { requireModelFolder } from "../formats/model-path.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Engine, type EngineMemory, type StreamStatistics } from "../runtime/engine.ts";
-import type { EngineOptions } from "../runtime/prepare.ts";
-import { linkSignals } from "../signals.ts";
-import type { ChatMessage } from "./chat-template.ts";
+import type { EngineOptions } from "../runtime/open/prepare.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
 import type { GenerateOptions, GenerationOptions } from "./options.ts";
@@ -25,10 +24,11 @@ import {
   type ResolvedRequest,
   resolveRequest,
 } from "./requests.ts";
-import { TooLongError } from "./sandboxed-tokenizer.ts";
-import { StoppingDecoder } from "./stop-text.ts";
 import { Mailbox, type StreamPiece } from "./streaming.ts";
-import { AutoTokenizer, byteOf, type EncodeOptions } from "./tokenizer.ts";
+import type { ChatMessage } from "./text/chat-template.ts";
+import { TooLongError } from "./text/sandboxed-tokenizer.ts";
+import { StoppingDecoder } from "./text/stop-text.ts";
+import { AutoTokenizer, byteOf, type EncodeOptions } from "./text/tokenizer.ts";
 
 /** Logits: data[b, t, v] is the score of token v after token t of sequence b. */
 export interface ForwardOutput {

@@ -1,10 +1,10 @@
 // The loop from prompts to new ids: when each sequence ends and why, and that neighbours do not touch one another.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fixture, rejection } from "../checkpoint/testing.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../base/errors.ts";
+import { fixture, rejection } from "../formats/testing.ts";
 import { Engine } from "../runtime/engine.ts";
 import { type DecodeRequest, decode } from "./decode-loop.ts";
-import type { SamplingOptions } from "./sampling.ts";
+import type { SamplingOptions } from "./sampling/sampling.ts";
 
 const PROMPT = [286, 442, 272, 264];
 let engine: Engine;

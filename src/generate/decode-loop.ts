@@ -1,11 +1,11 @@
 // The loop over the model: prompts in, one new token per sequence and step out. Knows ids, not text.
-import { BudgetError, ConfigError } from "../errors.ts";
-import { inGroups } from "../groups.ts";
+import { BudgetError, ConfigError } from "../base/errors.ts";
+import { inGroups } from "../base/groups.ts";
 import type { Engine } from "../runtime/engine.ts";
-import type { PassProgress } from "../runtime/executor.ts";
+import type { PassProgress } from "../runtime/step/executor.ts";
 import { type CachedSequence, openRows, provideRows, startingRows } from "./cache-rows.ts";
 import type { LogitsProcessor } from "./processors/processor.ts";
-import { Sampler, type SamplingOptions, SamplingScratch } from "./sampling.ts";
+import { Sampler, type SamplingOptions, SamplingScratch } from "./sampling/sampling.ts";
 
 /**
  * Why a sequence ended: an end token, as many tokens as asked for, a stop string, no more positions or memory for its

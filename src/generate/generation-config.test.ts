@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { CheckpointError, ConfigError } from "../errors.ts";
+import { CheckpointError, ConfigError } from "../base/errors.ts";
 import { readGenerationConfig } from "./generation-config.ts";
 
 describe("readGenerationConfig", () => {

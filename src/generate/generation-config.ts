@@ -1,10 +1,10 @@
 // What a checkpoint says about generating: token ids that begin, end and pad, and how tokens are chosen.
 // Read without the tokenizer, so that a model can stop at the end token when it is given ids only.
 import { join } from "node:path";
+import { ConfigError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
-import { isJsonObject, type JsonObject, readJsonFile } from "./json-file.ts";
 import { fileNotes, GENERATION_OPTIONS, type RawValues } from "./settings/values.ts";
+import { isJsonObject, type JsonObject, readJsonFile } from "./text/json-file.ts";
 
 export interface GenerationConfig {
   readonly bos_token_id: number | undefined;

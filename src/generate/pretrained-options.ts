@@ -1,5 +1,7 @@
 // The arguments of from_pretrained, which may come from plain JavaScript: names known, kinds of values right. What the values
 // mean is decided where they are used.
+
+import { ConfigError } from "../base/errors.ts";
 import {
   callback,
   checkedOptions,
@@ -13,8 +15,7 @@ import {
   text,
 } from "../base/kinds.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
-import type { EngineOptions } from "../runtime/prepare.ts";
+import type { EngineOptions } from "../runtime/open/prepare.ts";
 
 const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
   adapter: folder,

@@ -1,13 +1,14 @@
 // What callers of generate, stream and forward give, checked before anything runs, and what it comes to together with the
 // checkpoint's generation_config.json.
+
+import { ConfigError } from "../base/errors.ts";
 import { refuseUnknown } from "../base/options.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
 import type { SequenceRequest } from "./decode-loop.ts";
 import { type GenerationConfig, tokenIds } from "./generation-config.ts";
 import type { GenerationOptions } from "./options.ts";
 import { logitsProcessors } from "./processors/list.ts";
-import type { SamplingOptions } from "./sampling.ts";
+import type { SamplingOptions } from "./sampling/sampling.ts";
 import {
   GENERATION_OPTIONS,
   type GenerationValues,

@@ -1,5 +1,5 @@
 // Native memory that is entered in the ledger before it is taken, and struck from it when it is given back.
-import type { NativeBuffer, USAGE } from "../ggml/buffer.ts";
+import type { NativeBuffer, USAGE } from "../backend/ggml/buffer.ts";
 import type { Ledger, Reservation } from "./ledger.ts";
 import type { Tier } from "./tiers.ts";
 

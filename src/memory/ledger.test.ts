@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BudgetError, ConfigError, DisposedError, SpillwayError } from "../errors.ts";
+import { BudgetError, ConfigError, DisposedError, SpillwayError } from "../base/errors.ts";
 import { Ledger, type Reservation } from "./ledger.ts";
 import { parseSize } from "./sizes.ts";
 

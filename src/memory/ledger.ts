@@ -1,6 +1,6 @@
 // The one account of bytes: what Spillway holds on each tier, against its budget. Holds numbers, never memory:
 // an allocation is entered here before it is made, so that what does not fit is an error and not a killed process.
-import { BudgetError, ConfigError, DisposedError, SpillwayError } from "../errors.ts";
+import { BudgetError, ConfigError, DisposedError, SpillwayError } from "../base/errors.ts";
 import { formatBudget, formatBytes } from "./sizes.ts";
 import { TIERS, type Tier } from "./tiers.ts";
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { AbortError, BudgetError, ConfigError } from "../errors.ts";
+import { AbortError, BudgetError, ConfigError } from "../base/errors.ts";
 import { RingArena, type Span } from "./ring.ts";
 
 const KiB4 = 4096;

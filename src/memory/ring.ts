@@ -1,7 +1,7 @@
 // Who has which part of a circular buffer: hands out contiguous spans, round and round. Pure bookkeeping of offsets;
 // the memory itself, and what is read into it, belong to others.
-import { AbortError, BudgetError, ConfigError } from "../errors.ts";
-import { ALIGNMENT } from "./direct-io.ts";
+import { AbortError, BudgetError, ConfigError } from "../base/errors.ts";
+import { ALIGNMENT } from "./io/direct-io.ts";
 import { formatBudget, formatBytes } from "./sizes.ts";
 import type { Tier } from "./tiers.ts";
 

@@ -1,8 +1,8 @@
 // Buffers that compiled loops reach: apart from one another, zero at first, given back. Which loops is not its concern.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { liveBufferCount, type NativeBuffer, PAGE } from "../ggml/buffer.ts";
-import { canGiveBack } from "../ggml/system.ts";
+import { liveBufferCount, type NativeBuffer, PAGE } from "../backend/ggml/buffer.ts";
+import { canGiveBack } from "../backend/ggml/system.ts";
 import { FreeList } from "./free-list.ts";
 import { sharedMemory, sharedSpace, streamBytes } from "./shared-memory.ts";
 

@@ -4,11 +4,11 @@
 // It comes from WebAssembly memories of up to 4 GiB each, which grow as they are needed; the system is asked for pages when
 // they are first written, and gets them back when a buffer is disposed.
 
-import { type BufferType, NativeBuffer, PAGE } from "../ggml/buffer.ts";
-import { cpuMemory } from "../ggml/device.ts";
-import { library } from "../ggml/library.ts";
-import { ffi } from "../ggml/loading/ffi.ts";
-import { canGiveBack, giveBack, preferHugePages } from "../ggml/system.ts";
+import { type BufferType, NativeBuffer, PAGE } from "../backend/ggml/buffer.ts";
+import { cpuMemory } from "../backend/ggml/device.ts";
+import { library } from "../backend/ggml/library.ts";
+import { ffi } from "../backend/ggml/loading/ffi.ts";
+import { canGiveBack, giveBack, preferHugePages } from "../backend/ggml/system.ts";
 import type { LimitedSource } from "./allocate.ts";
 import { FreeList } from "./free-list.ts";
 import { MOST_WASM_PAGES, WASM_PAGE } from "./wasm-pages.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../base/errors.ts";
 import { formatBudget, formatBytes, formatCount, formatDuration, formatRate, parseSize } from "./sizes.ts";
 
 describe("parseSize", () => {

@@ -1,6 +1,7 @@
 // Reads and writes amounts as people do: "6GiB", "21.4 GiB", "1.9 GiB/s", "345.0 M". Knows no budgets.
+
+import { ConfigError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
 
 /** The one table of units of size: KiB, MiB, ... are powers of 1024, KB, MB, ... powers of 1000. Bytes. */
 const UNITS = {

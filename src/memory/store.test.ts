@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { AbortError, BudgetError, ConfigError, DisposedError, IoError } from "../errors.ts";
-import type { NativeBuffer } from "../ggml/buffer.ts";
+import type { NativeBuffer } from "../backend/ggml/buffer.ts";
+import { AbortError, BudgetError, ConfigError, DisposedError, IoError } from "../base/errors.ts";
 import type { Region } from "./store.ts";
 import { holdings, hostBytes, type OpenStore, openStore, testableTiers } from "./stores/testing.ts";
 

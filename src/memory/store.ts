@@ -1,8 +1,8 @@
 // One contract for a place that keeps bytes, whatever the tier: allocate, read, write, free. Holds no implementation
 // (stores/ does) and knows nothing of tensors.
-import type { NativeBuffer } from "../ggml/buffer.ts";
-import type { DirectFile } from "./direct-io.ts";
-import type { Urgency } from "./io-turns.ts";
+import type { NativeBuffer } from "../backend/ggml/buffer.ts";
+import type { DirectFile } from "./io/direct-io.ts";
+import type { Urgency } from "./io/io-turns.ts";
 import type { Tier } from "./tiers.ts";
 
 /** Memory of one tier. Every region is entered in the ledger before it is taken. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import koffi from "koffi";
-import { ALIGNMENT } from "./direct-io.ts";
+import { ALIGNMENT } from "./io/direct-io.ts";
 
 /** Native memory at a multiple of 4096. `buffer` must not be used after `free`; `free` may be called twice. */
 export interface AlignedMemory {

@@ -1,12 +1,12 @@
 // Host memory in which packed weights are unpacked where they arrive, and from which the library computes or uploads.
 // It belongs to a WebAssembly module, the only code of ours that unpacks fast enough; the ledger counts it as any other.
 
-import { CheckpointError, throwIfAborted } from "../errors.ts";
-import { NativeBuffer } from "../ggml/buffer.ts";
-import { cpuMemory } from "../ggml/device.ts";
-import { library } from "../ggml/library.ts";
-import { ffi } from "../ggml/loading/ffi.ts";
-import { preferHugePages } from "../ggml/system.ts";
+import { NativeBuffer } from "../backend/ggml/buffer.ts";
+import { cpuMemory } from "../backend/ggml/device.ts";
+import { library } from "../backend/ggml/library.ts";
+import { ffi } from "../backend/ggml/loading/ffi.ts";
+import { preferHugePages } from "../backend/ggml/system.ts";
+import { CheckpointError, throwIfAborted } from "../base/errors.ts";
 import type { MemorySource } from "./allocate.ts";
 import { PackedMemory } from "./packing/index.ts";
 

@@ -2,9 +2,9 @@
 // two decided. Reads no weights but copies of a tied one; takes no memory.
 import { join } from "node:path";
 import { joinNotes } from "../base/notes.ts";
-import { readConfigJson } from "../checkpoint/json-files.ts";
-import { openCheckpoint } from "../checkpoint/open.ts";
-import type { Checkpoint } from "../checkpoint/types.ts";
+import { readConfigJson } from "../formats/files/json-files.ts";
+import { openCheckpoint } from "../formats/open.ts";
+import type { Checkpoint } from "../formats/types.ts";
 import { modelSpec } from "./families.ts";
 import type { ModelSpec } from "./spec.ts";
 import { settleTies } from "./ties.ts";

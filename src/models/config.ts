@@ -1,7 +1,8 @@
 // Reads config.json key by key with errors that name the key, and remembers which keys were asked for. What a key means
 // is decided by the families; what becomes of keys nobody asked for, by keys.ts.
+
+import { ConfigError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
 
 /** Positions and ids are 32-bit numbers. */
 export const MAX_SIZE = 2 ** 31 - 1;

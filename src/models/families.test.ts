@@ -1,11 +1,11 @@
 // What each family makes of a config.json: stages, names and shapes. Whether they compute the right thing is for
 // test/golden.
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
-import { SYNTHETIC_FAMILIES as SYNTHETIC } from "../checkpoint/synthetic/families.ts";
-import { PRESETS } from "../checkpoint/synthetic.ts";
-import { fixture } from "../checkpoint/testing.ts";
-import { ConfigError, UnsupportedError } from "../errors.ts";
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
+import { openCheckpoint, readConfigJson } from "../formats/index.ts";
+import { SYNTHETIC_FAMILIES as SYNTHETIC } from "../formats/synthetic/families.ts";
+import { PRESETS } from "../formats/synthetic.ts";
+import { fixture } from "../formats/testing.ts";
 import { FAMILIES, modelSpec } from "./families.ts";
 
 /** The family's tiny config with some keys changed; undefined takes one away. */

@@ -1,12 +1,13 @@
 // The table of families. Adding one: a file that exports a Family, and a row here.
+
+import { UnsupportedError } from "../base/errors.ts";
 import { joinNotes, listed } from "../base/notes.ts";
 import { shown } from "../base/shown.ts";
-import { UnsupportedError } from "../errors.ts";
 import { RawConfig } from "./config.ts";
-import { gpt2 } from "./gpt2.ts";
+import { gpt2 } from "./families/gpt2.ts";
+import { llama } from "./families/llama.ts";
+import { qwen2 } from "./families/qwen2.ts";
 import { checkKeys } from "./keys.ts";
-import { llama } from "./llama.ts";
-import { qwen2 } from "./qwen2.ts";
 import type { Family, ModelSpec } from "./spec.ts";
 
 export const FAMILIES: readonly Family[] = [gpt2, llama, qwen2];

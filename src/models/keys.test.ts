@@ -1,7 +1,7 @@
 // Which keys of config.json are without effect, named in a note, and refused.
 import { describe, expect, test } from "vitest";
-import { SYNTHETIC_FAMILIES } from "../checkpoint/synthetic/families.ts";
-import { UnsupportedError } from "../errors.ts";
+import { UnsupportedError } from "../base/errors.ts";
+import { SYNTHETIC_FAMILIES } from "../formats/synthetic/families.ts";
 import { modelSpec } from "./families.ts";
 
 const notes = (change: object, family: "llama" | "qwen2" | "gpt2" = "llama") =>

@@ -4,9 +4,10 @@
 // The rule for unknown keys: one that looks like a part of the forward pass (ARITHMETIC) and does not have a value that
 // switches it off is an error, because a model trained with it would be computed wrongly without a word; transformers'
 // own class of the family would do just that. Any other unknown key is named, and not used.
+
+import { UnsupportedError } from "../base/errors.ts";
 import { listed } from "../base/notes.ts";
 import { printable, shown } from "../base/shown.ts";
-import { UnsupportedError } from "../errors.ts";
 import type { RawConfig } from "./config.ts";
 
 const words = (text: string): string[] => text.trim().split(/\s+/);

@@ -1,6 +1,6 @@
 // How many tokens a sequence may have: what config.json, scaling and windows make of it.
 import { expect, test } from "vitest";
-import { SYNTHETIC_FAMILIES } from "../checkpoint/synthetic/families.ts";
+import { SYNTHETIC_FAMILIES } from "../formats/synthetic/families.ts";
 import { modelSpec } from "./families.ts";
 
 const MOST = 2 ** 31 - 1;

@@ -1,8 +1,9 @@
 // How many tokens a sequence may have, and why no more: what the config says, what scaling of rotary positions makes of
 // it, and layers that do not attend to everything, which are computed only as far as there is no difference.
+
+import { UnsupportedError } from "../base/errors.ts";
 import { counted } from "../base/notes.ts";
 import { shown } from "../base/shown.ts";
-import { UnsupportedError } from "../errors.ts";
 import { MAX_SIZE, type RawConfig } from "./config.ts";
 import type { RopeConfig } from "./rope-config.ts";
 

@@ -1,6 +1,6 @@
 // What config.json means by its rotary settings, as transformers 5.18 reads it (RotaryEmbeddingConfigMixin).
 import { describe, expect, test } from "vitest";
-import { ConfigError, UnsupportedError } from "../errors.ts";
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
 import { RawConfig } from "./config.ts";
 import { readRopeConfig } from "./rope-config.ts";
 

@@ -1,8 +1,9 @@
 // Which rotary settings a config.json means: rope_parameters (transformers 5), rope_scaling (before that, and added by
 // hand since), and the keys at its top, put into one as transformers 5.18 does. What follows from them is in blocks/rope.ts.
+
+import { ConfigError, UnsupportedError } from "../base/errors.ts";
 import { listed } from "../base/notes.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError, UnsupportedError } from "../errors.ts";
 import { RawConfig } from "./config.ts";
 
 /** Methods of scaling that are computed, and the keys each reads. */

@@ -1,6 +1,6 @@
 // What a model family says about itself: its stages, their weights, and how each is computed. No memory, no data.
-import type { Graph } from "../ggml/ops.ts";
-import type { Tensor } from "../ggml/tensor.ts";
+import type { Graph } from "../backend/ggml/ops.ts";
+import type { Tensor } from "../backend/ggml/tensor.ts";
 import type { RawConfig } from "./config.ts";
 
 /** A parameter as the checkpoint holds it. */

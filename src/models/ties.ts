@@ -1,7 +1,7 @@
 // Weights that are another weight under a second name, and what they are called in a checkpoint. Whether a tie holds is
 // decided here, once, from what the file has; running, adapters, training and export all go by the spec that comes out.
-import { sameTensor } from "../checkpoint/compare.ts";
-import type { Checkpoint } from "../checkpoint/types.ts";
+import { sameTensor } from "../formats/compare.ts";
+import type { Checkpoint } from "../formats/types.ts";
 import type { ModelSpec } from "./spec.ts";
 
 /** The name a weight has in this checkpoint: its own, its other name if tied, or without the family's prefix. */

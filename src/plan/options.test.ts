@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
-import { fixture } from "../checkpoint/testing.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../base/errors.ts";
+import { openCheckpoint, readConfigJson } from "../formats/index.ts";
+import { fixture } from "../formats/testing.ts";
 import { modelSpec } from "../models/families.ts";
 import { type DeviceMap, parseDeviceMap, parseMaxMemory } from "./options.ts";
 import { modelUnits } from "./units.ts";

@@ -1,7 +1,8 @@
 // Reads the placement options people pass: device_map and max_memory, in the forms Hugging Face users know.
+
+import { type FloatDType, parseDType } from "../backend/ggml/dtypes.ts";
+import { ConfigError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
-import { type FloatDType, parseDType } from "../ggml/dtypes.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
 import type { Unit } from "./units.ts";

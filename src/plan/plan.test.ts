@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BudgetError, ConfigError } from "../errors.ts";
+import { BudgetError, ConfigError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { UnitSize } from "./placement.ts";
 import { type FixedBytes, makePlan, type Plan, type PlanRequest } from "./plan.ts";

@@ -1,5 +1,5 @@
 // The plan: where every byte will live, decided before anything is allocated.
-import { BudgetError, ConfigError } from "../errors.ts";
+import { BudgetError, ConfigError } from "../base/errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { choosePacked, streamedBytes } from "./packed-placement.ts";

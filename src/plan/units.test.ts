@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readConfigJson } from "../checkpoint/index.ts";
-import { makeCheckpoint, type SyntheticOptions } from "../checkpoint/synthetic.ts";
-import { fixture, temporaryFolder } from "../checkpoint/testing.ts";
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
-import { CheckpointError, UnsupportedError } from "../errors.ts";
+import { CheckpointError, UnsupportedError } from "../base/errors.ts";
+import { openCheckpoint, readConfigJson } from "../formats/index.ts";
+import { makeCheckpoint, type SyntheticOptions } from "../formats/synthetic.ts";
+import { fixture, temporaryFolder } from "../formats/testing.ts";
+import type { Checkpoint, TensorEntry } from "../formats/types.ts";
 import { modelSpec } from "../models/families.ts";
 import { modelUnits, type Unit } from "./units.ts";
 

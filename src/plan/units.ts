@@ -1,11 +1,12 @@
 // Joins a model's stages with a checkpoint: which tensor each weight is, in which type it will be held, and which
 // unit it moves with. Shapes and bytes only; nothing is allocated.
+
+import type { DType, FloatDType } from "../backend/ggml/dtypes.ts";
+import { rowBytes } from "../backend/ggml/tensor.ts";
+import { UnsupportedError } from "../base/errors.ts";
 import { listed } from "../base/notes.ts";
-import { checkSkeleton, ModelModules } from "../checkpoint/index.ts";
-import type { Checkpoint, TensorEntry } from "../checkpoint/types.ts";
-import { UnsupportedError } from "../errors.ts";
-import type { DType, FloatDType } from "../ggml/dtypes.ts";
-import { rowBytes } from "../ggml/tensor.ts";
+import { checkSkeleton, ModelModules } from "../formats/index.ts";
+import type { Checkpoint, TensorEntry } from "../formats/types.ts";
 import type { ModelSpec, Stage, WeightSpec } from "../models/spec.ts";
 import { heldName, resolveName } from "../models/ties.ts";
 

@@ -1,7 +1,7 @@
 // What a run took: memory by the kernel's account and by the ledger's, speed, and what streamed. Numbers that were
 // measured or entered, nothing estimated; text-report.ts puts them in words.
 import type { CausalLM, ModelStatistics } from "../generate/causal-lm.ts";
-import type { Bandwidth } from "../memory/disk-bandwidth.ts";
+import type { Bandwidth } from "../memory/io/disk-bandwidth.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
 import { MemoryProbe, type ProbedMemory } from "./memory-probe.ts";
 

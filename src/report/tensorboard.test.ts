@@ -2,8 +2,8 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openHandles, rejection, temporaryFolder } from "../checkpoint/testing.ts";
-import { ConfigError, DisposedError, IoError } from "../errors.ts";
+import { ConfigError, DisposedError, IoError } from "../base/errors.ts";
+import { openHandles, rejection, temporaryFolder } from "../formats/testing.ts";
 import { crc32c, TensorBoardLog, trainingScalars } from "./tensorboard.ts";
 
 /** One CRC bit at a time, straight from the definition: shares nothing with the table in the source. */

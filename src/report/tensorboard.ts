@@ -4,8 +4,8 @@
 import { mkdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { ConfigError, IoError } from "../base/errors.ts";
 import { systemCode } from "../base/files/system-code.ts";
-import { ConfigError, IoError } from "../errors.ts";
 import { AppendFile, type TrainingRecord } from "./training-log.ts";
 
 /** Protobuf field numbers. */

@@ -2,8 +2,8 @@ import { execFileSync } from "node:child_process";
 import { appendFileSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openHandles, rejection, temporaryFolder } from "../checkpoint/testing.ts";
-import { ConfigError, DisposedError, IoError } from "../errors.ts";
+import { ConfigError, DisposedError, IoError } from "../base/errors.ts";
+import { openHandles, rejection, temporaryFolder } from "../formats/testing.ts";
 import { AppendFile, readTrainingLog, TrainingLog, type TrainingRecord } from "./training-log.ts";
 
 function record(step: number, more: Partial<TrainingRecord> = {}): TrainingRecord {

@@ -4,9 +4,9 @@
 import type { Stats } from "node:fs";
 import { constants, type FileHandle, mkdir, open, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { ConfigError, DisposedError, IoError, SpillwayError } from "../base/errors.ts";
 import { systemCode } from "../base/files/system-code.ts";
-import { replaceFile } from "../checkpoint/staged-file.ts";
-import { ConfigError, DisposedError, IoError, SpillwayError } from "../errors.ts";
+import { replaceFile } from "../formats/files/staged-file.ts";
 
 /** One optimizer step. A number that is not finite is null in the file and NaN when it is read back. */
 export interface TrainingRecord {

@@ -1,9 +1,9 @@
 // The engine below generation: sequences, cache rows, and memory that is what was planned.
 import { describe, expect, test } from "vitest";
-import { fixture, rejection } from "../checkpoint/testing.ts";
-import { ConfigError, DisposedError } from "../errors.ts";
+import { ConfigError, DisposedError } from "../base/errors.ts";
+import { fixture, rejection } from "../formats/testing.ts";
 import { describeBytes, Engine } from "./engine.ts";
-import type { EngineOptions } from "./prepare.ts";
+import type { EngineOptions } from "./open/prepare.ts";
 
 const CPU: EngineOptions = { device: "cpu", kv_dtype: "float32", threads: 1 };
 

@@ -1,17 +1,18 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
-import { AbortError, BudgetError, ConfigError, DisposedError } from "../errors.ts";
+
+import { OneByOne } from "../base/async/one-by-one.ts";
+import { linkSignals } from "../base/async/signals.ts";
+import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
-import { OneByOne } from "../one-by-one.ts";
-import { linkSignals } from "../signals.ts";
-import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./chunks.ts";
-import { Executor, type LogitsSink, type PassProgress } from "./executor.ts";
-import { inputBytes } from "./inputs.ts";
-import { KvCache, kvBytes, mostTokens, type RowMove } from "./kv-cache.ts";
-import { makeLogits, reserveLogits } from "./logits-memory.ts";
-import { gatheredRowBytes } from "./measure.ts";
-import { type EngineParts, kvPlace, type OpenModel, openModel, releaseModel } from "./open-model.ts";
-import type { EngineOptions, Prepared } from "./prepare.ts";
+import { type EngineParts, kvPlace, type OpenModel, openModel, releaseModel } from "./open/open-model.ts";
+import type { EngineOptions, Prepared } from "./open/prepare.ts";
+import { KvCache, kvBytes, mostTokens, type RowMove } from "./state/kv-cache.ts";
+import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./step/chunks.ts";
+import { Executor, type LogitsSink, type PassProgress } from "./step/executor.ts";
+import { inputBytes } from "./step/inputs.ts";
+import { makeLogits, reserveLogits } from "./step/logits-memory.ts";
+import { gatheredRowBytes } from "./step/measure.ts";
 
 /** Bytes per tier and what they are for. */
 export interface EngineMemory {

@@ -3,12 +3,12 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fixture, rejection, temporaryFolder } from "../checkpoint/testing.ts";
-import { ConfigError, SpillwayError } from "../errors.ts";
+import { ConfigError, SpillwayError } from "../base/errors.ts";
+import { fixture, rejection, temporaryFolder } from "../formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../generate/causal-lm.ts";
 import { ODD, Own } from "../generate/testing-odd.ts";
 import { numbers } from "./data/testing.ts";
-import { fit } from "./fit.ts";
+import { fit } from "./fit/fit.ts";
 import { FakeTrainer } from "./testing-fit.ts";
 import { Trainer } from "./trainer.ts";
 

@@ -1,4 +1,6 @@
 // Arguments of a trainer's methods, which may come from plain JavaScript. What is in a batch is looked at by batch.ts.
+
+import { ConfigError } from "../base/errors.ts";
 import {
   callback,
   checkedOptions,
@@ -12,8 +14,7 @@ import {
   text,
 } from "../base/kinds.ts";
 import { shown } from "../base/shown.ts";
-import { ConfigError } from "../errors.ts";
-import type { TrainingBatch } from "./batch.ts";
+import type { TrainingBatch } from "./step/batch.ts";
 import type { ExportOptions, ResumeOptions, SaveOptions } from "./trainer-face.ts";
 
 const BATCHES: Kind = {

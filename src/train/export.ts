@@ -2,6 +2,7 @@
 
 import { dirname, join, resolve } from "node:path";
 import { type Adapter, putTokenizer, savedName, savedWeights, writeAdapter } from "../adapters/index.ts";
+import { bytesOf, DTYPES, type FloatDType } from "../backend/ggml/dtypes.ts";
 import { realPath } from "../base/files/same-file.ts";
 import {
   ANYTHING,
@@ -9,23 +10,22 @@ import {
   exportedFiles,
   markExport,
   refuseInputs,
-} from "../checkpoint/export-folder.ts";
-import { statIfPresent } from "../checkpoint/files.ts";
-import { readConfigJson, type TensorSource, writeSharded } from "../checkpoint/index.ts";
-import { copyOthers, filesBeside, namedDType } from "../checkpoint/model-folder.ts";
-import { tensorBlocks } from "../checkpoint/read-tensor.ts";
-import { replaceFile } from "../checkpoint/staged-file.ts";
-import type { TensorEntry } from "../checkpoint/types.ts";
-import { bytesOf, DTYPES, type FloatDType } from "../ggml/dtypes.ts";
+} from "../formats/export-folder.ts";
+import { statIfPresent } from "../formats/files/files.ts";
+import { replaceFile } from "../formats/files/staged-file.ts";
+import { readConfigJson, type TensorSource, writeSharded } from "../formats/index.ts";
+import { copyOthers, filesBeside, namedDType } from "../formats/model-folder.ts";
+import { tensorBlocks } from "../formats/safetensors/read-tensor.ts";
+import type { TensorEntry } from "../formats/types.ts";
 import { lockFolder } from "../memory/locks/file-lock.ts";
 import { modelSpec } from "../models/families.ts";
 import { resolveName } from "../models/ties.ts";
 import { parseWeightDType } from "../plan/options.ts";
+import { masterBlocks } from "./checkpoints/state-tensors.ts";
+import type { TrainerSettings } from "./open/options.ts";
+import type { Parameter } from "./open/parameters.ts";
 import type { ParameterState } from "./optimizer/state.ts";
-import type { TrainerSettings } from "./options.ts";
-import type { Parameter } from "./parameters.ts";
 import type { Session } from "./session.ts";
-import { masterBlocks } from "./state-tensors.ts";
 import type { ExportOptions } from "./trainer-face.ts";
 
 /** Headers and configs. */

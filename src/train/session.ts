@@ -1,29 +1,29 @@
 // A trainer while it is open: the model loaded for it, and the rhythm of steps: which weights may be read when, so that
 // what streams ahead is never older than it should be. What it holds is session-parts.ts.
 import { type Adapter, checkNames, openAdapter, withoutAllLinear } from "../adapters/index.ts";
-import type { Checkpoint } from "../checkpoint/types.ts";
-import { ConfigError } from "../errors.ts";
-import type { Device } from "../ggml/device.ts";
-import { parseDType } from "../ggml/dtypes.ts";
-import type { BeforeRead } from "../memory/direct-io.ts";
+import type { Device } from "../backend/ggml/device.ts";
+import { parseDType } from "../backend/ggml/dtypes.ts";
+import { ConfigError } from "../base/errors.ts";
+import type { Checkpoint } from "../formats/types.ts";
+import type { BeforeRead } from "../memory/io/direct-io.ts";
 import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
 import { Cleanup } from "../runtime/cleanup.ts";
 import type { Engine } from "../runtime/engine.ts";
-import type { EngineOptions, Prepared } from "../runtime/prepare.ts";
-import type { Gradients } from "./gradient-store.ts";
-import { PASSING } from "./memory-plan.ts";
-import { loraIdentity, type TrainerOptions, type TrainerSettings } from "./options.ts";
-import type { Parameters } from "./parameters.ts";
-import type { Passes } from "./passes.ts";
+import type { EngineOptions, Prepared } from "../runtime/open/prepare.ts";
+import { PASSING } from "./open/memory-plan.ts";
+import { loraIdentity, type TrainerOptions, type TrainerSettings } from "./open/options.ts";
+import type { Parameters } from "./open/parameters.ts";
+import { type Held, Loading, take } from "./open/session-parts.ts";
+import type { TrainedStates } from "./open/trained-weights.ts";
 import { type ModelFingerprint, modelFingerprint } from "./resume/base-fingerprint.ts";
-import { type Held, Loading, take } from "./session-parts.ts";
-import type { Stalls } from "./stalls.ts";
-import type { TrainedStates } from "./trained-weights.ts";
+import type { Gradients } from "./step/gradient-store.ts";
+import type { Passes } from "./step/passes.ts";
+import type { Stalls } from "./step/stalls.ts";
+import type { UpdateQueue } from "./step/update-queue.ts";
 import type { TrainingPlanSummary } from "./trainer-face.ts";
-import type { UpdateQueue } from "./update-queue.ts";
 
 /** Tokens of context that texts generated while training may have, unless the model was opened with fewer. */
 const CONTEXT = 256;

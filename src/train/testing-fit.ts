@@ -2,11 +2,11 @@
 // their order, and whose checkpoints are real folders.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { AbortError } from "../errors.ts";
+import { AbortError } from "../base/errors.ts";
 import type { CausalLM } from "../generate/causal-lm.ts";
-import type { TrainingBatch } from "./batch.ts";
 import { latestCheckpoint } from "./checkpoints/index.ts";
 import { RECORD_FILE, recordText } from "./checkpoints/record.ts";
+import type { TrainingBatch } from "./step/batch.ts";
 import type { SaveOptions, StepResult, TrainerFace, TrainingPlanSummary } from "./trainer-face.ts";
 
 export interface FakeOptions {

@@ -1,8 +1,8 @@
 // What the training loop and the command line need of a trainer, apart from how it is done.
 import type { CausalLM } from "../generate/causal-lm.ts";
-import type { AutoTokenizer } from "../generate/tokenizer.ts";
+import type { AutoTokenizer } from "../generate/text/tokenizer.ts";
 import type { Tier } from "../memory/tiers.ts";
-import type { TrainingBatch } from "./batch.ts";
+import type { TrainingBatch } from "./step/batch.ts";
 
 /** What one optimizer step did. */
 export interface StepResult {

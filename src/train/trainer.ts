@@ -1,40 +1,40 @@
 // Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
 // update-queue.ts; where things live is session.ts.
 import { randomUUID } from "node:crypto";
-import { refuseWithin } from "../checkpoint/export-folder.ts";
-import { ConfigError, DisposedError, NumericsError } from "../errors.ts";
+import type { NativeBuffer } from "../backend/ggml/buffer.ts";
+import { withLinked } from "../base/async/signals.ts";
+import { ConfigError, DisposedError, NumericsError } from "../base/errors.ts";
+import { refuseWithin } from "../formats/export-folder.ts";
 import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
 import { checkSignal } from "../generate/requests.ts";
-import { AutoTokenizer } from "../generate/tokenizer.ts";
-import type { NativeBuffer } from "../ggml/buffer.ts";
-import { withLinked } from "../signals.ts";
+import { AutoTokenizer } from "../generate/text/tokenizer.ts";
 import * as checked from "./arguments.ts";
-import { microBatch, type TrainingBatch } from "./batch.ts";
 import {
   checkpointBytes,
   openTrainingCheckpoint,
   restoreTensors,
   saveCheckpoint,
 } from "./checkpoints/index.ts";
+import { stateTensors, writeWorkingCopies } from "./checkpoints/state-tensors.ts";
 import { exportBytes, exportModel } from "./export.ts";
-import { fit } from "./fit.ts";
-import type { FitOptions } from "./fit-options.ts";
-import type { FitResult } from "./fit-result.ts";
-import type { OpenGradients } from "./gradient-store.ts";
-import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
-import type { StepParams } from "./optimizer/rule.ts";
+import { fit } from "./fit/fit.ts";
+import type { FitOptions } from "./fit/fit-options.ts";
+import type { FitResult } from "./fit/fit-result.ts";
 import {
   checkTrainerOptions,
   type TrainerOptions,
   type TrainerSettings,
   trainerSettings,
   updatesAtOnce,
-} from "./options.ts";
-import type { Parameter } from "./parameters.ts";
-import { checkIdentity, checkpointIn, rateChanges, runOf } from "./resume-point.ts";
+} from "./open/options.ts";
+import type { Parameter } from "./open/parameters.ts";
+import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
+import type { StepParams } from "./optimizer/rules/rule.ts";
+import { checkIdentity, checkpointIn, rateChanges, runOf } from "./resume/resume-point.ts";
 import { Session } from "./session.ts";
-import { stateTensors, writeWorkingCopies } from "./state-tensors.ts";
-import { StepMeter } from "./step-meter.ts";
+import { microBatch, type TrainingBatch } from "./step/batch.ts";
+import type { OpenGradients } from "./step/gradient-store.ts";
+import { StepMeter } from "./step/step-meter.ts";
 import type {
   ExportOptions,
   ResumeOptions,

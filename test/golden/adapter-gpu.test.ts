@@ -1,9 +1,9 @@
 // PEFT's adapter on a GPU, wherever the weights are; see gpu.test.ts for which GPUs will do, and for the tolerance.
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openCheckpoint, readTensor } from "../../src/checkpoint/index.ts";
+import { listDevices } from "../../src/backend/ggml/device.ts";
+import { openCheckpoint, readTensor } from "../../src/formats/index.ts";
 import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
-import { listDevices } from "../../src/ggml/device.ts";
 import { PEFT_ADAPTER, randomAdapter } from "../support/adapters.ts";
 import { leavesNothing } from "../support/leaks.ts";
 import { FIXTURES, largestDifference, readGolden } from "./golden.ts";

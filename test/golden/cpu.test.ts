@@ -1,7 +1,7 @@
 // The reference implementation's logits and greedy tokens, on the CPU, wherever the weights are.
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
-import type { EngineOptions } from "../../src/runtime/prepare.ts";
+import type { EngineOptions } from "../../src/runtime/open/prepare.ts";
 import { budgetRange, weightsByTier } from "../support/checkpoints.ts";
 import { leavesNothing } from "../support/leaks.ts";
 import { expectGolden, GREEDY_TOKENS, REFERENCES, readGolden } from "./golden.ts";

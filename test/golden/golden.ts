@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import { openCheckpoint, readTensor } from "../../src/checkpoint/index.ts";
+import { openCheckpoint, readTensor } from "../../src/formats/index.ts";
 import type { CausalLM } from "../../src/generate/causal-lm.ts";
 
 export const FIXTURES = fileURLToPath(new URL("../fixtures/checkpoints/", import.meta.url));

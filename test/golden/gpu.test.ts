@@ -2,9 +2,9 @@
 // tests are skipped with the reason; SPILLWAY_TEST_GPU=1 makes that a failure. Mesa's lavapipe will do:
 //   GGML_VK_VISIBLE_DEVICES=0 SPILLWAY_TEST_GPU=1 npx vitest run test/golden/gpu.test.ts
 import { describe, expect, test } from "vitest";
+import { listDevices } from "../../src/backend/ggml/device.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../../src/generate/causal-lm.ts";
-import { listDevices } from "../../src/ggml/device.ts";
-import type { EngineOptions } from "../../src/runtime/prepare.ts";
+import type { EngineOptions } from "../../src/runtime/open/prepare.ts";
 import { weightsByTier } from "../support/checkpoints.ts";
 import { leavesNothing } from "../support/leaks.ts";
 import { GREEDY_TOKENS, largestDifference, REFERENCES, readGolden } from "./golden.ts";

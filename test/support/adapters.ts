@@ -7,11 +7,11 @@ import {
   savedWeights,
   writeAdapter,
 } from "../../src/adapters/index.ts";
-import { readConfigJson } from "../../src/checkpoint/index.ts";
-import { encodeFloats } from "../../src/checkpoint/synthetic/floats.ts";
-import { temporaryFolder } from "../../src/checkpoint/testing.ts";
-import { Xoshiro128 } from "../../src/generate/random.ts";
-import type { FloatDType } from "../../src/ggml/dtypes.ts";
+import type { FloatDType } from "../../src/backend/ggml/dtypes.ts";
+import { readConfigJson } from "../../src/formats/index.ts";
+import { encodeFloats } from "../../src/formats/synthetic/floats.ts";
+import { temporaryFolder } from "../../src/formats/testing.ts";
+import { Xoshiro128 } from "../../src/generate/sampling/random.ts";
 import { modelSpec } from "../../src/models/families.ts";
 import { FIXTURES } from "../golden/golden.ts";
 

@@ -3,12 +3,12 @@ import { cpSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
-import { makeCheckpoint, type SyntheticOptions } from "../../src/checkpoint/synthetic.ts";
-import { temporaryFolder } from "../../src/checkpoint/testing.ts";
-import { BudgetError } from "../../src/errors.ts";
+import { BudgetError } from "../../src/base/errors.ts";
+import { makeCheckpoint, type SyntheticOptions } from "../../src/formats/synthetic.ts";
+import { temporaryFolder } from "../../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../../src/generate/causal-lm.ts";
 import type { Tier } from "../../src/memory/tiers.ts";
-import { type EngineOptions, readSkeleton } from "../../src/runtime/prepare.ts";
+import { type EngineOptions, readSkeleton } from "../../src/runtime/open/prepare.ts";
 import { FIXTURES } from "../golden/golden.ts";
 
 let root: string | undefined;

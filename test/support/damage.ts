@@ -1,7 +1,7 @@
 // Ways to damage a checkpoint that a test has a copy of.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { safetensorsBytes } from "../../src/checkpoint/testing.ts";
+import { safetensorsBytes } from "../../src/formats/testing.ts";
 
 /** A safetensors header: entries by tensor name. */
 export type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;

@@ -1,10 +1,10 @@
 // What this process holds outside JavaScript's heap, so that tests can say: afterwards it was what it was before.
 import { readdirSync } from "node:fs";
 import { expect } from "vitest";
-import { liveBufferCount } from "../../src/ggml/buffer.ts";
-import { liveGraphMemoryCount } from "../../src/ggml/graph-memory.ts";
-import { openFileCount } from "../../src/memory/direct-io.ts";
-import { sandbox } from "../../src/sandbox/sandbox.ts";
+import { liveBufferCount } from "../../src/backend/ggml/buffer.ts";
+import { liveGraphMemoryCount } from "../../src/backend/ggml/graph-memory.ts";
+import { sandbox } from "../../src/generate/sandbox/sandbox.ts";
+import { openFileCount } from "../../src/memory/io/direct-io.ts";
 
 export interface Holdings {
   readonly buffers: number;

@@ -1,6 +1,6 @@
 // A disk under every hook that a training has: slow, short, interrupted, failing or full, as a test wants it.
 
-import type { SystemRead } from "../../src/memory/direct-io.ts";
+import type { SystemRead } from "../../src/memory/io/direct-io.ts";
 import type { SystemTransfer } from "../../src/memory/stores/state-file.ts";
 import { systemError } from "../../src/memory/testing.ts";
 import type { SystemWrite } from "../../src/train/checkpoints/index.ts";

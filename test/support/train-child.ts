@@ -3,7 +3,7 @@
 import { appendFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
-import { Xoshiro128 } from "../../src/generate/random.ts";
+import { Xoshiro128 } from "../../src/generate/sampling/random.ts";
 import { latestCheckpoint } from "../../src/train/checkpoints/index.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 

@@ -1,6 +1,6 @@
 // A short training with one of its parts on disk at a time, and what it comes to when nothing happens to it.
 import { expect } from "vitest";
-import type { OffloadOptions } from "../../src/train/options.ts";
+import type { OffloadOptions } from "../../src/train/open/options.ts";
 import type { Trainer } from "../../src/train/trainer.ts";
 import { oneStep, type StepFacts, stateOf, steps, training } from "./train-runs.ts";
 

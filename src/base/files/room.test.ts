@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { rejection, temporaryFolder } from "../../checkpoint/testing.ts";
+import { rejection, temporaryFolder } from "../../formats/testing.ts";
 import { freeBytes, RoomError, requireRoom } from "./room.ts";
 
 const shown = (bytes: number) => `${bytes} B`;

@@ -1,7 +1,7 @@
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, expect, test } from "vitest";
-import { temporaryFolder } from "../../checkpoint/testing.ts";
+import { temporaryFolder } from "../../formats/testing.ts";
 import { isWithin, realPath, sameFile, sameFileAmong } from "./same-file.ts";
 
 let dir: string;

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { expect, test } from "vitest";
-import { leftover, temporaryFolder } from "../../checkpoint/testing.ts";
+import { leftover, temporaryFolder } from "../../formats/testing.ts";
 import { FOREIGN_AGE, openNew, ownerOf, stemOf, sweep, temporaryName } from "./temporary.ts";
 
 test("no two names are alike, and each says whose it is", () => {

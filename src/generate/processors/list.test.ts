@@ -3,9 +3,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { fixture } from "../../checkpoint/testing.ts";
-import { ConfigError } from "../../errors.ts";
-import { Sampler } from "../sampling.ts";
+import { ConfigError } from "../../base/errors.ts";
+import { fixture } from "../../formats/testing.ts";
+import { Sampler } from "../sampling/sampling.ts";
 import { generationValues } from "../settings/values.ts";
 import { logitsProcessors } from "./list.ts";
 

@@ -1,7 +1,8 @@
 // Logits processors: what changes a row of logits before a token is chosen from it. Names, meanings and order as in
 // Hugging Face transformers; each works on one sequence, in place. What only drawing uses is in ../sampling.ts.
+
+import { ConfigError } from "../../base/errors.ts";
 import { shown } from "../../base/shown.ts";
-import { ConfigError } from "../../errors.ts";
 import type { GenerationValues } from "../settings/values.ts";
 import { exponentialDecay, forced, minLength } from "./lengths.ts";
 import { promptPenalty, repetitionPenalty } from "./penalties.ts";

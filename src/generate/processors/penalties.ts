@@ -1,5 +1,5 @@
 // Penalties for tokens that have been there. Arithmetic in single precision, as in the reference.
-import { GraphError } from "../../errors.ts";
+import { GraphError } from "../../base/errors.ts";
 import type { LogitsProcessor } from "./processor.ts";
 
 /**

@@ -1,6 +1,6 @@
 // The call's values, else the file's, else the reference's; checked when they are used.
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError } from "../../base/errors.ts";
 import { HONOURED, NOT_DONE, READ_ELSEWHERE } from "./keys.ts";
 import { fileNotes, generationValues, refuseNotDone } from "./values.ts";
 

@@ -1,9 +1,10 @@
 // What a call and a checkpoint's generation_config.json together say about generating: the call's values, else the
 // file's, else the reference's. Ranges are checked when values are used: odd ones that nothing reads are no error, unless
 // they are no numbers at all.
+
+import { ConfigError } from "../../base/errors.ts";
 import { joinNotes, listed } from "../../base/notes.ts";
 import { shown } from "../../base/shown.ts";
-import { ConfigError } from "../../errors.ts";
 import { HONOURED, type HonouredKey, type HonouredName, NOT_DONE, READ_ELSEWHERE } from "./keys.ts";
 
 /** Values of one source, not checked yet. undefined and null mean that it does not say. */

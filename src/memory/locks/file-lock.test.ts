@@ -4,11 +4,11 @@ import { existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, writeFileSy
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeEach, describe, expect, test, vi } from "vitest";
+import * as system from "../../backend/ggml/system.ts";
 import { IoError } from "../../base/errors.ts";
 import { thisProcess } from "../../base/files/process-identity.ts";
-import { rejection, temporaryFolder } from "../../checkpoint/testing.ts";
-import { typescriptLoader } from "../../checkpoint/testing-loader.ts";
-import * as system from "../../ggml/system.ts";
+import { rejection, temporaryFolder } from "../../formats/testing.ts";
+import { typescriptLoader } from "../../formats/testing-loader.ts";
 import { LOCK_FILE, LockedError, lockFolder, refuseLocked } from "./file-lock.ts";
 
 let dir: string;

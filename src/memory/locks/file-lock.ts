@@ -5,6 +5,7 @@
 import { constants, unlinkSync } from "node:fs";
 import { type FileHandle, link, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { lockOpenFile } from "../../backend/ggml/system.ts";
 import { IoError } from "../../base/errors.ts";
 import {
   identityIn,
@@ -16,7 +17,6 @@ import {
 import { systemCode } from "../../base/files/system-code.ts";
 import { openNew, temporaryName } from "../../base/files/temporary.ts";
 import { parseJson } from "../../base/json.ts";
-import { lockOpenFile } from "../../ggml/system.ts";
 
 /** In a folder that one process at a time may write to. */
 export const LOCK_FILE = ".spillway.lock";

@@ -8,7 +8,7 @@
 //                 bytes 0-31   mantissa << 1 | sign, of elements 0-31
 //                 bytes 32-47  code of element i | code of element 16 + i << 4
 //   exceptions  u32 indices of elements, ascending, then as many u16: their bits. In its group an exception has code 0.
-import { CheckpointError, ConfigError } from "../../errors.ts";
+import { CheckpointError, ConfigError } from "../../base/errors.ts";
 
 /** Byte offsets of the header's fields; the rest of it is zero. */
 const HEADER = {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { CheckpointError, ConfigError } from "../../errors.ts";
+import { CheckpointError, ConfigError } from "../../base/errors.ts";
 import { GROUP, HEADER_BYTES, packedBytes } from "./format.ts";
 import { PackedMemory } from "./packed-memory.ts";
 import { Packer, packBf16 } from "./packer.ts";

@@ -1,5 +1,5 @@
 // Memory in which packed weights are read and turned into bf16, in place. Who uses which part of it is not its concern.
-import { CheckpointError, ConfigError, LibraryError } from "../../errors.ts";
+import { CheckpointError, ConfigError, LibraryError } from "../../base/errors.ts";
 import { formatBytes } from "../sizes.ts";
 import { MOST_WASM_PAGES, WASM_PAGE } from "../wasm-pages.ts";
 import {

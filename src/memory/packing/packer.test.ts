@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { CheckpointError, ConfigError } from "../../errors.ts";
+import { CheckpointError, ConfigError } from "../../base/errors.ts";
 import { decodeHeader, packedBytes } from "./format.ts";
 import { Packer, packBf16 } from "./packer.ts";
 import { bytesOf, decodeSlowly, normalWeights, randomBits } from "./testing.ts";

@@ -1,5 +1,5 @@
 // Packs a bf16 matrix of any size to 12 bits an element, reading it twice a block at a time. Reading it is the caller's.
-import { CheckpointError, ConfigError } from "../../errors.ts";
+import { CheckpointError, ConfigError } from "../../base/errors.ts";
 import { WASM_PAGE } from "../wasm-pages.ts";
 import {
   CODES,

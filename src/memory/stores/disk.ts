@@ -1,14 +1,15 @@
 // Regions in one file: where each lies, what is free between them, and how bytes at any address get there though direct
 // I/O wants whole blocks. The file itself is state-file.ts.
-import { IoError } from "../../errors.ts";
-import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
-import { OneByOne } from "../../one-by-one.ts";
+
+import type { BufferType, NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { OneByOne } from "../../base/async/one-by-one.ts";
+import { IoError } from "../../base/errors.ts";
 import { Allocation } from "../allocate.ts";
-import { ALIGNMENT, type DirectFile, wholeBlocks } from "../direct-io.ts";
-import type { Urgency } from "../io-turns.ts";
+import { ALIGNMENT, type DirectFile, wholeBlocks } from "../io/direct-io.ts";
+import type { Urgency } from "../io/io-turns.ts";
+import { causingCode } from "../io/system-errors.ts";
 import type { Ledger, Reservation } from "../ledger.ts";
 import { formatBytes } from "../sizes.ts";
-import { causingCode } from "../system-errors.ts";
 import { type Backing, ManagedStore } from "./managed.ts";
 import { RangeSet } from "./range-set.ts";
 import { StateFile, type StateFileOptions } from "./state-file.ts";

@@ -1,8 +1,9 @@
 // What is the same on every tier: checks, the order of overlapping operations, torn ranges, lifetimes. How bytes are
 // held and moved is the business of a Backing: native.ts and disk.ts.
-import { ConfigError, DisposedError, IoError, throwIfAborted } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
-import type { Urgency } from "../io-turns.ts";
+
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { ConfigError, DisposedError, IoError, throwIfAborted } from "../../base/errors.ts";
+import type { Urgency } from "../io/io-turns.ts";
 import { formatBytes } from "../sizes.ts";
 import type { Region, Store } from "../store.ts";
 import type { Tier } from "../tiers.ts";

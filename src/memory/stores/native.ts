@@ -1,11 +1,12 @@
 // Regions in memory the tensor library allocates: host RAM and device memory. Copies run on a thread of libuv's pool,
 // in parts, so that an abort is heard.
-import { throwIfAborted } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
-import type { Device } from "../../ggml/device.ts";
-import { HeaderArena } from "../../ggml/graph.ts";
-import { library, onThread } from "../../ggml/library.ts";
-import { OneByOne } from "../../one-by-one.ts";
+
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { library, onThread } from "../../backend/ggml/library.ts";
+import { OneByOne } from "../../base/async/one-by-one.ts";
+import { throwIfAborted } from "../../base/errors.ts";
 import { Allocation, type MemorySource } from "../allocate.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Region } from "../store.ts";

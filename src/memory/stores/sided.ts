@@ -1,5 +1,5 @@
 // A region that can be in two places, of which one counts: what is written to the other takes its place at once.
-import type { NativeBuffer } from "../../ggml/buffer.ts";
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Region } from "../store.ts";
 import type { Tier } from "../tiers.ts";
 

@@ -4,10 +4,17 @@ import { constants } from "node:fs";
 import { type FileHandle, mkdir, open, rm, statfs } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../../base/errors.ts";
 import { sweepOnce, temporaryName } from "../../base/files/temporary.ts";
-import { DisposedError, IoError, type SpillwayError, throwIfAborted } from "../../errors.ts";
-import { ALIGNMENT, DirectFile, wholeBlocks } from "../direct-io.ts";
-import { ATTEMPTS, causingCode, ioFailure, MAX_TRANSFER, TRANSIENT, WRITE_HINTS } from "../system-errors.ts";
+import { ALIGNMENT, DirectFile, wholeBlocks } from "../io/direct-io.ts";
+import {
+  ATTEMPTS,
+  causingCode,
+  ioFailure,
+  MAX_TRANSFER,
+  TRANSIENT,
+  WRITE_HINTS,
+} from "../io/system-errors.ts";
 
 /** One read or write about to be asked of the system. */
 export interface SystemTransfer {

@@ -1,6 +1,6 @@
 // The stores of this machine under one roof, and host memory with bytes in it, for tests. Not for the program.
-import { type BufferType, liveBufferCount, type NativeBuffer } from "../../ggml/buffer.ts";
-import { cpuMemory, Device, listDevices } from "../../ggml/device.ts";
+import { type BufferType, liveBufferCount, type NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { cpuMemory, Device, listDevices } from "../../backend/ggml/device.ts";
 import { Ledger } from "../ledger.ts";
 import { scratchFolder } from "../testing.ts";
 import type { Tier } from "../tiers.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { AbortError, ConfigError } from "../../errors.ts";
+import { AbortError, ConfigError } from "../../base/errors.ts";
 import { TransferQueue } from "./transfer-queue.ts";
 
 const CHUNK = 4096;

@@ -1,8 +1,8 @@
 // Keeps a disk busy in both directions: cuts transfers into chunks and has a bounded number of them in flight, turn by
 // turn. The counterpart of ReadQueue for files that are also written; it knows lengths, not files.
-import { AbortError, ConfigError } from "../../errors.ts";
-import { ALIGNMENT } from "../direct-io.ts";
-import { IoTurns, processTurns, type Urgency } from "../io-turns.ts";
+import { AbortError, ConfigError } from "../../base/errors.ts";
+import { ALIGNMENT } from "../io/direct-io.ts";
+import { IoTurns, processTurns, type Urgency } from "../io/io-turns.ts";
 
 /** Moves bytes [from, from + length) of a transfer. */
 export type MoveChunk = (from: number, length: number) => Promise<void>;

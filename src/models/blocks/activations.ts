@@ -1,9 +1,10 @@
 // Activation functions by the names transformers gives them (its ACT2FN): every name, of which several mean one function.
+
+import type { Graph } from "../../backend/ggml/ops.ts";
+import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { UnsupportedError } from "../../base/errors.ts";
 import { listed } from "../../base/notes.ts";
 import { shown } from "../../base/shown.ts";
-import { UnsupportedError } from "../../errors.ts";
-import type { Graph } from "../../ggml/ops.ts";
-import type { Tensor } from "../../ggml/tensor.ts";
 import type { RawConfig } from "../config.ts";
 
 /** Elementwise: x f32, contiguous, any shape -> the same. */

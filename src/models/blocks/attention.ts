@@ -1,6 +1,6 @@
 // Attention halves: normalise, project, rotate, attend, project back, add to the stream.
-import type { Graph } from "../../ggml/ops.ts";
-import type { Tensor } from "../../ggml/tensor.ts";
+import type { Graph } from "../../backend/ggml/ops.ts";
+import type { Tensor } from "../../backend/ggml/tensor.ts";
 import type { StageContext, Weights } from "../spec.ts";
 import type { Rope } from "./rope.ts";
 

@@ -1,6 +1,6 @@
 // Feed-forward halves and normalisation.
-import type { Graph } from "../../ggml/ops.ts";
-import type { Tensor } from "../../ggml/tensor.ts";
+import type { Graph } from "../../backend/ggml/ops.ts";
+import type { Tensor } from "../../backend/ggml/tensor.ts";
 import type { Weights } from "../spec.ts";
 import { type Activation, silu } from "./activations.ts";
 import { linear } from "./attention.ts";

@@ -1,6 +1,6 @@
 // Frequencies of every scaling method against the formulas they were published with.
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError } from "../../base/errors.ts";
 import { RawConfig } from "../config.ts";
 import { readRopeConfig } from "../rope-config.ts";
 import { rope as ropeOf } from "./rope.ts";

@@ -1,7 +1,8 @@
 // Rotary position embedding: from rotary settings to frequencies. One path for every scaling method: the method's
 // inverse frequencies are computed here and given to the kernel as divisors of the plain ones.
-import { ConfigError } from "../../errors.ts";
-import type { RopeParams } from "../../ggml/ops.ts";
+
+import type { RopeParams } from "../../backend/ggml/ops.ts";
+import { ConfigError } from "../../base/errors.ts";
 import type { RopeConfig } from "../rope-config.ts";
 
 export interface Rope {

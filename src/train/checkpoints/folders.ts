@@ -3,9 +3,9 @@
 
 import { lstat, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { ConfigError, IoError } from "../../base/errors.ts";
 import { systemCode } from "../../base/files/system-code.ts";
 import { sweep, temporaryName } from "../../base/files/temporary.ts";
-import { ConfigError, IoError } from "../../errors.ts";
 import { checkpointFolder, infoOf, namesIn, replacementFolder } from "./list.ts";
 import { ask, type BeforeWrite, syncFolder } from "./output-file.ts";
 import { RECORD_FILE } from "./record.ts";

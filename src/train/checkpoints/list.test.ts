@@ -2,7 +2,7 @@ import { cp, mkdir, readdir, rename, rm, truncate, writeFile } from "node:fs/pro
 import { basename, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { temporaryName } from "../../base/files/temporary.ts";
-import { leftover, temporaryFolder } from "../../checkpoint/testing.ts";
+import { leftover, temporaryFolder } from "../../formats/testing.ts";
 import { bestCheckpoint, latestCheckpoint, listCheckpoints } from "./list.ts";
 import { expectWhole, leftovers, Training } from "./testing.ts";
 

@@ -1,8 +1,8 @@
 // Which training checkpoints a folder holds: the whole ones, by step. Reads records and file sizes, changes nothing.
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { readFailure } from "../../checkpoint/files.ts";
-import { CheckpointError } from "../../errors.ts";
+import { CheckpointError } from "../../base/errors.ts";
+import { readFailure } from "../../formats/files/files.ts";
 import { readRecord } from "./record.ts";
 
 /** A whole checkpoint. */

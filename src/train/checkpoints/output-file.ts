@@ -3,8 +3,8 @@
 import { constants } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DisposedError, IoError } from "../../errors.ts";
-import { ALIGNMENT } from "../../memory/direct-io.ts";
+import { DisposedError, IoError } from "../../base/errors.ts";
+import { ALIGNMENT } from "../../memory/io/direct-io.ts";
 import {
   ATTEMPTS,
   causingCode,
@@ -12,7 +12,7 @@ import {
   ioFailure,
   TRANSIENT,
   WRITE_HINTS,
-} from "../../memory/system-errors.ts";
+} from "../../memory/io/system-errors.ts";
 
 /** A call about to be asked of the system while a checkpoint is written. */
 export interface SystemWrite {

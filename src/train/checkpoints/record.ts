@@ -2,10 +2,10 @@
 // last, names every other file with its size, and has checksums of every tensor and of itself. No tensors.
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { CheckpointError, ConfigError, UnsupportedError } from "../../base/errors.ts";
 import { shown } from "../../base/shown.ts";
-import { statIfPresent } from "../../checkpoint/files.ts";
-import { readJsonObject } from "../../checkpoint/json-files.ts";
-import { CheckpointError, ConfigError, UnsupportedError } from "../../errors.ts";
+import { statIfPresent } from "../../formats/files/files.ts";
+import { readJsonObject } from "../../formats/files/json-files.ts";
 
 export const RECORD_FILE = "training_state.json";
 const FORMAT = "spillway-training-state-checked";

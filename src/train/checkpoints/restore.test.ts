@@ -1,10 +1,10 @@
 import { readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { readJsonObject } from "../../checkpoint/json-files.ts";
-import { openHandles, rejection, temporaryFolder } from "../../checkpoint/testing.ts";
-import { AbortError, BudgetError, CheckpointError, IoError, UnsupportedError } from "../../errors.ts";
-import { type BeforeRead, openFileCount } from "../../memory/direct-io.ts";
+import { AbortError, BudgetError, CheckpointError, IoError, UnsupportedError } from "../../base/errors.ts";
+import { readJsonObject } from "../../formats/files/json-files.ts";
+import { openHandles, rejection, temporaryFolder } from "../../formats/testing.ts";
+import { type BeforeRead, openFileCount } from "../../memory/io/direct-io.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { openStore, testableTiers } from "../../memory/stores/testing.ts";
 import { systemError } from "../../memory/testing.ts";

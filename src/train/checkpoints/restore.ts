@@ -2,14 +2,14 @@
 // before the first byte moves.
 import { resolve } from "node:path";
 import { crc32 } from "node:zlib";
-import { statIfPresent } from "../../checkpoint/files.ts";
-import { readSafetensors } from "../../checkpoint/safetensors.ts";
-import type { Checkpoint, CheckpointFile, TensorEntry } from "../../checkpoint/types.ts";
-import { CheckpointError, IoError, throwIfAborted } from "../../errors.ts";
-import type { BufferType } from "../../ggml/buffer.ts";
-import type { BeforeRead } from "../../memory/direct-io.ts";
+import type { BufferType } from "../../backend/ggml/buffer.ts";
+import { CheckpointError, IoError, throwIfAborted } from "../../base/errors.ts";
+import { statIfPresent } from "../../formats/files/files.ts";
+import { readSafetensors } from "../../formats/safetensors/safetensors.ts";
+import type { Checkpoint, CheckpointFile, TensorEntry } from "../../formats/types.ts";
+import type { BeforeRead } from "../../memory/io/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
-import { SourceFiles } from "../../runtime/sources.ts";
+import { SourceFiles } from "../../runtime/weights/sources.ts";
 import { latestCheckpoint } from "./list.ts";
 import { RECORD_FILE, readRecord } from "./record.ts";
 import { PIECE, Staging } from "./staging.ts";

@@ -2,14 +2,14 @@
 // Where the name is taken over and old ones go is in folders.ts.
 import { join, resolve } from "node:path";
 import { crc32 } from "node:zlib";
+import type { BufferType, NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { ConfigError, IoError, SpillwayError, throwIfAborted } from "../../base/errors.ts";
 import { freeBytes, RoomError } from "../../base/files/room.ts";
-import { requireSpace } from "../../checkpoint/staged-file.ts";
-import { ConfigError, IoError, SpillwayError, throwIfAborted } from "../../errors.ts";
-import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
-import { wholeBlocks } from "../../memory/direct-io.ts";
+import { requireSpace } from "../../formats/files/staged-file.ts";
+import { wholeBlocks } from "../../memory/io/direct-io.ts";
+import { causingCode } from "../../memory/io/system-errors.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { formatBytes } from "../../memory/sizes.ts";
-import { causingCode } from "../../memory/system-errors.ts";
 import {
   checkReplaceable,
   discard,

@@ -1,5 +1,5 @@
 // Two pieces of host memory that tensors pass through, so that the next piece is read while the last one is written.
-import type { BufferType, NativeBuffer } from "../../ggml/buffer.ts";
+import type { BufferType, NativeBuffer } from "../../backend/ggml/buffer.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 

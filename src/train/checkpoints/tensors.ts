@@ -1,12 +1,12 @@
 // The tensors of a training state as regions, and how they are laid out in safetensors files whose data is aligned for
 // direct I/O. Moves no bytes.
 import { join } from "node:path";
-import { checkTensors, type Laid, type Layout, layOut } from "../../checkpoint/layout.ts";
-import { LENGTH_FIELD, MAX_HEADER } from "../../checkpoint/safetensors.ts";
-import { CheckpointError, ConfigError } from "../../errors.ts";
-import type { DType } from "../../ggml/dtypes.ts";
-import { inGroups } from "../../groups.ts";
-import { ALIGNMENT, wholeBlocks } from "../../memory/direct-io.ts";
+import type { DType } from "../../backend/ggml/dtypes.ts";
+import { CheckpointError, ConfigError } from "../../base/errors.ts";
+import { inGroups } from "../../base/groups.ts";
+import { checkTensors, type Laid, type Layout, layOut } from "../../formats/layout.ts";
+import { LENGTH_FIELD, MAX_HEADER } from "../../formats/safetensors/safetensors.ts";
+import { ALIGNMENT, wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Region } from "../../memory/store.ts";
 import { tensorFileName } from "./record.ts";
 

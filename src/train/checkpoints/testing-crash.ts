@@ -1,7 +1,7 @@
 // A program that saves until it is killed: node testing-crash.ts <folder> <first>. Save number c is of step c / 2, so that
 // every other one replaces the one before. Says "begun c" and "saved c" on stdout. Run by crash.test.ts.
 import { writeSync } from "node:fs";
-import { cpuMemory } from "../../ggml/device.ts";
+import { cpuMemory } from "../../backend/ggml/device.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { CpuStore } from "../../memory/stores/native.ts";
 import { saveCheckpoint } from "./save.ts";

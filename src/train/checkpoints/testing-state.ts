@@ -1,6 +1,6 @@
 // States to save and their contents, for the tests of this folder and the program that crash.test.ts kills; runs without
 // a test runner. Not for the program.
-import type { DType } from "../../ggml/dtypes.ts";
+import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Region, Store } from "../../memory/store.ts";
 import { hostBytes } from "../../memory/stores/testing.ts";
 import type { StateTensor } from "./tensors.ts";

@@ -1,8 +1,8 @@
 // What saved states must come back as, and a small training that saves, for the tests of this folder. Not for the program.
 import { readdir } from "node:fs/promises";
 import { expect } from "vitest";
-import { readTensor } from "../../checkpoint/read-tensor.ts";
-import { cpuMemory } from "../../ggml/device.ts";
+import { cpuMemory } from "../../backend/ggml/device.ts";
+import { readTensor } from "../../formats/safetensors/read-tensor.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { CpuStore } from "../../memory/stores/native.ts";
 import { holdings } from "../../memory/stores/testing.ts";

@@ -1,6 +1,6 @@
 // Finds the assistant's turns in a rendered conversation, whatever the chat template: the text up to a turn is what the
 // template makes of the messages up to it. Does not know any template's markers.
-import type { ChatMessage, ChatTemplateOptions } from "../../generate/chat-template.ts";
+import type { ChatMessage, ChatTemplateOptions } from "../../generate/text/chat-template.ts";
 import { RowProblem } from "./row-problem.ts";
 
 /** Renders messages with the row's template and options. */

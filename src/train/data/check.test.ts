@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { rejection } from "../../checkpoint/testing.ts";
-import { AbortError, ConfigError } from "../../errors.ts";
+import { AbortError, ConfigError } from "../../base/errors.ts";
+import { rejection } from "../../formats/testing.ts";
 import { type CheckOptions, checkRows } from "./check.ts";
 import { RowEncoder } from "./encode.ts";
 import { DataLoader } from "./loader.ts";

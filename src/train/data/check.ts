@@ -1,8 +1,8 @@
 // Every row looked at before the first step: read, encoded, counted. What cannot be used is listed with file and line; what
 // is known of the rest (tokens, and where there is something to learn) is kept in a few bytes a row, so that steps can be
 // counted without encoding anything again.
-import { Slices } from "../../base/event-loop.ts";
-import { ConfigError, throwIfAborted } from "../../errors.ts";
+import { Slices } from "../../base/async/event-loop.ts";
+import { ConfigError, throwIfAborted } from "../../base/errors.ts";
 import type { RowEncoder } from "./encode.ts";
 import { countTargets, type Example, IGNORE_INDEX } from "./example.ts";
 import type { Membership } from "./order.ts";

@@ -2,7 +2,7 @@
 // lists of messages. All of them become messages of { role, content }, with a mark for those that are learned.
 import { parseJson } from "../../base/json.ts";
 import { shown } from "../../base/shown.ts";
-import type { ChatMessage } from "../../generate/chat-template.ts";
+import type { ChatMessage } from "../../generate/text/chat-template.ts";
 import { RowProblem } from "./row-problem.ts";
 
 /** The tokens of the assistant's turns that are marked are learned. */

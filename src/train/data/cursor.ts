@@ -1,5 +1,5 @@
 // Where training is in its data, as JSON. Small: positions, not rows. The rows are read again on resuming.
-import { ConfigError } from "../../errors.ts";
+import { ConfigError } from "../../base/errors.ts";
 
 /**
  * What decides which row stands at which position: a cursor means nothing under another one. Whether the rows are those

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../../errors.ts";
-import { ChatTemplates } from "../../generate/chat-template.ts";
-import { AutoTokenizer } from "../../generate/tokenizer.ts";
+import { ConfigError } from "../../base/errors.ts";
+import { ChatTemplates } from "../../generate/text/chat-template.ts";
+import { AutoTokenizer } from "../../generate/text/tokenizer.ts";
 import { type EncodeRowOptions, RowEncoder, type RowTokenizer } from "./encode.ts";
 import { type Example, IGNORE_INDEX } from "./example.ts";
 import { parseRow, type Row, RowProblem } from "./row.ts";

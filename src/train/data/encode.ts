@@ -1,8 +1,9 @@
 // Rows to examples: text to token ids, and which of them are learned. One row at a time; lengths are pack.ts's business.
+
+import { ConfigError, SpillwayError, UnsupportedError } from "../../base/errors.ts";
 import { shown } from "../../base/shown.ts";
-import { ConfigError, SpillwayError, UnsupportedError } from "../../errors.ts";
-import type { ChatMessage, ChatTemplateOptions } from "../../generate/chat-template.ts";
-import type { AutoTokenizer, EncodeOptions } from "../../generate/tokenizer.ts";
+import type { ChatMessage, ChatTemplateOptions } from "../../generate/text/chat-template.ts";
+import type { AutoTokenizer, EncodeOptions } from "../../generate/text/tokenizer.ts";
 import { renderChat, sharedPrefix } from "./chat-spans.ts";
 import { type Example, exampleOf } from "./example.ts";
 import { type ChatRow, type CompletionRow, type Row, RowProblem } from "./row.ts";

@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { rejection } from "../../checkpoint/testing.ts";
-import { AbortError, ConfigError } from "../../errors.ts";
-import { AutoTokenizer } from "../../generate/tokenizer.ts";
+import { AbortError, ConfigError } from "../../base/errors.ts";
+import { rejection } from "../../formats/testing.ts";
+import { AutoTokenizer } from "../../generate/text/tokenizer.ts";
 import type { Batch } from "./batch.ts";
 import { IGNORE_INDEX } from "./example.ts";
 import { DataLoader, type DataLoaderOptions } from "./loader.ts";

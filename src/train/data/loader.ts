@@ -1,5 +1,5 @@
 // Rows in, batches out: order, split, encoding and packing put together, with a cursor from which it all goes on exactly.
-import { ConfigError, throwIfAborted } from "../../errors.ts";
+import { ConfigError, throwIfAborted } from "../../base/errors.ts";
 import { type Batch, batchOf } from "./batch.ts";
 import { type Cursor, type DataIdentity, parseCursor } from "./cursor.ts";
 import { type EncodeRowOptions, RowEncoder, type RowTokenizer } from "./encode.ts";

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError } from "../../base/errors.ts";
+import { GROUP_CACHE_BYTES } from "./files/parquet.ts";
 import { epochOrder, Permutation, validationSplit } from "./order.ts";
-import { GROUP_CACHE_BYTES } from "./parquet.ts";
 
 const upTo = (n: number) => Array.from({ length: n }, (_, i) => i);
 const sorted = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b);

@@ -1,8 +1,8 @@
 // In which order an epoch goes through the rows, and which rows are kept for validation. Both are computed from the seed
 // and the row's number, not stored, so that any position of any epoch is found again at once.
-import { ConfigError } from "../../errors.ts";
-import { GROUP_CACHE_BYTES } from "./parquet.ts";
-import { numbered, type RowGroup } from "./row-file.ts";
+import { ConfigError } from "../../base/errors.ts";
+import { GROUP_CACHE_BYTES } from "./files/parquet.ts";
+import { numbered, type RowGroup } from "./files/row-file.ts";
 
 /** 32 bits that depend on every bit of every word: MurmurHash3's mixing and finalizer. Words are 0 to 2^53 - 1. */
 export function hash32(...words: readonly number[]): number {

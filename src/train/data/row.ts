@@ -1,7 +1,8 @@
 // What a row of a dataset may hold: a text, a prompt with its completion, or a conversation, in the columns people have
 // them in. Shapes only; conversations are conversation.ts, where rows come from is source.ts, what becomes of them encode.ts.
+
+import { ConfigError } from "../../base/errors.ts";
 import { shown } from "../../base/shown.ts";
-import { ConfigError } from "../../errors.ts";
 import { type ChatRow, parseChat, parsePair } from "./conversation.ts";
 import { notString, RowProblem } from "./row-problem.ts";
 

@@ -1,12 +1,13 @@
 // The rows of a dataset, whatever files they are in: numbered from 0 across the files, read by number.
 // Order, splitting and tokens are not decided here.
-import { readExactly, withFile } from "../../checkpoint/files.ts";
-import { ConfigError, DisposedError } from "../../errors.ts";
-import { openJsonArray } from "./json-array.ts";
-import { openJsonl } from "./jsonl.ts";
-import { GroupCache, openParquet } from "./parquet.ts";
+
+import { ConfigError, DisposedError } from "../../base/errors.ts";
+import { readExactly, withFile } from "../../formats/files/files.ts";
+import { openJsonArray } from "./files/json-array.ts";
+import { openJsonl } from "./files/jsonl.ts";
+import { GroupCache, openParquet } from "./files/parquet.ts";
+import { numbered, type RowFile, type RowGroup } from "./files/row-file.ts";
 import { badRow, type Row, RowProblem } from "./row.ts";
-import { numbered, type RowFile, type RowGroup } from "./row-file.ts";
 
 /** The rows of all files. Close it when done. */
 export interface RowSource extends AsyncDisposable {

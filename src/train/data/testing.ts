@@ -1,11 +1,11 @@
 // For the tests of this folder only: files that go away, rows in memory, and a tokenizer whose ids are easy to read.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { temporaryFolder } from "../../checkpoint/testing.ts";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError } from "../../base/errors.ts";
+import { temporaryFolder } from "../../formats/testing.ts";
 import type { RowTokenizer } from "./encode.ts";
+import type { RowGroup } from "./files/row-file.ts";
 import type { Row } from "./row.ts";
-import type { RowGroup } from "./row-file.ts";
 import type { RowSource } from "./source.ts";
 
 /** A folder of the project's fixtures. */

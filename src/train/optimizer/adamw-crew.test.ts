@@ -1,16 +1,16 @@
 // The compiled loop against the slow one, bit for bit, wherever its streams lie and however many threads share it; and
 // threads that die. What steps are made of it is updater.test.ts.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { LibraryError } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
-import { Device, findDevice } from "../../ggml/device.ts";
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { Device, findDevice } from "../../backend/ggml/device.ts";
+import { LibraryError } from "../../base/errors.ts";
 import { sharedMemory, sharedSpace } from "../../memory/shared-memory.ts";
 import { holdings, hostBytes, openStore } from "../../memory/stores/testing.ts";
-import { AdamW } from "./adamw.ts";
 import { AdamwCrew } from "./adamw-crew.ts";
 import { COPIED_CHUNK, PLAIN_CHUNK } from "./adamw-worker.ts";
-import { bf16Reference, loopReference } from "./reference.ts";
-import type { LoopConstants } from "./rule.ts";
+import { AdamW } from "./rules/adamw.ts";
+import { bf16Reference, loopReference } from "./rules/reference.ts";
+import type { LoopConstants } from "./rules/rule.ts";
 import { regionsOf } from "./state.ts";
 import {
   allBytes,

@@ -5,13 +5,12 @@
 // cores busy, and one more would only take turns with them. A thread costs about 8 MiB of resident memory, and 2 more where
 // it has to copy.
 import { Worker } from "node:worker_threads";
-import { LibraryError } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
-import { ffiFile } from "../../ggml/loading/ffi.ts";
-import { needThreads } from "../../ggml/loading/threads.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { ffiFile } from "../../backend/ggml/loading/ffi.ts";
+import { needThreads } from "../../backend/ggml/loading/threads.ts";
+import { OneByOne } from "../../base/async/one-by-one.ts";
+import { LibraryError } from "../../base/errors.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
-import { OneByOne } from "../../one-by-one.ts";
-import { ADAMW_WASM } from "./adamw.wasm.ts";
 import {
   COPIED_CHUNK,
   PLAIN_CHUNK,
@@ -20,7 +19,8 @@ import {
   WORKER_SOURCE,
   type WorkerData,
 } from "./adamw-worker.ts";
-import type { LoopConstants } from "./rule.ts";
+import { ADAMW_WASM } from "./rules/adamw.wasm.ts";
+import type { LoopConstants } from "./rules/rule.ts";
 
 /** Address 0 of a memory means "none" to the loop, so scratch begins behind it. */
 const SCRATCH_START = 4096;

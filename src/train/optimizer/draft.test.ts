@@ -1,15 +1,15 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { AbortError, BudgetError, IoError } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { AbortError, BudgetError, IoError } from "../../base/errors.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { SidedRegion } from "../../memory/stores/sided.ts";
 import type { BeforeTransfer } from "../../memory/stores/state-file.ts";
 import { type OpenStore, openStore } from "../../memory/stores/testing.ts";
 import { systemError } from "../../memory/testing.ts";
-import { AdamW } from "./adamw.ts";
 import { AdamwCrew } from "./adamw-crew.ts";
 import { DRAFTS, Draft } from "./draft.ts";
-import type { StepParams } from "./rule.ts";
+import { AdamW } from "./rules/adamw.ts";
+import type { StepParams } from "./rules/rule.ts";
 import { freeState, type ParameterState } from "./state.ts";
 import {
   allBytes,

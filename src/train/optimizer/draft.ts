@@ -1,7 +1,8 @@
 // Training state stepped before it is known whether the step will be made: what is on disk is written to a second place,
 // what is in RAM is kept elsewhere as it is stepped. Whichever way it is decided, one of the two is the state, whole and at once.
-import { LibraryError } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
+
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { LibraryError } from "../../base/errors.ts";
 import type { Region, Store } from "../../memory/store.ts";
 import { RegionFace, SidedRegion } from "../../memory/stores/sided.ts";
 import type { Kept, ParameterState } from "./state.ts";

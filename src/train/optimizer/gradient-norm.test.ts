@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { AbortError, BudgetError, ConfigError } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { AbortError, BudgetError, ConfigError } from "../../base/errors.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { holdings, hostBytes } from "../../memory/stores/testing.ts";
 import { type GradientPart, gradientNorm2, type NormContext } from "./gradient-norm.ts";

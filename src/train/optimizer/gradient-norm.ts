@@ -1,9 +1,10 @@
 // The size of gradients, for clipping, and whether any of them is not a number: a row's squares are summed by the
 // library in f32, rows in doubles here. Looks and reports; scaling is the updater's business.
-import { ConfigError, throwIfAborted } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
-import { HeaderArena } from "../../ggml/graph.ts";
-import { inGroups } from "../../groups.ts";
+
+import type { Device } from "../../backend/ggml/device.ts";
+import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { ConfigError, throwIfAborted } from "../../base/errors.ts";
+import { inGroups } from "../../base/groups.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { type Slab, UpdateGraph } from "./kernels.ts";

@@ -1,12 +1,13 @@
 // Steps slices with graphs of ggml's operations, as the rule builds them: block by block where scratch memory is used.
-import { ConfigError } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
-import type { FloatDType } from "../../ggml/dtypes.ts";
-import { HeaderArena } from "../../ggml/graph.ts";
+
+import type { Device } from "../../backend/ggml/device.ts";
+import type { FloatDType } from "../../backend/ggml/dtypes.ts";
+import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { ConfigError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { type Slab, UpdateGraph } from "./kernels.ts";
-import { BLOCK, type GraphRule, MAX_CONSTANTS, pieces, type StepParams } from "./rule.ts";
+import { BLOCK, type GraphRule, MAX_CONSTANTS, pieces, type StepParams } from "./rules/rule.ts";
 import { scratchBytes, type Traffic } from "./slots.ts";
 import type { Gradient, Stepper } from "./stepper.ts";
 

@@ -1,12 +1,12 @@
 // What an optimizer step is made of: ggml's own optimizer kernels and the graph's operations, written to memory the
 // caller names. Allocates nothing, and runs in the order it is written: an operation may overwrite what earlier ones read.
 
-import { GraphError } from "../../errors.ts";
-import { bytesOf, type DType } from "../../ggml/dtypes.ts";
-import { library } from "../../ggml/library.ts";
-import { ffi } from "../../ggml/loading/ffi.ts";
-import { Graph } from "../../ggml/ops.ts";
-import { type BufferPlace, sameShape, type Tensor } from "../../ggml/tensor.ts";
+import { bytesOf, type DType } from "../../backend/ggml/dtypes.ts";
+import { library } from "../../backend/ggml/library.ts";
+import { ffi } from "../../backend/ggml/loading/ffi.ts";
+import { Graph } from "../../backend/ggml/ops.ts";
+import { type BufferPlace, sameShape, type Tensor } from "../../backend/ggml/tensor.ts";
+import { GraphError } from "../../base/errors.ts";
 
 /** Values that lie one after another in host memory. */
 export type Slab = BufferPlace;

@@ -1,11 +1,11 @@
 // Steps slices with the compiled loop, in turn with the device's graphs. A working copy that is not bf16 is converted by
 // ggml afterwards.
-import type { Device } from "../../ggml/device.ts";
-import { HeaderArena } from "../../ggml/graph.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { AdamwCrew } from "./adamw-crew.ts";
 import { convert } from "./graph-stepper.ts";
 import { type Slab, UpdateGraph } from "./kernels.ts";
-import type { LoopConstants, LoopRule, StepParams } from "./rule.ts";
+import type { LoopConstants, LoopRule, StepParams } from "./rules/rule.ts";
 import type { Traffic } from "./slots.ts";
 import type { Gradient, Stepper } from "./stepper.ts";
 

@@ -1,15 +1,15 @@
 // Every rule against the slow reference; one region of each kind, in RAM. Where states live is updater.test.ts.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ConfigError, GraphError } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
-import { HeaderArena } from "../../ggml/graph.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { ConfigError, GraphError } from "../../base/errors.ts";
 import { hostBytes, type OpenStore, openStore } from "../../memory/stores/testing.ts";
-import { Adam8bit } from "./adam8bit.ts";
-import { AdamW } from "./adamw.ts";
 import { UpdateGraph } from "./kernels.ts";
-import { adamwReference, sgdReference } from "./reference.ts";
-import type { StepParams, UpdateRule } from "./rule.ts";
-import { SGD } from "./sgd.ts";
+import { Adam8bit } from "./rules/adam8bit.ts";
+import { AdamW } from "./rules/adamw.ts";
+import { adamwReference, sgdReference } from "./rules/reference.ts";
+import type { StepParams, UpdateRule } from "./rules/rule.ts";
+import { SGD } from "./rules/sgd.ts";
 import { freeState, stateBytes } from "./state.ts";
 import {
   allBytes,

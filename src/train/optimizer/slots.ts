@@ -1,12 +1,13 @@
 // The traffic of one step: which parts of a state pass through slots of host memory, where each slice of them lies, and
 // what is on its way. The order of things is the updater's business.
-import { ConfigError, IoError } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
-import type { FloatDType } from "../../ggml/dtypes.ts";
+
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import type { FloatDType } from "../../backend/ggml/dtypes.ts";
+import { ConfigError, IoError } from "../../base/errors.ts";
 import { streamBytes } from "../../memory/shared-memory.ts";
 import type { Region } from "../../memory/store.ts";
 import type { Slab } from "./kernels.ts";
-import { BLOCK, MAX_CONSTANTS, type MomentFormat, TILE, type UpdateRule } from "./rule.ts";
+import { BLOCK, MAX_CONSTANTS, type MomentFormat, TILE, type UpdateRule } from "./rules/rule.ts";
 import { MASTER, type ParameterState, workingFormat } from "./state.ts";
 
 /** One slice is read, one stepped, one written. */

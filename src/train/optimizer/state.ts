@@ -1,10 +1,11 @@
 // A parameter's training state: the f32 master copy, the optimizer's moments and the copy that computes, each in a region
 // of whatever tier. Holds regions; stepping them is the updater's business.
-import { ConfigError } from "../../errors.ts";
-import type { NativeBuffer } from "../../ggml/buffer.ts";
-import { bytesOf, type FloatDType } from "../../ggml/dtypes.ts";
+
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { bytesOf, type FloatDType } from "../../backend/ggml/dtypes.ts";
+import { ConfigError } from "../../base/errors.ts";
 import type { Region, Store } from "../../memory/store.ts";
-import { f32, type MomentFormat, type UpdateRule } from "./rule.ts";
+import { f32, type MomentFormat, type UpdateRule } from "./rules/rule.ts";
 
 /** The copy of a parameter that graphs compute with; written after every step. */
 export interface WorkingCopy {

@@ -1,6 +1,6 @@
 // How slices are stepped, whichever way a rule goes about it: what the updater's pipeline sees of it.
 import type { Slab } from "./kernels.ts";
-import type { StepParams } from "./rule.ts";
+import type { StepParams } from "./rules/rule.ts";
 import type { Traffic } from "./slots.ts";
 
 /** A parameter's gradient: f32, one after another from byte `offset` on, a multiple of 4, of host memory. */

@@ -1,10 +1,10 @@
 // States and gradients for tests of the optimizer. Not for the program.
-import type { NativeBuffer } from "../../ggml/buffer.ts";
-import { Device, findDevice } from "../../ggml/device.ts";
-import type { FloatDType } from "../../ggml/dtypes.ts";
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { Device, findDevice } from "../../backend/ggml/device.ts";
+import type { FloatDType } from "../../backend/ggml/dtypes.ts";
 import type { Store } from "../../memory/store.ts";
 import { hostBytes } from "../../memory/stores/testing.ts";
-import type { UpdateRule } from "./rule.ts";
+import type { UpdateRule } from "./rules/rule.ts";
 import { allocateState, type ParameterState, regionsOf } from "./state.ts";
 import type { Gradient } from "./updater.ts";
 

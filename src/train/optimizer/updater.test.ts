@@ -3,18 +3,18 @@
 
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { AbortError, BudgetError, ConfigError, DisposedError, IoError } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
-import type { FloatDType } from "../../ggml/dtypes.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import type { FloatDType } from "../../backend/ggml/dtypes.ts";
+import { AbortError, BudgetError, ConfigError, DisposedError, IoError } from "../../base/errors.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import type { BeforeTransfer } from "../../memory/stores/state-file.ts";
 import { holdings, type OpenStore, openStore, testableTiers } from "../../memory/stores/testing.ts";
 import { systemError } from "../../memory/testing.ts";
 import type { Tier } from "../../memory/tiers.ts";
-import { Adam8bit } from "./adam8bit.ts";
-import { AdamW } from "./adamw.ts";
-import { type StepParams, TILE, type UpdateRule } from "./rule.ts";
-import { SGD } from "./sgd.ts";
+import { Adam8bit } from "./rules/adam8bit.ts";
+import { AdamW } from "./rules/adamw.ts";
+import { type StepParams, TILE, type UpdateRule } from "./rules/rule.ts";
+import { SGD } from "./rules/sgd.ts";
 import { updaterBytes } from "./slots.ts";
 import { allocateState, freeState, type ParameterState, regionsOf } from "./state.ts";
 import {

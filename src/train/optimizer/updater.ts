@@ -1,15 +1,16 @@
 // Steps one parameter's training state, wherever it lives, slice by slice: while one is stepped, the next is read and the
 // last written. What the processor can address is stepped in place. The arithmetic is the rule's.
-import { ConfigError, DisposedError, throwIfAborted } from "../../errors.ts";
-import type { Device } from "../../ggml/device.ts";
+
+import type { Device } from "../../backend/ggml/device.ts";
+import { OneByOne } from "../../base/async/one-by-one.ts";
+import { ConfigError, DisposedError, throwIfAborted } from "../../base/errors.ts";
 import { Allocation, type MemorySource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { sharedMemory } from "../../memory/shared-memory.ts";
-import { OneByOne } from "../../one-by-one.ts";
 import { AdamwCrew } from "./adamw-crew.ts";
 import { GraphStepper } from "./graph-stepper.ts";
 import { LoopStepper } from "./loop-stepper.ts";
-import { checkParams, type StepParams, type UpdateRule } from "./rule.ts";
+import { checkParams, type StepParams, type UpdateRule } from "./rules/rule.ts";
 import {
   checkState,
   partsOf,

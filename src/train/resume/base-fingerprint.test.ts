@@ -1,8 +1,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openCheckpoint, writeSafetensors } from "../../checkpoint/index.ts";
-import { temporaryFolder } from "../../checkpoint/testing.ts";
+import { openCheckpoint, writeSafetensors } from "../../formats/index.ts";
+import { temporaryFolder } from "../../formats/testing.ts";
 import { modelFingerprint } from "./base-fingerprint.ts";
 
 async function model(elements = 1000): Promise<string> {

@@ -1,9 +1,9 @@
 // What tells a model from another, for checkpoints of a run over it: its configuration, its tensors, and samples of their
 // values. Reads at most some 64 MiB whatever the size of the model, so a change of few values in a large tensor can be missed.
 import { createHash, type Hash } from "node:crypto";
-import { readExactly, withFile } from "../../checkpoint/files.ts";
-import type { Checkpoint, TensorEntry } from "../../checkpoint/types.ts";
-import { throwIfAborted } from "../../errors.ts";
+import { throwIfAborted } from "../../base/errors.ts";
+import { readExactly, withFile } from "../../formats/files/files.ts";
+import type { Checkpoint, TensorEntry } from "../../formats/types.ts";
 
 /** Bytes of a sample. */
 const SAMPLE = 4096;

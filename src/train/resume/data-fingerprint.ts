@@ -2,8 +2,8 @@
 // it, the one that was read before is not read again.
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
-import { withFile } from "../../checkpoint/files.ts";
-import { throwIfAborted } from "../../errors.ts";
+import { throwIfAborted } from "../../base/errors.ts";
+import { withFile } from "../../formats/files/files.ts";
 
 export interface FileFingerprint {
   readonly name: string;

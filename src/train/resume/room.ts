@@ -2,7 +2,7 @@
 import { type RoomRequest, requireRoom } from "../../base/files/room.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import { listCheckpoints } from "../checkpoints/index.ts";
-import type { FitSettings } from "../fit-options.ts";
+import type { FitSettings } from "../fit/fit-options.ts";
 
 /** Bytes of a line of log.jsonl and of the TensorBoard events of a step, generously. */
 const LOGGED = 2048;

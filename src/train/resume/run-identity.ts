@@ -2,12 +2,12 @@
 // settings that decide what a row becomes. What of the trainer must stay is in options.ts.
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { ConfigError, SpillwayError } from "../../errors.ts";
+import { ConfigError, SpillwayError } from "../../base/errors.ts";
 import type { RowTokenizer } from "../data/index.ts";
-import type { FitSettings } from "../fit-options.ts";
-import { differences } from "../resume-point.ts";
+import type { FitSettings } from "../fit/fit-options.ts";
 import { canonical } from "./base-fingerprint.ts";
 import { changedFiles, type FileFingerprint, fileFingerprints, fingerprintsIn } from "./data-fingerprint.ts";
+import { differences } from "./resume-point.ts";
 
 export interface RunIdentity {
   readonly data: readonly FileFingerprint[];

@@ -1,0 +1,269 @@
+// Where arithmetic runs: the CPU with its threads, or one GPU with a stream for compute and one for copies.
+
+import { OneByOne } from "../../base/async/one-by-one.ts";
+import { ConfigError, DisposedError, LibraryError } from "../../base/errors.ts";
+import { BufferType } from "./buffer.ts";
+import { structures } from "./declarations.ts";
+import { library, onThread } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
+import { needThreads } from "./loading/threads.ts";
+
+export interface DeviceInfo {
+  /** "cpu", "cuda:0", "vulkan:1", "metal:0" */
+  readonly name: string;
+  readonly kind: "cpu" | "gpu";
+  readonly description: string;
+  /** Bytes; 0 where the backend does not say. */
+  readonly memoryFree: number;
+  readonly memoryTotal: number;
+  readonly handle: bigint;
+}
+
+interface Props {
+  name: string;
+  description: string;
+  memory_free: number;
+  memory_total: number;
+  type: number;
+  async: boolean;
+  host_buffer: boolean;
+  events: boolean;
+}
+
+function props(handle: bigint): Props {
+  const { deviceProps } = structures();
+  const raw = Buffer.alloc(ffi().sizeof(deviceProps));
+  library().native.ggml_backend_dev_get_props(handle, raw);
+  return ffi().decode(raw, deviceProps) as Props;
+}
+
+/** enum ggml_backend_dev_type; accelerators that only help the CPU are not listed. */
+const KINDS: Record<number, DeviceInfo["kind"] | undefined> = { 0: "cpu", 1: "gpu", 2: "gpu" };
+
+/** Every device the library reports, the CPU last. `gpu: false` leaves GPU drivers alone. */
+export function listDevices(options: { gpu?: boolean } = {}): DeviceInfo[] {
+  const lib = library();
+  if (options.gpu !== false) lib.loadGpuBackends();
+  const devices: DeviceInfo[] = [];
+  const counts = new Map<string, number>();
+  for (let i = 0; i < Number(lib.native.ggml_backend_dev_count()); i++) {
+    const handle = lib.native.ggml_backend_dev_get(i);
+    const p = props(handle);
+    const kind = KINDS[p.type];
+    if (!kind) continue;
+    const family = lib.native
+      .ggml_backend_reg_name(lib.native.ggml_backend_dev_backend_reg(handle))
+      .toLowerCase();
+    const prefix = kind === "cpu" ? "cpu" : family === "mtl" ? "metal" : family;
+    const index = counts.get(prefix) ?? 0;
+    counts.set(prefix, index + 1);
+    devices.push({
+      name: kind === "cpu" ? "cpu" : `${prefix}:${index}`,
+      kind,
+      description: p.description,
+      memoryFree: Number(p.memory_free),
+      memoryTotal: Number(p.memory_total),
+      handle,
+    });
+  }
+  return devices.sort((a, b) => Number(a.kind === "cpu") - Number(b.kind === "cpu"));
+}
+
+/**
+ * The device a name means: "auto" (the first GPU, else the CPU), "cpu", "gpu", "cuda", "vulkan:0" ...
+ * Throws {@link ConfigError} that lists the devices there are.
+ */
+export function findDevice(name: string): DeviceInfo {
+  const wanted = name.toLowerCase();
+  const devices = listDevices({ gpu: wanted !== "cpu" });
+  const match =
+    wanted === "auto"
+      ? devices[0]
+      : wanted === "gpu"
+        ? devices.find((d) => d.kind === "gpu")
+        : devices.find((d) => d.name === wanted || d.name.startsWith(`${wanted}:`));
+  if (match) return match;
+  const have = devices.map((d) => `${d.name} (${d.description})`).join(", ");
+  throw new ConfigError(
+    `device "${name}" was not found; there are: ${have}. \`spillway doctor\` says what is missing`,
+  );
+}
+
+/** How long {@link Device.soon} waits for its turn: longer than graphs take, but for the largest models. */
+export const PATIENCE_MS = 500;
+
+/** An opened device. One computation at a time; calls queue. */
+export class Device {
+  readonly info: DeviceInfo;
+  readonly kind: "cpu" | "gpu";
+  /** Where weights, KV and activations of this device live. */
+  readonly memory: BufferType;
+  /** Host memory this device copies from and to fastest (pinned, where the backend offers it). */
+  readonly hostMemory: BufferType;
+  /** Copies can be queued on a second stream and ordered with events. */
+  readonly asyncCopies: boolean;
+  readonly threads: number;
+  #compute: bigint | undefined;
+  #copy: bigint | undefined;
+  #threadpool: { handle: bigint; free: () => void } | undefined;
+  readonly #queue = new OneByOne();
+
+  private constructor(info: DeviceInfo, threads: number) {
+    const { native } = library();
+    this.info = info;
+    this.kind = info.kind;
+    this.threads = threads;
+    const p = props(info.handle);
+    this.memory = new BufferType(native.ggml_backend_dev_buffer_type(info.handle));
+    const pinned = info.kind === "gpu" ? native.ggml_backend_dev_host_buffer_type(info.handle) : null;
+    this.hostMemory = pinned ? new BufferType(pinned) : cpuMemory();
+    this.asyncCopies = info.kind === "gpu" && p.async && p.events;
+    this.#compute = native.ggml_backend_dev_init(info.handle, null) ?? undefined;
+    if (!this.#compute) throw new LibraryError(`${info.name}: the device could not be opened`);
+    try {
+      if (info.kind === "cpu") this.#threadpool = attachThreadpool(info.handle, this.#compute, threads);
+    } catch (error) {
+      native.ggml_backend_free(this.#compute);
+      throw error;
+    }
+  }
+
+  /** Opens a device; `threads` counts for the CPU alone. */
+  static open(info: DeviceInfo, options: { threads: number }): Device {
+    return new Device(info, options.threads);
+  }
+
+  get name(): string {
+    return this.info.name;
+  }
+
+  /** Whether the device can run one node of a graph. */
+  supports(node: bigint): boolean {
+    return library().native.ggml_backend_dev_supports_op(this.info.handle, node);
+  }
+
+  /** Bytes free and in all, as the driver reports them now. */
+  freeMemory(): { free: number; total: number } {
+    const p = props(this.info.handle);
+    return { free: Number(p.memory_free), total: Number(p.memory_total) };
+  }
+
+  /** Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. */
+  compute(graph: bigint): Promise<void> {
+    return this.alone(async () => {
+      const { native } = library();
+      const status = await onThread(native.ggml_backend_graph_compute, this.backend, graph);
+      if (status !== 0) {
+        throw new LibraryError(`${this.name}: computing failed: ${native.ggml_status_to_string(status)}`);
+      }
+    });
+  }
+
+  /**
+   * Runs work of another kind when no graph of the device runs. For what would take a core from the CPU's kernels: their
+   * threads wait for one another at every operation, so a graph then takes much longer than that work.
+   */
+  alone<T>(work: () => Promise<T>): Promise<T> {
+    return this.#queue.run(work);
+  }
+
+  /**
+   * As {@link alone}, but waits for no more than {@link PATIENCE_MS}: what has to be done between long graphs would never
+   * be done in time, and is done beside one.
+   */
+  soon<T>(work: () => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      let begun: Promise<void> | undefined;
+      const begin = () => {
+        begun ??= work().then(resolve, reject);
+        return begun;
+      };
+      const impatience = setTimeout(begin, PATIENCE_MS);
+      void this.alone(async () => {
+        clearTimeout(impatience);
+        await begin();
+      });
+    });
+  }
+
+  /** Resolves when nothing is computing any more. */
+  async idle(): Promise<void> {
+    await this.#queue.idle();
+  }
+
+  /** The compute stream. */
+  get backend(): bigint {
+    if (this.#compute === undefined) throw new DisposedError(`device ${this.name}`);
+    return this.#compute;
+  }
+
+  /** The copy stream: made on first use, on the same device as the compute stream. */
+  get copyBackend(): bigint {
+    if (this.#compute === undefined) throw new DisposedError(`device ${this.name}`);
+    this.#copy ??= library().native.ggml_backend_dev_init(this.info.handle, null) ?? undefined;
+    if (!this.#copy) throw new LibraryError(`${this.name}: a second stream could not be opened`);
+    return this.#copy;
+  }
+
+  /**
+   * To be called after device memory was freed while the device stays open, with nothing computing. Mesa's software
+   * Vulkan counts references to freed buffers through descriptors it still holds; a new stream has none.
+   */
+  forgetBuffers(): void {
+    if (this.kind !== "gpu" || this.#compute === undefined) return;
+    const { native } = library();
+    native.ggml_backend_free(this.#compute);
+    this.#compute = native.ggml_backend_dev_init(this.info.handle, null) ?? undefined;
+    if (!this.#compute) throw new LibraryError(`${this.info.name}: the device could not be opened again`);
+  }
+
+  /** Waits for the running graph, then frees the streams and threads. Safe to call twice. */
+  async dispose(): Promise<void> {
+    await this.idle();
+    const { native } = library();
+    if (this.#copy !== undefined) native.ggml_backend_free(this.#copy);
+    if (this.#compute !== undefined) native.ggml_backend_free(this.#compute);
+    this.#threadpool?.free();
+    this.#copy = this.#compute = this.#threadpool = undefined;
+  }
+}
+
+/** Plain host memory. */
+export function cpuMemory(): BufferType {
+  const cpu = listDevices({ gpu: false }).find((d) => d.kind === "cpu");
+  if (!cpu) throw new LibraryError("the library reports no CPU device");
+  return new BufferType(library().native.ggml_backend_dev_buffer_type(cpu.handle));
+}
+
+/**
+ * Gives a CPU backend threads that stay: without them it starts new ones for every graph.
+ * Threads sleep between graphs (poll 0): spinning would starve the reads that run meanwhile.
+ */
+function attachThreadpool(device: bigint, backend: bigint, threads: number) {
+  const { native } = library();
+  const registry = native.ggml_backend_dev_backend_reg(device);
+  const find = (name: string) => {
+    const address = native.ggml_backend_reg_get_proc_address(registry, name);
+    if (!address) throw new LibraryError(`the CPU backend lacks ${name}`);
+    return address;
+  };
+  const koffi = ffi();
+  const types = structures();
+  const params = Buffer.alloc(koffi.sizeof(types.threadpoolParams));
+  koffi.encode(params, types.threadpoolParams, {
+    cpumask: new Array(512).fill(false),
+    n_threads: threads,
+    prio: 0,
+    poll: 0,
+    strict_cpu: false,
+    paused: false,
+  });
+  // The library aborts the process where the system refuses a thread.
+  needThreads(threads - 1, `computing with ${threads} threads`);
+  const handle = koffi.call(find("ggml_threadpool_new"), types.newThreadpool, params) as bigint | null;
+  if (!handle) throw new LibraryError(`a pool of ${threads} threads could not be made`);
+  koffi.call(find("ggml_backend_set_n_threads"), types.setThreads, backend, threads);
+  koffi.call(find("ggml_backend_cpu_set_threadpool"), types.setThreadpool, backend, handle);
+  const free = find("ggml_threadpool_free");
+  return { handle, free: () => void koffi.call(free, types.freeThreadpool, handle) };
+}

@@ -1,2 +1,0 @@
-// The errors, under the path that most of the code imports them by.
-export * from "./base/errors.ts";

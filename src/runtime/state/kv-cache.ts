@@ -1,0 +1,145 @@
+// Keys and values of every layer: one row per token, on the device that computes the layer.
+import type { BufferType } from "../../backend/ggml/buffer.ts";
+import { copyBytes, moveWithin } from "../../backend/ggml/copy.ts";
+import type { DType } from "../../backend/ggml/dtypes.ts";
+import type { Graph } from "../../backend/ggml/ops.ts";
+import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { Allocation } from "../../memory/allocate.ts";
+import type { Ledger } from "../../memory/ledger.ts";
+import type { ModelSpec } from "../../models/spec.ts";
+
+/** Element types a cache may have. */
+export const KV_DTYPES = ["f16", "f32"] as const satisfies readonly DType[];
+export type KvDType = (typeof KV_DTYPES)[number];
+
+/** What attention needs to know of a cache; the memory behind it may be a stand-in when graphs are measured. */
+export interface KvRows {
+  /** Elements of a row: kv_heads * head_dim. */
+  readonly width: number;
+  readonly dtype: KvDType;
+  /** Rows `first` to `first + count` of a layer's keys or values: [width, count]. */
+  rows(g: Graph, layer: number, which: "k" | "v", first: number, count: number): Tensor;
+}
+
+/** Bytes of a cache for `tokens` tokens. */
+export function kvBytes(spec: ModelSpec, dtype: KvDType, tokens: number): number {
+  return 2 * spec.num_layers * rowBytes(dtype, spec.num_kv_heads * spec.head_dim) * tokens;
+}
+
+/** Tokens that a cache of `bytes` bytes has room for. */
+export function mostTokens(spec: ModelSpec, dtype: KvDType, bytes: number): number {
+  return Math.floor(bytes / kvBytes(spec, dtype, 1));
+}
+
+/** Where the memory of a cache comes from. */
+export interface KvPlace {
+  readonly ledger: Ledger;
+  readonly tier: "gpu" | "cpu";
+  readonly memory: BufferType;
+}
+
+/** Rows that are kept when a cache is laid out anew. */
+export interface RowMove {
+  readonly from: number;
+  readonly to: number;
+  readonly rows: number;
+}
+
+/** A cache in memory. `capacity` counts tokens of all sequences together. */
+export class KvCache implements KvRows {
+  readonly width: number;
+  readonly dtype: KvDType;
+  readonly capacity: number;
+  readonly #spec: ModelSpec;
+  readonly #place: KvPlace;
+  readonly #layers: Allocation[];
+  readonly #row: number;
+
+  constructor(spec: ModelSpec, dtype: KvDType, capacity: number, place: KvPlace) {
+    this.#spec = spec;
+    this.#place = place;
+    this.width = spec.num_kv_heads * spec.head_dim;
+    this.dtype = dtype;
+    this.capacity = capacity;
+    this.#row = rowBytes(dtype, this.width);
+    this.#layers = [];
+    try {
+      for (let layer = 0; layer < spec.num_layers; layer++) this.#layers.push(this.#take());
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * The same rows in a cache of another size: `moves` says which are kept and where they go. Layer by layer, so that no
+   * more than one layer is there twice. This cache is empty afterwards, and after an error too: the rows are lost then.
+   */
+  movedTo(capacity: number, moves: readonly RowMove[]): KvCache {
+    const moved = new KvCache({ ...this.#spec, num_layers: 0 }, this.dtype, capacity, this.#place);
+    try {
+      for (let old = this.#layers[0]; old; old = this.#layers[0]) {
+        const layer = moved.#take();
+        moved.#layers.push(layer);
+        for (const { from, to, rows } of moves) {
+          for (const [start, target] of [
+            [from, to],
+            [this.capacity + from, capacity + to],
+          ] as const) {
+            const source = { buffer: old.buffer, at: start * this.#row };
+            copyBytes(source, { buffer: layer.buffer, at: target * this.#row }, rows * this.#row);
+          }
+        }
+        old.dispose();
+        this.#layers.shift();
+      }
+    } catch (error) {
+      moved.dispose();
+      this.dispose();
+      throw error;
+    }
+    return moved;
+  }
+
+  /** Moves rows within this cache; `moves` in the order of their places, which stays. */
+  move(moves: readonly RowMove[]): void {
+    for (const { buffer } of this.#layers) {
+      for (const start of [0, this.capacity]) {
+        const shift = (from: number, to: number, rows: number) =>
+          moveWithin(buffer, (start + from) * this.#row, (start + to) * this.#row, rows * this.#row);
+        // First close ranks towards the start, then take places from the end: nothing is overwritten that is still needed.
+        let closed = 0;
+        const places = moves.map(({ from, rows }) => {
+          shift(from, closed, rows);
+          closed += rows;
+          return closed - rows;
+        });
+        for (const [i, { to, rows }] of [...moves.entries()].reverse()) shift(places[i] as number, to, rows);
+      }
+    }
+  }
+
+  /** The largest capacity that {@link movedTo} can have in what is free, which is `free` bytes; at least its own. */
+  largest(free: number): number {
+    if (free === Number.POSITIVE_INFINITY) return Number.MAX_SAFE_INTEGER;
+    const layer = 2 * this.#row;
+    // The last layer's old rows are still there when all the new ones are.
+    const more = Math.floor((free - this.capacity * layer) / (this.#layers.length * layer));
+    return this.capacity + Math.max(0, more);
+  }
+
+  rows(g: Graph, layer: number, which: "k" | "v", first: number, count: number): Tensor {
+    const { buffer } = this.#layers[layer] as Allocation;
+    const start = (which === "k" ? 0 : this.capacity) + first;
+    return g.bind(buffer, start * this.#row, this.dtype, [this.width, count], `${which} cache ${layer}`);
+  }
+
+  #take(): Allocation {
+    const { ledger, tier, memory } = this.#place;
+    return Allocation.take(ledger, tier, memory, 2 * this.capacity * this.#row, "KV cache");
+  }
+
+  dispose(): void {
+    for (const layer of this.#layers.splice(0)) layer.dispose();
+  }
+}

@@ -1,0 +1,115 @@
+// Causal attention of a chunk over the cache: stores the new keys and values, then attends part by part.
+import type { DType } from "../../backend/ggml/dtypes.ts";
+import { DTYPES } from "../../backend/ggml/dtypes.ts";
+import type { Graph } from "../../backend/ggml/ops.ts";
+import type { Tensor } from "../../backend/ggml/tensor.ts";
+import type { StageContext } from "../../models/spec.ts";
+import type { CacheWindow } from "../state/cache-window.ts";
+import type { KvRows } from "../state/kv-cache.ts";
+import type { Chunk, ChunkPart } from "./chunks.ts";
+
+/** What one chunk's graph is built over. */
+export interface ChunkInputs {
+  readonly positions: Tensor;
+  /** Per part of the chunk: f16 [past + count, count], or undefined where one new token sees everything. */
+  readonly masks: readonly (Tensor | undefined)[];
+}
+
+/** Whether a part needs a mask: a single new token may see every row. */
+export function needsMask(part: ChunkPart): boolean {
+  return part.count > 1;
+}
+
+export interface AttentionOptions {
+  /** Use the fused kernel. */
+  readonly flash: boolean;
+  /** Gets the tensors that differ from one new token to the next. */
+  readonly window?: CacheWindow | undefined;
+}
+
+export class CachedAttention implements StageContext {
+  readonly positions: Tensor;
+  readonly tokens: number;
+  readonly #chunk: Chunk;
+  readonly #inputs: ChunkInputs;
+  readonly #kv: KvRows;
+  readonly #options: AttentionOptions;
+
+  constructor(chunk: Chunk, inputs: ChunkInputs, kv: KvRows, options: AttentionOptions) {
+    this.positions = inputs.positions;
+    this.tokens = chunk.tokens;
+    this.#chunk = chunk;
+    this.#inputs = inputs;
+    this.#kv = kv;
+    this.#options = options;
+  }
+
+  attend(g: Graph, layer: number, q: Tensor, k: Tensor, v: Tensor, scale: number): Tensor {
+    const { flash: fused, window } = this.#options;
+    const mixed = this.#chunk.parts.map((part, i) => {
+      const of = (a: Tensor) =>
+        g.view(a, [a.ne[0], a.ne[1], part.count], [a.nb[1], a.nb[2]], part.offset * a.nb[2]); // [head_dim, heads, count]
+      const [qp, kp, vp] = [of(q), of(k), of(v)];
+      for (const stored of [this.#store(g, layer, "k", kp, part), this.#store(g, layer, "v", vp, part)])
+        window?.stores(stored, i, part);
+      const visible = part.past + part.count;
+      const keys = this.#heads(g, this.#kv.rows(g, layer, "k", part.base, visible), kp.ne[0]);
+      const values = this.#heads(g, this.#kv.rows(g, layer, "v", part.base, visible), vp.ne[0]);
+      for (const view of [keys, values]) window?.reads(view, i);
+      const queries = g.permute(qp, 0, 2, 1, 3); // [head_dim, count, heads]
+      const attend = fused ? flash : explicit;
+      return attend(g, queries, keys, values, this.#inputs.masks[i], scale); // [heads * head_dim, count]
+    });
+    return concatenate(g, mixed);
+  }
+
+  #store(g: Graph, layer: number, which: "k" | "v", rows: Tensor, part: ChunkPart): Tensor {
+    const place = this.#kv.rows(g, layer, which, part.base + part.past, part.count);
+    const stored = g.copy(rows, place);
+    g.expand(stored); // before the reads below: graphs run in the order of expansion
+    return stored;
+  }
+
+  /** [width, rows] -> [head_dim, rows, kv_heads], without moving anything. */
+  #heads(g: Graph, rows: Tensor, headDim: number): Tensor {
+    const heads = rows.ne[0] / headDim;
+    const head = headDim * DTYPES[rows.dtype as DType].bytes;
+    return g.view(rows, [headDim, rows.ne[1], heads], [rows.nb[1], head], 0);
+  }
+}
+
+function flash(g: Graph, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
+  const mixed = g.flashAttention(q, k, v, mask, scale); // [head_dim, heads, count]
+  return g.reshape(mixed, mixed.ne[0] * mixed.ne[1], mixed.ne[2]);
+}
+
+/** The same with the products stored: for devices without the fused kernel. */
+function explicit(
+  g: Graph,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  mask: Tensor | undefined,
+  scale: number,
+): Tensor {
+  const scores = g.mulMat(k, q, { precise: true }); // [rows, count, heads]
+  const weights = g.softMax(scores, mask, scale);
+  const columns = g.cont(g.transpose(v)); // [rows, head_dim, kv_heads]
+  const mixed = g.mulMat(columns, weights, { precise: true }); // [head_dim, count, heads]
+  const rows = g.cont(g.permute(mixed, 0, 2, 1, 3)); // [head_dim, heads, count]
+  return g.reshape(rows, rows.ne[0] * rows.ne[1], rows.ne[2]);
+}
+
+/** Joins along tokens, pairwise: copies each row log2(n) times instead of n. */
+function concatenate(g: Graph, parts: Tensor[]): Tensor {
+  let level = parts;
+  while (level.length > 1) {
+    const next: Tensor[] = [];
+    for (let i = 0; i < level.length; i += 2) {
+      const [a, b] = [level[i] as Tensor, level[i + 1]];
+      next.push(b ? g.concat(a, b, 1) : a);
+    }
+    level = next;
+  }
+  return level[0] as Tensor;
+}

@@ -1,0 +1,232 @@
+// Finds how much scratch memory the largest graphs need, by building them over addresses that are never touched.
+import type { Adapter, LoraTarget } from "../../adapters/index.ts";
+import { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { cpuMemory, type Device } from "../../backend/ggml/device.ts";
+import { ArenaFullError, HeaderArena } from "../../backend/ggml/graph.ts";
+import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+import { library } from "../../backend/ggml/library.ts";
+import { Graph, type LowRank } from "../../backend/ggml/ops.ts";
+import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import type { ModelSpec } from "../../models/spec.ts";
+import type { Matrix, Unit } from "../../plan/units.ts";
+import type { KvDType, KvRows } from "../state/kv-cache.ts";
+import { TargetIndex } from "./adapter.ts";
+import { CHUNK_TOKENS, type Chunk } from "./chunks.ts";
+import { buildStages, headerEstimate, headTokens, type StageMemory } from "./stage-graph.ts";
+
+/** An address range that is never read or written: tensors bound to it only count as placed. */
+const NOWHERE = { address: 1n << 40n, bytes: 2 ** 46 };
+
+/** Operands at addresses nobody touches. `turned`: transposed matrices arrive as the checkpoint holds them. */
+class NoMemory implements StageMemory {
+  readonly kv: KvRows;
+  readonly flash: boolean;
+  readonly tokens: number;
+  readonly tail: number;
+  readonly #buffer: NativeBuffer;
+  readonly #spec: ModelSpec;
+  readonly #targets: TargetIndex<LoraTarget>;
+
+  constructor(buffer: NativeBuffer, spec: ModelSpec, o: MeasureOptions, tokens: number) {
+    const { kv_dtype: dtype, flash } = o;
+    this.#targets = targetIndex(o.adapter);
+    this.tokens = tokens;
+    this.tail = spec.stages.length - 1; // the head; every other stage may have all tokens of a chunk
+    this.#buffer = buffer;
+    this.#spec = spec;
+    this.flash = flash;
+    const width = spec.num_kv_heads * spec.head_dim;
+    this.kv = {
+      width,
+      dtype,
+      rows: (g, _layer, _which, _first, count) => g.bind(buffer, 0, dtype, [width, count]),
+    };
+  }
+
+  weights(g: Graph, unit: Unit, chunk: Chunk) {
+    const weights: Record<string, Tensor> = {};
+    const adapters = new Map(g.adapters);
+    for (const [key, m] of Object.entries(unit.matrices)) {
+      if (unit.stage.weights[key]?.rows) {
+        weights[key] = g.cast(g.bind(this.#buffer, 0, m.dtype, [m.ne[0], chunk.tokens]), "f32");
+      } else if (m.transposed) {
+        weights[key] = g.cont(
+          g.transpose(g.bind(this.#buffer, 0, m.dtype, m.kept ? m.ne : [m.ne[1], m.ne[0]])),
+        );
+      } else weights[key] = g.bind(this.#buffer, 0, m.dtype, m.ne);
+      const target = this.#targets.of(unit, key);
+      if (target) adapters.set(weights[key], this.#lowRank(g, target));
+    }
+    if (adapters.size > 0) g.adapters = adapters;
+    for (const v of unit.vectors) weights[v.key] = g.bind(this.#buffer, 0, "f32", [v.length]);
+    for (const [key, c] of Object.entries(unit.stage.constants ?? {})) {
+      weights[key] = g.bind(this.#buffer, 0, "f32", [c.length]);
+    }
+    return weights;
+  }
+
+  #lowRank(g: Graph, { in: input, out, r, scale }: LoraTarget): LowRank {
+    const [a, b] = [g.bind(this.#buffer, 0, "f32", [input, r]), g.bind(this.#buffer, 0, "f32", [r, out])];
+    return { a, b, scale };
+  }
+
+  inputs(g: Graph, chunk: Chunk) {
+    const masks = chunk.parts.map((p) =>
+      p.count > 1 ? g.bind(this.#buffer, 0, "f16", [p.past + p.count, p.count]) : undefined,
+    );
+    return { positions: g.bind(this.#buffer, 0, "i32", [chunk.tokens]), masks };
+  }
+  state(g: Graph, _first: number, tokens: number) {
+    return g.bind(this.#buffer, 0, "f32", [this.#spec.hidden_size, tokens]);
+  }
+  selected(g: Graph, _first: number, count: number) {
+    return g.bind(this.#buffer, 0, "i32", [count]);
+  }
+}
+
+/**
+ * Bytes of scratch memory for the largest graphs of a model over `context` tokens on a device. Checks on the way that
+ * the device runs every operation; throws GraphError if not.
+ */
+export function measureScratch(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  device: Device,
+  options: MeasureOptions,
+): number {
+  let most = 0;
+  const graphs = new GraphMemory(device.memory, () => {});
+  try {
+    eachLargeGraph(spec, units, device, options, (g) => {
+      g.checkSupport();
+      most = Math.max(most, graphs.measure(g.handle));
+    });
+  } finally {
+    graphs.dispose();
+  }
+  return most;
+}
+
+/**
+ * Takes scratch memory of the size that was measured at once, so that it never has to grow: with a graph of one result that
+ * large, because building the largest graphs a second time would keep a fast disk waiting. What a device cannot give in one
+ * piece is left to grow.
+ */
+export function reserveScratch(device: Device, bytes: number, graphs: GraphMemory): void {
+  if (bytes < 4 || bytes > device.memory.maxSize) return;
+  withNowhere((nowhere) => {
+    buildGraph(device, 8, (g) => {
+      g.expand(g.cont(g.bind(nowhere, 0, "f32", [Math.floor(bytes / 4)])));
+      graphs.reserve(g.handle);
+    });
+  });
+}
+
+export interface MeasureOptions {
+  readonly context: number;
+  readonly kv_dtype: KvDType;
+  readonly flash: boolean;
+  /** What linear layers add to their products. */
+  readonly adapter?: Adapter | undefined;
+}
+
+function targetIndex(adapter: Adapter | undefined): TargetIndex<LoraTarget> {
+  return new TargetIndex((adapter?.targets ?? []).map((target) => [target, target]));
+}
+
+/** Builds the graphs that need most: all stages at once, each kind of stage, the head. */
+function eachLargeGraph(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  device: Device,
+  options: MeasureOptions,
+  visit: (g: Graph) => void,
+): void {
+  withNowhere((nowhere) => {
+    const count = Math.min(CHUNK_TOKENS, options.context);
+    const memory = new NoMemory(nowhere, spec, options, count);
+    const part = { sequence: 0, base: 0, past: options.context - count, count, offset: 0 };
+    const chunk: Chunk = { start: 0, tokens: count, parts: [part] };
+    const wanted = { first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
+    const visitStages = (stages: readonly Unit[]) =>
+      buildGraph(device, headerEstimate(stages.length, 1), (g) => {
+        buildStages(g, stages, chunk, memory, wanted);
+        visit(g);
+      });
+    visitStages(units);
+    for (const unit of distinct(units, targetIndex(options.adapter))) visitStages([unit]);
+  });
+}
+
+/** Calls `use` with addresses that are never touched: tensors bound to them count as placed. */
+export function withNowhere<T>(use: (nowhere: NativeBuffer) => T): T {
+  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
+  const nowhere = new NativeBuffer(cpuMemory(), handle, NOWHERE.address, NOWHERE.bytes);
+  try {
+    return use(nowhere);
+  } finally {
+    nowhere.dispose();
+  }
+}
+
+/**
+ * Builds a graph in an arena of its own, made larger until it fits; the graph is gone when this returns. Returns the tensors
+ * that arena had room for.
+ */
+export function buildGraph(device: Device, headers: number, make: (g: Graph) => void): number {
+  for (let capacity = headers; ; capacity *= 2) {
+    const arena = new HeaderArena(capacity, { graph: true });
+    try {
+      make(new Graph(device, arena));
+      return capacity;
+    } catch (error) {
+      if (!(error instanceof ArenaFullError)) throw error;
+    } finally {
+      arena.dispose();
+    }
+  }
+}
+
+/** One unit of each shape: layers repeat, though not always with the same updates. */
+function distinct(units: readonly Unit[], targets: TargetIndex<LoraTarget>): Unit[] {
+  const seen = new Map<string, Unit>();
+  for (const unit of units) {
+    const shapes = Object.entries(unit.matrices).map(
+      ([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}:${targets.of(unit, key)?.r ?? 0}`,
+    );
+    seen.set([unit.stage.kind, ...shapes].join(" "), unit);
+  }
+  return [...seen.values()];
+}
+
+/** Whether a device has the fused attention kernel for a model's heads and cache type. */
+export function hasFlashAttention(spec: ModelSpec, device: Device, dtype: KvDType): boolean {
+  const arena = new HeaderArena(16, { graph: true });
+  try {
+    const g = new Graph(device, arena);
+    const { head_dim, num_heads, num_kv_heads } = spec;
+    const q = g.input("f32", [head_dim, 4, num_heads]);
+    const k = g.input(dtype, [head_dim, 8, num_kv_heads]);
+    const v = g.input(dtype, [head_dim, 8, num_kv_heads]);
+    const mask = g.input("f16", [8, 4]);
+    const masked = g.flashAttention(q, k, v, mask, 1);
+    const single = g.flashAttention(g.input("f32", [head_dim, 1, num_heads]), k, v, undefined, 1);
+    return device.supports(masked.handle) && device.supports(single.handle);
+  } finally {
+    arena.dispose();
+  }
+}
+
+/** Bytes of one row of each table that is used by the row. */
+export function gatheredRowBytes(units: readonly Unit[]): number[] {
+  return gatheredTables(units).map((m) => rowBytes(m.dtype, m.ne[0]));
+}
+
+/** Tables that single rows are looked up in. */
+export function gatheredTables(units: readonly Unit[]): Matrix[] {
+  return units.flatMap((u) =>
+    Object.entries(u.matrices)
+      .filter(([key]) => u.stage.weights[key]?.rows)
+      .map(([, m]) => m),
+  );
+}
