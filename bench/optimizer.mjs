@@ -64,7 +64,7 @@ const source = await importSources({
   shared: "src/memory/shared-memory.ts",
   native: "src/memory/stores/native.ts",
   disk: "src/memory/stores/disk.ts",
-  kernels: "src/train/optimizer/kernels.ts",
+  kernels: "src/backend/ggml/update-graph.ts",
   adamw: "src/train/optimizer/rules/adamw.ts",
   adam8bit: "src/train/optimizer/rules/adam8bit.ts",
   sgd: "src/train/optimizer/rules/sgd.ts",

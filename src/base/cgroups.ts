@@ -57,8 +57,9 @@ export function parseCgroupPaths(text: string): CgroupPaths {
     const [, id, controllers = "", path = ""] = /^(\d+):([^:]*):(\/.*)$/.exec(line) ?? [];
     if (id === undefined) continue;
     if (id === "0" && controllers === "") paths.v2 = path;
-    for (const controller of controllers.split(",")) {
-      if (controller === "memory" || controller === "cpu" || controller === "pids") paths[controller] = path;
+    const has = controllers.split(",");
+    for (const controller of ["memory", "cpu", "pids"] as const) {
+      if (has.includes(controller)) paths[controller] = path;
     }
   }
   return paths;

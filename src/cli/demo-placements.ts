@@ -1,7 +1,7 @@
 // Which placements the demo shows: everything resident, then budgets small enough that every tier has to hold weights.
 // Found by planning, so that it works for any checkpoint.
 
-import { listDevices } from "../backend/ggml/device.ts";
+import { isGpu, listDevices } from "../backend/ggml/device.ts";
 import { BudgetError, UnsupportedError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -30,7 +30,7 @@ export async function demoPlacements(dir: string, tokens: number, threads?: numb
       context_length: tokens,
     },
   ];
-  const gpu = listDevices().find((device) => device.kind === "gpu")?.name;
+  const gpu = listDevices().find(isGpu)?.name;
   if (gpu === undefined) return placements;
   const options = { ...common, device: gpu };
   const onGpu = await squeezed(dir, options, "gpu");

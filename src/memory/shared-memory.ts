@@ -6,9 +6,9 @@
 
 import { type BufferType, NativeBuffer, PAGE } from "../backend/ggml/buffer.ts";
 import { cpuMemory } from "../backend/ggml/device.ts";
-import { library } from "../backend/ggml/library.ts";
 import { ffi } from "../backend/ggml/loading/ffi.ts";
 import { canGiveBack, giveBack, preferHugePages } from "../backend/ggml/system.ts";
+import { hostBufferHandle } from "../backend/ggml/transfer.ts";
 import type { LimitedSource } from "./allocate.ts";
 import { FreeList } from "./free-list.ts";
 import { MOST_WASM_PAGES, WASM_PAGE } from "./wasm-pages.ts";
@@ -107,7 +107,7 @@ class SharedBuffer extends NativeBuffer {
 
   constructor(space: SharedSpace, offset: number, size: number, bytes: number) {
     const address = space.base + BigInt(offset);
-    const handle = library().native.ggml_backend_cpu_buffer_from_ptr(address, bytes);
+    const handle = hostBufferHandle(address, bytes);
     super(plainMemory(), handle, address, size);
     this.#space = space;
     this.#offset = offset;

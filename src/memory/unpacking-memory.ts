@@ -3,9 +3,9 @@
 
 import { NativeBuffer } from "../backend/ggml/buffer.ts";
 import { cpuMemory } from "../backend/ggml/device.ts";
-import { library } from "../backend/ggml/library.ts";
 import { ffi } from "../backend/ggml/loading/ffi.ts";
 import { preferHugePages } from "../backend/ggml/system.ts";
+import { hostBufferHandle } from "../backend/ggml/transfer.ts";
 import { CheckpointError, throwIfAborted } from "../base/errors.ts";
 import type { MemorySource } from "./allocate.ts";
 import { PackedMemory } from "./packing/index.ts";
@@ -20,7 +20,7 @@ class UnpackingBuffer extends NativeBuffer {
   constructor(memory: PackedMemory, size: number) {
     const address = ffi().address(memory.bytes);
     preferHugePages(address, memory.bytes.length);
-    const handle = library().native.ggml_backend_cpu_buffer_from_ptr(address, memory.bytes.length);
+    const handle = hostBufferHandle(address, memory.bytes.length);
     super(cpuMemory(), handle, address, size);
     this.memory = memory;
   }

@@ -40,6 +40,11 @@ function props(handle: bigint): Props {
 /** enum ggml_backend_dev_type; accelerators that only help the CPU are not listed. */
 const KINDS: Record<number, DeviceInfo["kind"] | undefined> = { 0: "cpu", 1: "gpu", 2: "gpu" };
 
+/** Whether a device has memory of its own. */
+export function isGpu(info: Pick<DeviceInfo, "kind">): boolean {
+  return info.kind === "gpu";
+}
+
 /** Every device the library reports, the CPU last. `gpu: false` leaves GPU drivers alone. */
 export function listDevices(options: { gpu?: boolean } = {}): DeviceInfo[] {
   const lib = library();
@@ -54,11 +59,11 @@ export function listDevices(options: { gpu?: boolean } = {}): DeviceInfo[] {
     const family = lib.native
       .ggml_backend_reg_name(lib.native.ggml_backend_dev_backend_reg(handle))
       .toLowerCase();
-    const prefix = kind === "cpu" ? "cpu" : family === "mtl" ? "metal" : family;
+    const prefix = !isGpu({ kind }) ? "cpu" : family === "mtl" ? "metal" : family;
     const index = counts.get(prefix) ?? 0;
     counts.set(prefix, index + 1);
     devices.push({
-      name: kind === "cpu" ? "cpu" : `${prefix}:${index}`,
+      name: isGpu({ kind }) ? `${prefix}:${index}` : "cpu",
       kind,
       description: p.description,
       memoryFree: Number(p.memory_free),
@@ -66,7 +71,7 @@ export function listDevices(options: { gpu?: boolean } = {}): DeviceInfo[] {
       handle,
     });
   }
-  return devices.sort((a, b) => Number(a.kind === "cpu") - Number(b.kind === "cpu"));
+  return devices.sort((a, b) => Number(isGpu(b)) - Number(isGpu(a)));
 }
 
 /**
@@ -80,7 +85,7 @@ export function findDevice(name: string): DeviceInfo {
     wanted === "auto"
       ? devices[0]
       : wanted === "gpu"
-        ? devices.find((d) => d.kind === "gpu")
+        ? devices.find(isGpu)
         : devices.find((d) => d.name === wanted || d.name.startsWith(`${wanted}:`));
   if (match) return match;
   const have = devices.map((d) => `${d.name} (${d.description})`).join(", ");
@@ -115,13 +120,13 @@ export class Device {
     this.threads = threads;
     const p = props(info.handle);
     this.memory = new BufferType(native.ggml_backend_dev_buffer_type(info.handle));
-    const pinned = info.kind === "gpu" ? native.ggml_backend_dev_host_buffer_type(info.handle) : null;
+    const pinned = isGpu(info) ? native.ggml_backend_dev_host_buffer_type(info.handle) : null;
     this.hostMemory = pinned ? new BufferType(pinned) : cpuMemory();
-    this.asyncCopies = info.kind === "gpu" && p.async && p.events;
+    this.asyncCopies = isGpu(info) && p.async && p.events;
     this.#compute = native.ggml_backend_dev_init(info.handle, null) ?? undefined;
     if (!this.#compute) throw new LibraryError(`${info.name}: the device could not be opened`);
     try {
-      if (info.kind === "cpu") this.#threadpool = attachThreadpool(info.handle, this.#compute, threads);
+      if (this.onHost) this.#threadpool = attachThreadpool(info.handle, this.#compute, threads);
     } catch (error) {
       native.ggml_backend_free(this.#compute);
       throw error;
@@ -135,6 +140,11 @@ export class Device {
 
   get name(): string {
     return this.info.name;
+  }
+
+  /** Its memory is the processor's own: what is in RAM is where it is computed. */
+  get onHost(): boolean {
+    return !isGpu(this.info);
   }
 
   /** Whether the device can run one node of a graph. */
@@ -210,7 +220,7 @@ export class Device {
    * Vulkan counts references to freed buffers through descriptors it still holds; a new stream has none.
    */
   forgetBuffers(): void {
-    if (this.kind !== "gpu" || this.#compute === undefined) return;
+    if (this.onHost || this.#compute === undefined) return;
     const { native } = library();
     native.ggml_backend_free(this.#compute);
     this.#compute = native.ggml_backend_dev_init(this.info.handle, null) ?? undefined;
@@ -230,7 +240,7 @@ export class Device {
 
 /** Plain host memory. */
 export function cpuMemory(): BufferType {
-  const cpu = listDevices({ gpu: false }).find((d) => d.kind === "cpu");
+  const cpu = listDevices({ gpu: false }).find((d) => !isGpu(d));
   if (!cpu) throw new LibraryError("the library reports no CPU device");
   return new BufferType(library().native.ggml_backend_dev_buffer_type(cpu.handle));
 }

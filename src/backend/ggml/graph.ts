@@ -153,7 +153,7 @@ export class GraphCore {
       if (!this.device.supports(node.handle)) {
         throw new GraphError(
           `${this.device.name} cannot run ${native.ggml_op_desc(node.handle)} giving ${node}` +
-            (this.device.kind === "gpu" ? '; run on the CPU instead: device "cpu" (--device cpu)' : ""),
+            (this.device.onHost ? "" : '; run on the CPU instead: device "cpu" (--device cpu)'),
         );
       }
     }

@@ -18,7 +18,7 @@ let known: boolean | undefined;
  * than its headers; and the layout of headers is no promise of ggml's, so it is tried once.
  */
 export function headersCanChange(device: Device): boolean {
-  if (device.kind !== "cpu") return false;
+  if (!device.onHost) return false;
   known ??= layoutIsKnown(device);
   return known;
 }

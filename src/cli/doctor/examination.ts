@@ -65,7 +65,7 @@ export async function examine(folder: string | undefined, signal: AbortSignal): 
   const found = await findLibrary();
   if ("problem" in found) missing.push({ what: found.problem, do: found.remedy, needed: true });
   const loaded = "problem" in found ? undefined : found;
-  if (loaded && !loaded.devices.some((d) => d.kind === "gpu")) {
+  if (loaded && !loaded.devices.some(({ kind }) => kind === "gpu")) {
     missing.push(...gpuHints().map((hint) => ({ ...hint, needed: false })));
   }
   const limits = memoryLimits();

@@ -5,8 +5,8 @@ import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import { Device, findDevice } from "../../backend/ggml/device.ts";
 import { bytesOf, type DType } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import { throwIfAborted } from "../../base/errors.ts";
-import { UpdateGraph } from "../../train/optimizer/kernels.ts";
 
 /** Weights [k, n] x activations [k, m]. */
 const SHAPE = { k: 1024, n: 1024, m: 256 } as const;

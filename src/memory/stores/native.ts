@@ -4,7 +4,7 @@
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
+import { download, upload, zeroBuffer } from "../../backend/ggml/transfer.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { Allocation, type MemorySource } from "../allocate.ts";
@@ -108,7 +108,7 @@ async function zeroed(
 ) {
   const allocation = Allocation.take(ledger, tier, memory, bytes, what);
   try {
-    await onThread(library().native.ggml_backend_buffer_clear, allocation.buffer.handle, 0);
+    await zeroBuffer(allocation.buffer);
     return allocation;
   } catch (error) {
     allocation.dispose();
@@ -126,8 +126,6 @@ async function copy(
   length: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { native } = library();
-  const move = direction === "read" ? native.ggml_backend_tensor_get : native.ggml_backend_tensor_set;
   const headers = new HeaderArena(1);
   try {
     for (let done = 0; done < length; done += PART) {
@@ -135,7 +133,9 @@ async function copy(
       const part = Math.min(PART, length - done);
       headers.reset();
       const tensor = headers.bind(buffer, offset + done, "i8", [part]);
-      await onThread(move, tensor.handle, host.address(at + done), 0, part);
+      const address = host.address(at + done);
+      if (direction === "read") await download(address, tensor, 0, part);
+      else await upload(tensor, address, part);
     }
   } finally {
     headers.dispose();

@@ -94,7 +94,7 @@ async function load(
 ): Promise<{ prepared: Prepared; parts: EngineParts; kv: KvCache }> {
   const { cpu, device, budgets, spec } = expected;
   const ledger = new Ledger(budgets);
-  const depth = Math.max(1, defaultDepth() - (device.kind === "gpu" ? 1 : 0)); // a GPU's copies need a thread too
+  const depth = Math.max(1, defaultDepth() - (device.onHost ? 0 : 1)); // a GPU's copies need a thread too
   const queue = new ReadQueue({ depth, beforeRead: options.beforeRead });
   const sources = await SourceFiles.open(expected.checkpoint);
   cleanup.add(() => sources.close());
@@ -119,8 +119,8 @@ async function load(
       plan,
       {
         compute: device,
-        hostMemory: device.kind === "gpu" ? device.hostMemory : cpu.memory,
-        memoryFor: device.kind === "cpu" ? options.training?.memoryFor : undefined,
+        hostMemory: device.onHost ? cpu.memory : device.hostMemory,
+        memoryFor: device.onHost ? options.training?.memoryFor : undefined,
       },
       stateDict ? { ...ctx, stateDict } : ctx,
     );

@@ -1,6 +1,6 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
 import { type Adapter, joinSaved, openAdapter } from "../../adapters/index.ts";
-import { Device, findDevice, listDevices } from "../../backend/ggml/device.ts";
+import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { parseDType } from "../../backend/ggml/dtypes.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
@@ -150,10 +150,10 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   }
   const kv_dtype = kvDType(options.kv_dtype ?? "float16");
   const info = findDevice(options.device ?? "auto");
-  const cpu = Device.open(info.kind === "cpu" ? info : findDevice("cpu"), { threads });
+  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, { threads });
   let device = cpu;
   try {
-    if (info.kind === "gpu") device = Device.open(info, { threads });
+    if (isGpu(info)) device = Device.open(info, { threads });
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
     const { spec, notes } = withPositions(skeleton, options.context_length);
@@ -173,7 +173,9 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
           makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
         if (way) return plan({ ...own, logits: sentence, training: way.bytes });
-        return firstThatFits([whole, sentence].map((logits) => () => plan({ ...own, logits })));
+        // Where weights may move, they make room; where they may not, there is room for less.
+        const choices = wanted.includes(undefined) ? [whole] : [whole, sentence];
+        return firstThatFits(choices.map((logits) => () => plan({ ...own, logits })));
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
@@ -201,8 +203,8 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
 function unusedBudgets(options: EngineOptions, device: Device): string[] {
   const given = parseMaxMemory(options.max_memory);
   const notes: string[] = [];
-  if (given.gpu && device.kind === "cpu") {
-    const why = listDevices().some((info) => info.kind === "gpu")
+  if (given.gpu && device.onHost) {
+    const why = listDevices().some(isGpu)
       ? `device is ${device.name}`
       : "no GPU was found (spillway doctor says what is missing)";
     notes.push(
@@ -246,7 +248,7 @@ interface Planned {
   readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
 }
 
-/** The first plan that fits. Throws the BudgetError of the first, whose smallest budget is one for all that can be asked. */
+/** The first plan that fits. Throws the BudgetError of the last, which needs least. */
 function firstThatFits(plans: readonly (() => Plan)[]): Plan {
   let refusal: unknown;
   for (const plan of plans) {
@@ -254,7 +256,7 @@ function firstThatFits(plans: readonly (() => Plan)[]): Plan {
       return plan();
     } catch (error) {
       if (!(error instanceof BudgetError)) throw error;
-      refusal ??= error;
+      refusal = error;
     }
   }
   throw refusal;
@@ -362,7 +364,7 @@ function fixedBytes(
 
 function defaultBudgets(device: Device): Partial<Record<Tier, number>> {
   const cpu = defaultCpuBudget();
-  if (device.kind === "cpu") return { cpu };
+  if (device.onHost) return { cpu };
   const { free } = device.freeMemory();
   return { cpu, ...(free > 0 && { gpu: Math.floor(free * GPU_SHARE) }) };
 }

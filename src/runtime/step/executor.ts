@@ -144,7 +144,7 @@ export class Executor {
     await inputs.prepare(pass, this.#gathered(pass, signal), wanted);
     const tail = tailStart(units);
     // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
-    const join = device.kind === "cpu" && pass.chunks.length === 1;
+    const join = device.onHost && pass.chunks.length === 1;
     const groups = this.#groups(join ? mostJoined(pass.chunks[0] as Chunk) : 1);
     const lastRead = groups.findLastIndex(([first]) => streamed.has(first as Unit));
     if (lastRead === -1) this.#startCheck();

@@ -62,7 +62,7 @@ export class PassInputs {
   constructor(device: Device, ledger: Ledger, hidden: number) {
     this.#device = device;
     this.#writer = new DeviceWriter(device);
-    this.#place = { ledger, tier: device.kind === "gpu" ? "gpu" : "cpu", memory: device.memory };
+    this.#place = { ledger, tier: device.kind, memory: device.memory };
     this.#hidden = hidden;
   }
 

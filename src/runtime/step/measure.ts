@@ -1,12 +1,13 @@
 // Finds how much scratch memory the largest graphs need, by building them over addresses that are never touched.
+
 import type { Adapter, LoraTarget } from "../../adapters/index.ts";
-import { NativeBuffer } from "../../backend/ggml/buffer.ts";
-import { cpuMemory, type Device } from "../../backend/ggml/device.ts";
+import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import type { Device } from "../../backend/ggml/device.ts";
 import { ArenaFullError, HeaderArena } from "../../backend/ggml/graph.ts";
 import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
-import { library } from "../../backend/ggml/library.ts";
 import { Graph, type LowRank } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { hostBuffer } from "../../backend/ggml/transfer.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import type { Matrix, Unit } from "../../plan/units.ts";
 import type { KvDType, KvRows } from "../state/kv-cache.ts";
@@ -160,8 +161,7 @@ function eachLargeGraph(
 
 /** Calls `use` with addresses that are never touched: tensors bound to them count as placed. */
 export function withNowhere<T>(use: (nowhere: NativeBuffer) => T): T {
-  const handle = library().native.ggml_backend_cpu_buffer_from_ptr(NOWHERE.address, NOWHERE.bytes);
-  const nowhere = new NativeBuffer(cpuMemory(), handle, NOWHERE.address, NOWHERE.bytes);
+  const nowhere = hostBuffer(NOWHERE.address, NOWHERE.bytes);
   try {
     return use(nowhere);
   } finally {

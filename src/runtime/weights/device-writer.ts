@@ -1,9 +1,10 @@
 // Fills memory of a computing device with what is made on the host: in place where that is host memory, else piece by piece
 // through a small buffer. So nothing is ever held twice, and other work of the event loop gets its turn.
+
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library } from "../../backend/ggml/library.ts";
+import { uploadNow } from "../../backend/ggml/transfer.ts";
 
 /** Bytes made at a time, unless one row has more: a few milliseconds of work. */
 const PIECE = 4 * 2 ** 20;
@@ -23,13 +24,12 @@ export class DeviceWriter {
   write(buffer: NativeBuffer, offset: number, values: ArrayBufferView): void {
     if (values.byteLength === 0) return;
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    if (this.#device.kind === "cpu") {
+    if (this.#device.onHost) {
       buffer.bytes(offset, bytes.length).set(bytes);
       return;
     }
     this.#headers.reset();
-    const tensor = this.#headers.bind(buffer, offset, "i8", [bytes.length]);
-    library().native.ggml_backend_tensor_set(tensor.handle, bytes, 0, bytes.length);
+    uploadNow(this.#headers.bind(buffer, offset, "i8", [bytes.length]), bytes);
   }
 
   /** Has `rows` rows of `rowBytes` bytes made, from byte `offset` of a buffer on. */
@@ -40,7 +40,7 @@ export class DeviceWriter {
     make: FillRows,
   ): Promise<void> {
     const most = Math.max(1, Math.floor(PIECE / rowBytes));
-    const inPlace = this.#device.kind === "cpu";
+    const inPlace = this.#device.onHost;
     const scratch = inPlace ? undefined : new Uint8Array(Math.min(most, rows) * rowBytes);
     for (let first = 0; first < rows; first += most) {
       if (first > 0) await new Promise((resolve) => setImmediate(resolve));

@@ -4,9 +4,9 @@
 import { type NativeBuffer, PAGE } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
 import { moveBytes } from "../../backend/ggml/system.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
+import { upload } from "../../backend/ggml/transfer.ts";
 import { type LinkedSignal, linkSignals } from "../../base/async/signals.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { inGroups } from "../../base/groups.ts";
@@ -300,8 +300,7 @@ export class Loader {
   /** Copies bytes into a buffer of any device. */
   async #upload(from: bigint, target: NativeBuffer, offset: number, bytes: number): Promise<void> {
     this.#arena.reset();
-    const tensor = this.#arena.bind(target, offset, "i8", [bytes]);
-    await onThread(library().native.ggml_backend_tensor_set, tensor.handle, from, 0, bytes);
+    await upload(this.#arena.bind(target, offset, "i8", [bytes]), from, bytes);
   }
 
   dispose(): void {

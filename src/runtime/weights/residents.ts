@@ -1,10 +1,11 @@
 // What stays in memory for as long as the model is open: resident matrices, all vectors, computed constants; with
 // tensor headers made once.
+
 import type { BufferType, NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library } from "../../backend/ggml/library.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { uploadNow } from "../../backend/ggml/transfer.ts";
 import { Allocation, type LimitedSource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { Tier } from "../../memory/tiers.ts";
@@ -156,7 +157,7 @@ export class Residents {
   }
 
   async #loadVectors(units: readonly Unit[], device: Device, ledger: Ledger, loader: Loader): Promise<void> {
-    const tier = device.kind === "gpu" ? "gpu" : "cpu";
+    const tier = device.kind;
     this.#vectorMemory = Allocation.take(
       ledger,
       tier,
@@ -179,7 +180,7 @@ export class Residents {
       }
       for (const [key, values] of Object.entries(unit.stage.constants ?? {})) {
         const tensor = this.#arena.bind(buffer, offset, "f32", [values.length], key);
-        library().native.ggml_backend_tensor_set(tensor.handle, values, 0, values.byteLength);
+        uploadNow(tensor, values);
         tensors[key] = tensor;
         offset += slot(values.length);
       }

@@ -1,10 +1,11 @@
 // Brings the units that are not resident where they are computed, ahead of their use, in the fixed cycle of the model:
 // disk -> host ring, and on to the device ring (or from RAM straight to it) when a GPU computes. Reading goes on across
 // stages, passes and tokens. Units that stay in RAM packed have a ring of their own, so that the disk never waits for them.
+
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
+import { uploadBeside } from "../../backend/ggml/transfer.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { ReadQueue } from "../../memory/io/read-queue.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -87,7 +88,7 @@ export class Streamer {
     this.#cycle = options.cycle;
     const { device, cycle, ring, staging, unpacking } = options;
     const unpacks = cycle.some((unit) => this.#fromDisk(unit) && unit.owned.some((m) => m.packed));
-    const tier = device.kind === "gpu" ? "gpu" : "cpu";
+    const tier = device.kind;
     try {
       if (cycle.some((unit) => this.#fromDisk(unit))) {
         const main = this.#take(tier, ring, "streaming ring", tier === "cpu" && unpacks);
@@ -106,7 +107,7 @@ export class Streamer {
 
   #take(tier: "gpu" | "cpu", bytes: number, what: string, unpacks: boolean): Ring {
     const { device, ledger } = this.#o;
-    const computes = device.kind === "cpu"; // on the cores that unpack
+    const computes = device.onHost; // on the cores that unpack
     const unpacking = unpacks
       ? new UnpackingMemory(computes ? (work) => device.alone(work) : undefined)
       : undefined;
@@ -203,7 +204,7 @@ export class Streamer {
       job.slots.push(slotAt(matrix, buffer, at, false));
       return this.#unpackResident(ring, matrix, at, signal);
     }
-    if (device.kind === "cpu") {
+    if (device.onHost) {
       const { start, done } = this.#read(ring, matrix, at, signal);
       job.slots.push(slotAt(matrix, buffer, start, false));
       return done;
@@ -274,22 +275,8 @@ export class Streamer {
   #copy(from: bigint, target: NativeBuffer, at: number, bytes: number): Promise<void> {
     const { device } = this.#o;
     const run = async () => {
-      const { native } = library();
       this.#headers.reset();
-      const tensor = this.#headers.bind(target, at, "i8", [bytes]);
-      if (device.asyncCopies) {
-        await onThread(
-          native.ggml_backend_tensor_set_async,
-          device.copyBackend,
-          tensor.handle,
-          from,
-          0,
-          bytes,
-        );
-        await onThread(native.ggml_backend_synchronize, device.copyBackend);
-      } else {
-        await onThread(native.ggml_backend_tensor_set, tensor.handle, from, 0, bytes);
-      }
+      await uploadBeside(device, this.#headers.bind(target, at, "i8", [bytes]), from, bytes);
     };
     const result = this.#copies.then(run, run);
     this.#copies = result.catch(() => {});

@@ -42,7 +42,7 @@ export function unitSizes(
         ...(packed !== undefined && { packed }),
       };
     });
-  if (device.kind === "cpu") {
+  if (device.onHost) {
     return {
       gpu: [],
       cpu: sizes(

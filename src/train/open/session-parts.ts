@@ -71,7 +71,7 @@ export class Loading {
     ways: (known) => {
       this.parameters = trainedParameters(known, this.settings);
       const { optimizer, activations } = this.settings;
-      if (known.device.kind === "cpu" && [optimizer, activations].includes("gpu"))
+      if (known.device.onHost && [optimizer, activations].includes("gpu"))
         throw new ConfigError(
           "offload: a part of training is to live on gpu, but the model runs on the CPU; open it with device",
         );
@@ -148,14 +148,14 @@ export async function take(
   });
   cleanup.add(() => activations.dispose());
   const allocate = (tier: "gpu" | "cpu", bytes: number, what: string) => {
-    const type = tier === "gpu" ? device.memory : device.kind === "gpu" ? device.hostMemory : cpu.memory;
+    const type = tier === "gpu" ? device.memory : device.onHost ? cpu.memory : device.hostMemory;
     const taken = Allocation.take(ledger, tier, type, bytes, what);
     cleanup.add(() => taken.dispose());
     return taken;
   };
   const dy = allocate(device.kind, 2 * wholeBlocks(hidden), "gradients of stage inputs").buffer;
   const largest = Math.max(...parameters.all.map((p) => p.elements)) * 4;
-  const staging = device.kind === "gpu" ? allocate("cpu", largest, "gradients on their way") : undefined;
+  const staging = device.onHost ? undefined : allocate("cpu", largest, "gradients on their way");
   const sizes = inputSizes(prepared, parameters);
   const inputs = new BatchInputs(device, ledger, batchInputBytes(shape, sizes));
   cleanup.add(() => inputs.dispose());

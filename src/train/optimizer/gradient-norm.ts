@@ -3,11 +3,11 @@
 
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import { ConfigError, throwIfAborted } from "../../base/errors.ts";
 import { inGroups } from "../../base/groups.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
-import { type Slab, UpdateGraph } from "./kernels.ts";
 
 /** `elements` f32 values of host memory from byte `offset` on. */
 export interface GradientPart extends Slab {

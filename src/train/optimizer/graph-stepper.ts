@@ -3,10 +3,10 @@
 import type { Device } from "../../backend/ggml/device.ts";
 import type { FloatDType } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import { ConfigError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
-import { type Slab, UpdateGraph } from "./kernels.ts";
 import { BLOCK, type GraphRule, MAX_CONSTANTS, pieces, type StepParams } from "./rules/rule.ts";
 import { scratchBytes, type Traffic } from "./slots.ts";
 import type { Gradient, Stepper } from "./stepper.ts";

@@ -2,9 +2,9 @@
 // ggml afterwards.
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import type { AdamwCrew } from "./adamw-crew.ts";
 import { convert } from "./graph-stepper.ts";
-import { type Slab, UpdateGraph } from "./kernels.ts";
 import type { LoopConstants, LoopRule, StepParams } from "./rules/rule.ts";
 import type { Traffic } from "./slots.ts";
 import type { Gradient, Stepper } from "./stepper.ts";

@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
+import { UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import { ConfigError, GraphError } from "../../base/errors.ts";
 import { hostBytes, type OpenStore, openStore } from "../../memory/stores/testing.ts";
-import { UpdateGraph } from "./kernels.ts";
 import { Adam8bit } from "./rules/adam8bit.ts";
 import { AdamW } from "./rules/adamw.ts";
 import { adamwReference, sgdReference } from "./rules/reference.ts";

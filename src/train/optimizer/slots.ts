@@ -3,10 +3,10 @@
 
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { FloatDType } from "../../backend/ggml/dtypes.ts";
+import type { Slab } from "../../backend/ggml/update-graph.ts";
 import { ConfigError, IoError } from "../../base/errors.ts";
 import { streamBytes } from "../../memory/shared-memory.ts";
 import type { Region } from "../../memory/store.ts";
-import type { Slab } from "./kernels.ts";
 import { BLOCK, MAX_CONSTANTS, type MomentFormat, TILE, type UpdateRule } from "./rules/rule.ts";
 import { MASTER, type ParameterState, workingFormat } from "./state.ts";
 

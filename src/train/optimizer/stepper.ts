@@ -1,5 +1,5 @@
 // How slices are stepped, whichever way a rule goes about it: what the updater's pipeline sees of it.
-import type { Slab } from "./kernels.ts";
+import type { Slab } from "../../backend/ggml/update-graph.ts";
 import type { StepParams } from "./rules/rule.ts";
 import type { Traffic } from "./slots.ts";
 

@@ -76,7 +76,7 @@ export class Activations {
     for (let i = 0; i < slots; i++) {
       const buffer = memory.buffer.part(i * room, room);
       const host = staging ? staging.buffer.part(i * room, room) : buffer;
-      const region = device.kind === "gpu" ? borrowedRegion("gpu", buffer, "activations") : undefined;
+      const region = device.onHost ? undefined : borrowedRegion("gpu", buffer, "activations");
       this.#slots.push({ buffer, host, region, holds: -1, moving: Promise.resolve() });
     }
   }

@@ -1,9 +1,10 @@
 // Gradients between backward and the optimizer: one f32 sum for each parameter, in RAM, or on disk and in RAM only while
 // a stage adds to them or its parameters are stepped. What was in RAM last stays there until its room is needed.
+
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
+import { zeroTensor } from "../../backend/ggml/transfer.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import { wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -226,8 +227,7 @@ export class Gradients {
 
   async #clear(buffer: NativeBuffer): Promise<void> {
     this.#headers.reset();
-    const tensor = this.#headers.bind(buffer, 0, "i8", [buffer.size]);
-    await onThread(library().native.ggml_backend_tensor_memset, tensor.handle, 0, 0, buffer.size);
+    await zeroTensor(this.#headers.bind(buffer, 0, "i8", [buffer.size]));
   }
 
   #region(p: Parameter): Region {

@@ -4,9 +4,9 @@
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
-import { ffi } from "../../backend/ggml/loading/ffi.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { download } from "../../backend/ggml/transfer.ts";
+import { UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { Allocation } from "../../memory/allocate.ts";
 import type { Unit } from "../../plan/units.ts";
@@ -15,7 +15,6 @@ import type { GatheredRows } from "../../runtime/step/inputs.ts";
 import type { Slot } from "../../runtime/weights/lane.ts";
 import { storedDims } from "../open/measure-operands.ts";
 import type { Parameter, Parameters } from "../open/parameters.ts";
-import { UpdateGraph } from "../optimizer/kernels.ts";
 import { pieces } from "../optimizer/rules/rule.ts";
 import type { Activations } from "./activations.ts";
 import type { TensorBatch } from "./batch.ts";
@@ -23,13 +22,7 @@ import type { BatchInputs, InputSizes } from "./batch-inputs.ts";
 import { DropoutMask } from "./dropout.ts";
 import type { Gradients, OpenGradients } from "./gradient-store.ts";
 import type { WantedOfUnit } from "./stage-graphs.ts";
-import {
-  download,
-  dropoutName,
-  type GradientSum,
-  type StageRunner,
-  type StageTensors,
-} from "./stage-runner.ts";
+import { dropoutName, type GradientSum, type StageRunner, type StageTensors } from "./stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
 
 /** Bytes of gradients of rows that are looked at together. */
@@ -299,7 +292,7 @@ export class Passes {
 
   /** Keys under which a graph on the CPU adds to a parameter's sum. Rows of tables are added by {@link #collect}. */
   #inPlace(unit: Unit, { uses }: Parameter): string[] {
-    if (this.#p.device.kind === "gpu") return [];
+    if (!this.#p.device.onHost) return [];
     return uses.filter((use) => use.unit === unit.index && !use.rows).map(({ key }) => key);
   }
 
@@ -329,7 +322,7 @@ export class Passes {
     }
     const { staging, stalls } = this.#p;
     if (!staging) throw new Error(`${unit.name}: no memory for the gradient of ${key}`);
-    await stalls.during("copy", download(gradient, staging.buffer));
+    await stalls.during("copy", download(staging.buffer.address(), gradient));
     await this.#add(staging.buffer, sum, parameter.elements);
   }
 
@@ -341,10 +334,7 @@ export class Passes {
     const total = new Float32Array(sum.view());
     for (let first = 0; first < ids.length; first += most) {
       const count = Math.min(most, ids.length - first);
-      const at = first * width * 4;
-      const { native } = library();
-      const from = ffi().address(values);
-      await onThread(native.ggml_backend_tensor_get, gradient.handle, from, at, count * width * 4);
+      await download(values, gradient, first * width * 4, count * width * 4);
       for (let token = 0; token < count; token++) {
         const to = (ids[first + token] as number) * width;
         for (let i = 0; i < width; i++)

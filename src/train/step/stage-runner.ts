@@ -1,10 +1,11 @@
 // Computes the graphs of training one stage at a time: binds operands to where they are, gives the graph memory, runs it,
 // and hands out what it produced. What runs when is the business of passes.ts.
+
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { downloadNow } from "../../backend/ggml/transfer.ts";
 import type { Unit } from "../../plan/units.ts";
 import type { EngineParts } from "../../runtime/open/open-model.ts";
 import { GraphBuilder } from "../../runtime/step/graph-builder.ts";
@@ -100,7 +101,7 @@ export class StageRunner {
       buildHead(g, unit, this.#p.vocab, this.#operands(memory), wanted, gradScale),
     );
     const loss = new Float32Array(1);
-    library().native.ggml_backend_tensor_get(sum.handle, loss, 0, 4);
+    downloadNow(loss, sum);
     await handOut(fetched, onFetched);
     return loss[0] as number;
   }
@@ -194,11 +195,6 @@ export class StageRunner {
 /** Name under which the dropout mask of an adapter is put among a stage's inputs. */
 export function dropoutName(key: string): string {
   return `dropout of ${key}`;
-}
-
-/** Copies a tensor of the device to host memory. */
-export async function download(tensor: Tensor, to: NativeBuffer): Promise<void> {
-  await onThread(library().native.ggml_backend_tensor_get, tensor.handle, to.address(), 0, tensor.bytes);
 }
 
 function fromSlot(g: Graph, slots: readonly Slot[], name: string): Tensor {

@@ -36,7 +36,7 @@ export function turnFilled(g: Graph, t: Tensor, to: number): Tensor {
  * on the CPU, whose fast kernel takes nothing else.
  */
 export function sumSize(g: Graph, size: number): number {
-  return g.device.kind === "cpu" && size > VECTOR ? Math.ceil(size / VECTOR) * VECTOR : size;
+  return g.device.onHost && size > VECTOR ? Math.ceil(size / VECTOR) * VECTOR : size;
 }
 
 /** `count` runs of every row from run `first` on, without moving anything: [n, run, count, a]. */
@@ -49,5 +49,5 @@ function runs(g: Graph, t: Tensor, first: number, count: number): Tensor {
 /** Whether rows are whole runs, and it is the CPU's kernels that take them. */
 function goesInRuns(g: Graph, t: Tensor): boolean {
   const [k, , , d] = t.ne;
-  return g.device.kind === "cpu" && t.dtype === "f32" && t.contiguousRows && k % RUN === 0 && d === 1;
+  return g.device.onHost && t.dtype === "f32" && t.contiguousRows && k % RUN === 0 && d === 1;
 }

@@ -14,7 +14,7 @@
 // for zero below f = 1.6e-5. What changes by less than half a unit in a step stays where it is. For gradients of 1e-18
 // to 1e18.
 import type { Tensor } from "../../../backend/ggml/tensor.ts";
-import { ADAMW_CONSTANTS, type Slab, type UpdateGraph } from "../kernels.ts";
+import { ADAMW_CONSTANTS, type Slab, type UpdateGraph } from "../../../backend/ggml/update-graph.ts";
 import { type AdamOptions, adamConstants } from "./adamw.ts";
 import {
   BLOCK,

@@ -1,9 +1,9 @@
 // What an optimizer is to the updater: which moments it keeps, and how one block of a parameter is stepped. The cutting
 // into slices and blocks is the same for all, so that where they fall can never change a result.
 
+import type { Slab, UpdateGraph } from "../../../backend/ggml/update-graph.ts";
 import { ConfigError } from "../../../base/errors.ts";
 import { shown } from "../../../base/shown.ts";
-import type { Slab, UpdateGraph } from "../kernels.ts";
 
 /** Elements that are always stepped together; slices begin at multiples of it. */
 export const TILE = 65_536;

@@ -1,6 +1,6 @@
 // Stochastic gradient descent as torch.optim.SGD computes it (dampening 0, no Nesterov): decay is added to the gradient.
 // Without momentum it keeps nothing, with momentum 4 bytes per element.
-import { SGD_CONSTANTS, type UpdateGraph } from "../kernels.ts";
+import { SGD_CONSTANTS, type UpdateGraph } from "../../../backend/ggml/update-graph.ts";
 import {
   type Block,
   checkDecay,

@@ -1,12 +1,12 @@
 // What an optimizer step is made of: ggml's own optimizer kernels and the graph's operations, written to memory the
 // caller names. Allocates nothing, and runs in the order it is written: an operation may overwrite what earlier ones read.
 
-import { bytesOf, type DType } from "../../backend/ggml/dtypes.ts";
-import { library } from "../../backend/ggml/library.ts";
-import { ffi } from "../../backend/ggml/loading/ffi.ts";
-import { Graph } from "../../backend/ggml/ops.ts";
-import { type BufferPlace, sameShape, type Tensor } from "../../backend/ggml/tensor.ts";
 import { GraphError } from "../../base/errors.ts";
+import { bytesOf, type DType } from "./dtypes.ts";
+import { library } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
+import { Graph } from "./ops.ts";
+import { type BufferPlace, sameShape, type Tensor } from "./tensor.ts";
 
 /** Values that lie one after another in host memory. */
 export type Slab = BufferPlace;

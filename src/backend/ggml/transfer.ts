@@ -1,0 +1,77 @@
+// Bytes between host memory and tensors of any device, and host memory that others own as a buffer. The addresses are their
+// callers' to answer for; ranges within the tensor are checked here, because the library would end the process over them.
+import { LibraryError } from "../../base/errors.ts";
+import { NativeBuffer } from "./buffer.ts";
+import { cpuMemory, type Device } from "./device.ts";
+import { library, onThread } from "./library.ts";
+import { ffi } from "./loading/ffi.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** Copies `bytes` bytes from host memory to the tensor's byte `at`, on a thread of the pool. */
+export function upload(tensor: Tensor, from: bigint, bytes: number, at = 0): Promise<void> {
+  check(tensor, at, bytes);
+  return onThread(library().native.ggml_backend_tensor_set, tensor.handle, from, at, bytes);
+}
+
+/** As {@link upload}, at once: for a few bytes. */
+export function uploadNow(tensor: Tensor, values: ArrayBufferView): void {
+  check(tensor, 0, values.byteLength);
+  library().native.ggml_backend_tensor_set(tensor.handle, values, 0, values.byteLength);
+}
+
+/** As {@link upload}, on the device's second stream where it has one, so that what computes goes on. */
+export async function uploadBeside(
+  device: Device,
+  tensor: Tensor,
+  from: bigint,
+  bytes: number,
+): Promise<void> {
+  if (!device.asyncCopies) return upload(tensor, from, bytes);
+  check(tensor, 0, bytes);
+  const { native } = library();
+  await onThread(native.ggml_backend_tensor_set_async, device.copyBackend, tensor.handle, from, 0, bytes);
+  await onThread(native.ggml_backend_synchronize, device.copyBackend);
+}
+
+/** Copies `bytes` bytes from the tensor's byte `at` on to host memory, on a thread of the pool. */
+export function download(
+  to: bigint | ArrayBufferView,
+  tensor: Tensor,
+  at = 0,
+  bytes = tensor.bytes - at,
+): Promise<void> {
+  check(tensor, at, bytes);
+  const address = typeof to === "bigint" ? to : ffi().address(to);
+  return onThread(library().native.ggml_backend_tensor_get, tensor.handle, address, at, bytes);
+}
+
+/** As {@link download}, at once: for a few bytes. Fills `to`. */
+export function downloadNow(to: ArrayBufferView, tensor: Tensor, at = 0): void {
+  check(tensor, at, to.byteLength);
+  library().native.ggml_backend_tensor_get(tensor.handle, to, at, to.byteLength);
+}
+
+/** Sets all bytes of a tensor to zero, on a thread of the pool. */
+export function zeroTensor(tensor: Tensor): Promise<void> {
+  return onThread(library().native.ggml_backend_tensor_memset, tensor.handle, 0, 0, tensor.bytes);
+}
+
+/** Sets all bytes of an allocation to zero, on a thread of the pool. */
+export function zeroBuffer(buffer: NativeBuffer): Promise<void> {
+  return onThread(library().native.ggml_backend_buffer_clear, buffer.handle, 0);
+}
+
+/** The handle of a buffer over host memory that its caller keeps; the address must be a multiple of 32. */
+export function hostBufferHandle(address: bigint, bytes: number): bigint {
+  return library().native.ggml_backend_cpu_buffer_from_ptr(address, bytes);
+}
+
+/** Host memory that its caller keeps, or addresses that nothing touches, as a buffer. */
+export function hostBuffer(address: bigint, bytes: number): NativeBuffer {
+  return new NativeBuffer(cpuMemory(), hostBufferHandle(address, bytes), address, bytes);
+}
+
+function check(tensor: Tensor, at: number, bytes: number): void {
+  if (at >= 0 && bytes >= 0 && at + bytes <= tensor.bytes) return;
+  throw new LibraryError(`${bytes} bytes at ${at} are outside ${tensor}, which has ${tensor.bytes}`);
+}
