@@ -23,7 +23,7 @@ function folderOf(...names: string[]): string {
 function plant(dir: string, name: string): void {
   const bins = join(dir, "node_modules", name, "bins", "x");
   mkdirSync(bins, { recursive: true });
-  writeFileSync(join(bins, "../..", "../..", "package.json"), "{}");
+  writeFileSync(join(bins, "..", "..", "package.json"), "{}");
   for (const file of ["libggml-base.so", "libggml.so", "libggml-cpu.so"]) writeFileSync(join(bins, file), "");
 }
 

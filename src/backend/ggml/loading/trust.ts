@@ -42,7 +42,7 @@ export function whyUntrusted(
     while (!problem && parts.length > 0) {
       const name = parts.shift() as string;
       if (name === "" || name === ".") continue;
-      if (name === "../../../ggml") {
+      if (name === "..") {
         at = dirname(at);
         continue;
       }
