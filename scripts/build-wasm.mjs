@@ -10,7 +10,11 @@ const SOURCES = new URL("../src/", import.meta.url);
 /** Files of src, and the constant that holds what is compiled from each. */
 const MODULES = [
   { source: "memory/packing/bf16-12.wat", target: "memory/packing/bf16-12.wasm.ts", name: "BF16_12_WASM" },
-  { source: "train/optimizer/rules/adamw.wat", target: "train/optimizer/rules/adamw.wasm.ts", name: "ADAMW_WASM" },
+  {
+    source: "train/optimizer/rules/adamw.wat",
+    target: "train/optimizer/rules/adamw.wasm.ts",
+    name: "ADAMW_WASM",
+  },
 ];
 const LINE = 100;
 
