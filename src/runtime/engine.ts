@@ -6,7 +6,8 @@ import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/err
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { type EngineParts, kvPlace, type OpenModel, openModel, releaseModel } from "./open/open-model.ts";
-import type { EngineOptions, Prepared } from "./open/prepare.ts";
+import type { EngineOptions } from "./open/prepare.ts";
+import type { Prepared } from "./open/prepared.ts";
 import { KvCache, kvBytes, mostTokens, type RowMove } from "./state/kv-cache.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./step/chunks.ts";
 import { Executor, type LogitsSink, type PassProgress } from "./step/executor.ts";

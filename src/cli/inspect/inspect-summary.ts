@@ -1,6 +1,6 @@
 // What inspect finds, as data: the document of `inspect --json`. Counts what the engine planned; plans nothing itself.
 import { TIERS, type Tier } from "../../memory/tiers.ts";
-import type { Prepared, Skeleton } from "../../runtime/open/prepare.ts";
+import type { Prepared, Skeleton } from "../../runtime/open/prepared.ts";
 
 /** The checkpoint. All sizes in bytes. */
 export interface CheckpointSummary {

@@ -23,8 +23,9 @@ import { Residents } from "../weights/residents.ts";
 import { RowReader } from "../weights/row-reader.ts";
 import { SourceFiles } from "../weights/sources.ts";
 import { StateDict } from "../weights/state-dict.ts";
-import { Streamer } from "../weights/streamer.ts";
-import { type EngineOptions, type Prepared, prepare } from "./prepare.ts";
+import { UnitStreamer } from "../weights/streamer.ts";
+import { type EngineOptions, prepare } from "./prepare.ts";
+import type { Prepared } from "./prepared.ts";
 /** What a loaded model is made of. For the parts of the library that use its weights in their own way, such as training. */
 export interface EngineParts {
   readonly ledger: Ledger;
@@ -35,7 +36,7 @@ export interface EngineParts {
   readonly residents: Residents;
   /** The adapter the model was opened with. */
   readonly adapter: AdapterWeights | undefined;
-  readonly streamer: Streamer | undefined;
+  readonly streamer: UnitStreamer | undefined;
   readonly rows: RowReader;
   readonly inputs: PassInputs;
   readonly graphs: GraphMemory;
@@ -146,18 +147,18 @@ async function load(
   cleanup.add(scratch.release);
   const kv = new KvCache(spec, prepared.kv_dtype, prepared.context, kvPlace(prepared, ledger));
   const streamed = units.filter((u) => streams(u, prepared));
-  let streamer: Streamer | undefined;
+  let streamer: UnitStreamer | undefined;
   try {
     if (streamed.length > 0) {
       const { ring, staging, unpacking } = plan;
       const rings = { ring, staging, unpacking };
-      streamer = new Streamer({ device, cycle: streamed, residents, sources, queue, ledger, ...rings });
+      streamer = new UnitStreamer({ device, cycle: streamed, residents, sources, queue, ledger, ...rings });
     }
   } catch (error) {
     kv.dispose();
     throw error;
   }
-  if (streamer) cleanup.add(() => (streamer as Streamer).dispose());
+  if (streamer) cleanup.add(() => (streamer as UnitStreamer).dispose());
   const read = filesReadByPass(units, plan);
   const checkUnchanged = read.size > 0 ? () => sources.checkUnchanged(read) : undefined;
   const executor = new Executor({

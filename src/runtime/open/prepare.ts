@@ -4,7 +4,6 @@ import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/devic
 import { parseDType } from "../../backend/ggml/dtypes.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
-import type { Checkpoint } from "../../formats/types.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../../memory/limits.ts";
 import { formatBytes } from "../../memory/sizes.ts";
@@ -21,7 +20,7 @@ import {
   type WeightDType,
 } from "../../plan/options.ts";
 import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import { type ModelUnits, modelUnits, type Unit } from "../../plan/units.ts";
+import { modelUnits, type Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
 import { adapterBytes, adapterStaging } from "../step/adapter.ts";
 import { inputBytes } from "../step/inputs.ts";
@@ -32,7 +31,8 @@ import { type LoadProgress, loadStaging } from "../weights/loader.ts";
 import { vectorBytes } from "../weights/residents.ts";
 import { rowStagingBytes } from "../weights/row-reader.ts";
 import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "../weights/unit-sizes.ts";
-import type { TrainingHooks, Way } from "./training-hooks.ts";
+import type { Packing, Prepared, Skeleton, Way } from "./prepared.ts";
+import type { TrainingHooks } from "./training-hooks.ts";
 
 export interface EngineOptions {
   /** Folder of a PEFT LoRA adapter that is added to the model. */
@@ -78,43 +78,6 @@ const SHORTEST_ADVISED = 32;
 const KV_SHARE = 1 / 8;
 /** Device memory left to the driver and to whatever else runs there. */
 const GPU_SHARE = 0.92;
-
-/** What `offload_packed` comes to where not everything fits; the plan beside it goes by what packed weights should take. */
-export interface Packing {
-  /** Indices of the units that are read from packed copies where they have them. */
-  readonly units: ReadonlySet<number>;
-  /** The plan once the packed form of each matrix is known. Throws BudgetError. */
-  readonly replan: (units: readonly Unit[]) => Plan;
-}
-
-/** The skeleton of a model: nothing allocated, no device opened. */
-export interface Skeleton {
-  readonly dir: string;
-  readonly checkpoint: Checkpoint;
-  readonly config: Readonly<Record<string, unknown>>;
-  readonly spec: ModelSpec;
-  readonly model: ModelUnits;
-  /** The adapter that is added; parameters it keeps whole are in `checkpoint` already. */
-  readonly adapter: Adapter | undefined;
-  /** What the files hold that is not used, each thing once: see base/notes.ts. */
-  readonly notes: readonly string[];
-}
-
-export interface Prepared extends Skeleton {
-  /** The CPU: computes, or converts and stages for a GPU. */
-  readonly cpu: Device;
-  /** Where the stages are computed. */
-  readonly device: Device;
-  readonly budgets: Readonly<Partial<Record<Tier, number>>>;
-  readonly plan: Plan;
-  readonly packing: Packing | undefined;
-  readonly kv_dtype: KvDType;
-  /** Tokens of KV cache. */
-  readonly context: number;
-  readonly flash: boolean;
-  /** The way that was chosen among those of {@link EngineOptions.training}. */
-  readonly way: Way | undefined;
-}
 
 /**
  * Reads headers and config.json, and those of an adapter, and joins them.

@@ -5,26 +5,15 @@ import type { Checkpoint } from "../../formats/types.ts";
 import type { LimitedSource } from "../../memory/allocate.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import type { ModelSpec } from "../../models/spec.ts";
-import type { Plan } from "../../plan/plan.ts";
 import type { Unit } from "../../plan/units.ts";
 import type { LoaderContext } from "../weights/loader.ts";
-import type { Prepared, Skeleton } from "./prepare.ts";
+import type { Prepared, Skeleton, Way } from "./prepared.ts";
 
 /** What is known when the plan is made. */
 export interface KnownModel extends Skeleton {
   readonly device: Device;
   readonly cpu: Device;
   readonly budgets: Readonly<Partial<Record<Tier, number>>>;
-}
-
-/** One way to keep what training needs beside the model. */
-export interface Way {
-  /** Bytes taken on each tier once the model is loaded. */
-  readonly bytes: Readonly<Record<"gpu" | "cpu", number>>;
-  /** Scratch memory of the largest graph on the computing device. Bytes. */
-  readonly scratch: number;
-  /** What a step costs under a plan, as bytes moved to and from disk: the cheapest way that fits is taken. */
-  cost(plan: Plan): number;
 }
 
 export interface TrainingHooks {

@@ -3,10 +3,9 @@
 import type { Device } from "../../backend/ggml/device.ts";
 import type { GraphMemory } from "../../backend/ggml/graph-memory.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
-import { library, onThread } from "../../backend/ggml/library.ts";
-import { ffi } from "../../backend/ggml/loading/ffi.ts";
 import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { download, downloadNow } from "../../backend/ggml/transfer.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { ModelSpec, Weights } from "../../models/spec.ts";
 import type { Unit } from "../../plan/units.ts";
@@ -15,7 +14,7 @@ import type { KvCache } from "../state/kv-cache.ts";
 import type { Slot } from "../weights/lane.ts";
 import type { Residents } from "../weights/residents.ts";
 import type { RowReader } from "../weights/row-reader.ts";
-import type { Streamer } from "../weights/streamer.ts";
+import type { UnitStreamer } from "../weights/streamer.ts";
 import type { ChunkInputs } from "./attention.ts";
 import { CHUNK_TOKENS, type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
 import { GraphBuilder } from "./graph-builder.ts";
@@ -34,7 +33,7 @@ export interface ExecutorParts {
   readonly units: readonly Unit[];
   readonly device: Device;
   readonly residents: Residents;
-  readonly streamer: Streamer | undefined;
+  readonly streamer: UnitStreamer | undefined;
   /** Units that the streamer brings. */
   readonly streamed: ReadonlySet<Unit>;
   readonly rows: RowReader;
@@ -253,18 +252,17 @@ export class Executor {
 
   /** Gives away logits [vocab, count] of some tokens of a pass. */
   async #handOut(logits: Tensor, tokens: Int32Array, { start }: Pass, sink: LogitsSink): Promise<void> {
-    const { native } = library();
     const [vocab] = logits.ne;
     const row = vocab * 4;
     if (typeof sink !== "function") {
       const from = start + (tokens[0] as number); // every token is wanted: they lie side by side there too
       const into = sink.subarray(from * vocab, (from + tokens.length) * vocab);
-      await onThread(native.ggml_backend_tensor_get, logits.handle, ffi().address(into), 0, into.byteLength);
+      await download(into, logits, 0, into.byteLength);
       return;
     }
     if (this.#row?.length !== vocab) this.#row = new Float32Array(vocab);
     for (const [i, token] of tokens.entries()) {
-      native.ggml_backend_tensor_get(logits.handle, this.#row, i * row, row);
+      downloadNow(this.#row, logits, i * row);
       sink(start + token, this.#row);
     }
   }

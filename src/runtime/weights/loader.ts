@@ -2,7 +2,6 @@
 // the orientation or the device calls for one. Never holds a second copy of more than the staging buffer.
 
 import { type NativeBuffer, PAGE } from "../../backend/ggml/buffer.ts";
-import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { moveBytes } from "../../backend/ggml/system.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
@@ -12,12 +11,10 @@ import { throwIfAborted } from "../../base/errors.ts";
 import { inGroups } from "../../base/groups.ts";
 import type { TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
-import type { ReadQueue } from "../../memory/io/read-queue.ts";
-import type { Ledger } from "../../memory/ledger.ts";
 import type { Matrix, PackedRange, Unit, Vector } from "../../plan/units.ts";
 import { Converter, type MatrixPlace } from "./convert.ts";
-import { pieceBound, readPiece, type SourceFiles } from "./sources.ts";
-import type { StateDict } from "./state-dict.ts";
+import { pieceBound, readPiece } from "./sources.ts";
+import type { StateDict, StateDictSource } from "./state-dict.ts";
 
 /** Bytes of the staging buffer, unless one row needs more. */
 export const STAGING_BYTES = 16 * 1024 * 1024;
@@ -31,12 +28,7 @@ export interface LoadProgress {
   readonly total: number;
 }
 
-export interface LoaderContext {
-  readonly cpu: Device;
-  readonly sources: SourceFiles;
-  readonly queue: ReadQueue;
-  readonly ledger: Ledger;
-  readonly signal: AbortSignal | undefined;
+export interface LoaderContext extends StateDictSource {
   /** Where tensors already are, when the naive way was asked for. */
   readonly stateDict?: StateDict;
   readonly onBytes: (name: string, bytes: number) => void;

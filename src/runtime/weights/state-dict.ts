@@ -1,16 +1,28 @@
 // The naive way to load, kept for comparison (low_cpu_mem_usage: false): every tensor is first read into memory of its
 // own, then copied to its place. Needs the checkpoint's size twice.
 
+import type { Device } from "../../backend/ggml/device.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { Checkpoint, TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
-import type { LoaderContext } from "./loader.ts";
+import type { ReadQueue } from "../../memory/io/read-queue.ts";
+import type { Ledger } from "../../memory/ledger.ts";
+import type { SourceFiles } from "./sources.ts";
+
+/** Where tensors come from, and what they are read with. */
+export interface StateDictSource {
+  readonly cpu: Device;
+  readonly sources: SourceFiles;
+  readonly queue: ReadQueue;
+  readonly ledger: Ledger;
+  readonly signal: AbortSignal | undefined;
+}
 
 export class StateDict {
   readonly #tensors = new Map<string, { allocation: Allocation; shift: number }>();
 
   /** Reads all tensors of a checkpoint. On failure nothing stays allocated. */
-  static async read(checkpoint: Checkpoint, ctx: LoaderContext): Promise<StateDict> {
+  static async read(checkpoint: Checkpoint, ctx: StateDictSource): Promise<StateDict> {
     const dict = new StateDict();
     try {
       for (const entry of checkpoint.tensors.values()) {

@@ -70,7 +70,7 @@ interface Ring {
   readonly unpacking: UnpackingMemory | undefined;
 }
 
-export class Streamer {
+export class UnitStreamer {
   readonly #o: StreamerOptions;
   readonly #rings: Ring[] = [];
   readonly #staging: Ring | undefined;

@@ -8,7 +8,8 @@ import { wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import type { Plan } from "../../plan/plan.ts";
 import type { Unit } from "../../plan/units.ts";
-import type { KnownModel, Way } from "../../runtime/open/training-hooks.ts";
+import type { Way } from "../../runtime/open/prepared.ts";
+import type { KnownModel } from "../../runtime/open/training-hooks.ts";
 import { buildGraph, gatheredRowBytes, withNowhere } from "../../runtime/step/measure.ts";
 import { PIECE } from "../checkpoints/staging.ts";
 import { DRAFTS } from "../optimizer/draft.ts";
@@ -89,7 +90,7 @@ export function trainingWays(
     for (const gradients of choices<"cpu" | "disk">(settings.gradients, ["cpu", "disk"])) {
       for (const activations of choices(
         settings.activations,
-        kind === "gpu" ? (["gpu", "cpu", "disk"] as const) : (["cpu", "disk"] as const),
+        known.device.onHost ? (["cpu", "disk"] as const) : (["gpu", "cpu", "disk"] as const),
       )) {
         const homes = { optimizer, gradients, activations };
         const pools =
