@@ -81,7 +81,6 @@ export function trainingWays(
   settings: TrainerSettings,
 ): TrainingWay[] {
   const shape = plannedShape(known, settings);
-  const { kind } = known.device;
   const { scratch, tensors } = measureTrainingScratch(known, parameters, shape);
   const choices = <T extends Tier>(wanted: T | "auto", auto: readonly T[]) =>
     wanted === "auto" ? auto : [wanted];
