@@ -39,6 +39,7 @@ const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
   signal,
   training: object,
   beforeRead: callback,
+  unitBytes: number,
 };
 
 const QUANTIZE =

@@ -89,7 +89,8 @@ export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | 
   const lookup = (path: string) => {
     let best: (typeof entries)[number] | undefined;
     for (const entry of entries) {
-      if (entry.key !== "" && path !== entry.key && !path.startsWith(`${entry.key}.`)) continue;
+      const inside = path.startsWith(`${entry.key}.`) || path.startsWith(`${entry.key}[`); // some rows: "lm_head[0:4096]"
+      if (entry.key !== "" && path !== entry.key && !inside) continue;
       used.add(entry.key);
       if (!best || entry.key.length > best.key.length) best = entry;
     }
@@ -109,6 +110,7 @@ export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | 
         `device_map: ${unit.name} is one unit and moves as a whole, but it puts ${parts}`,
       );
     }
+    if (unit.owned.some((m) => m.within) && entries.some(({ key }) => key === unit.name)) return own;
     return [...tiers.keys()][0] ?? own;
   });
   const unused = entries.filter((e) => !used.has(e.key) && !WITHOUT_WEIGHTS.test(e.key));

@@ -12,7 +12,8 @@ const NOTHING: FixedBytes = { kv: 0, activations: 0, scratch: 0, vectors: 0, row
 /** A plan is made from names and sizes alone, so units need no more here. */
 function unitsOf(sizes: readonly UnitSize[]): Unit[] {
   return sizes.map(
-    ({ index, name, resident, rowsOnly }) => ({ index, name, bytes: resident, rowsOnly }) as unknown as Unit,
+    ({ index, name, resident, rowsOnly }) =>
+      ({ index, name, stageIndex: index, stage: { name }, bytes: resident, rowsOnly }) as unknown as Unit,
   );
 }
 

@@ -6,13 +6,14 @@ import { choosePacked, streamedBytes } from "./packed-placement.ts";
 import {
   type Choice,
   chooseResident,
-  fullRing,
+  type RingRule,
   residentBytes,
-  smallestRing,
   smallestSpace,
+  stageRing,
   type UnitSize,
+  unitRing,
 } from "./placement.ts";
-import type { Matrix, Unit } from "./units.ts";
+import { byStage, type Matrix, type Unit } from "./units.ts";
 
 /** What is taken whatever the placement, in bytes: on the computing device, and in RAM when that is a GPU. */
 export interface FixedBytes {
@@ -48,11 +49,13 @@ export interface PlanRequest {
   /** A tier per unit where the user named one. */
   readonly wanted: readonly (Tier | undefined)[];
   readonly fixed: FixedBytes;
+  /** Stages of several units are computed only with all of them there; otherwise also as they come and go. */
+  readonly wholeStages?: boolean;
 }
 
 /** Where everything goes. All sizes in bytes. */
 export interface Plan {
-  /** Module path of each unit -> tier. */
+  /** Module path of each stage -> tier, or of each of its units where they are on several. */
   readonly device_map: Readonly<Record<string, Tier>>;
   readonly homes: readonly Tier[];
   /** The device that computes: the one place where that is chosen is {@link computeTier}. */
@@ -60,6 +63,8 @@ export interface Plan {
   /** Ring that graphs compute from, and host memory between disk and device. */
   readonly ring: number;
   readonly staging: number;
+  /** All units of a stage have room in the ring at once; otherwise they are computed as they come and go. */
+  readonly wholeStages: boolean;
   /** Ring for what stays in RAM packed. */
   readonly unpacking: number;
   /** Indices of the units that do; their home is cpu. */
@@ -75,6 +80,9 @@ export interface Plan {
 export function computeTier(_home: Tier, compute: "cpu" | "gpu"): "cpu" | "gpu" {
   return compute;
 }
+
+/** Rings for whole stages, which let many tokens go through one before its weights make room, take this part of the space. */
+const STAGE_RING_SHARE = 1 / 8;
 
 /** Places every unit. Throws BudgetError with the smallest budget that works. */
 export function makePlan(r: PlanRequest): Plan {
@@ -101,7 +109,10 @@ function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
   const beside = Math.max(passes, lasting + fixed.staging);
   const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
   const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
-  const chosen = place(open, gone, budget - base, { tier: "cpu", base, budget });
+  const space = budget - base;
+  const roomy = stageRing.full([...open, ...gone]) <= space * STAGE_RING_SHARE;
+  const rule = r.wholeStages || roomy ? stageRing : unitRing;
+  const chosen = place(open, gone, space, { tier: "cpu", base, budget }, rule);
   const { resident, ring, packed, unpacking } = chosen;
   for (const u of kept) resident.add(u.index);
   const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
@@ -110,7 +121,14 @@ function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
   );
   const weights = residentBytes(inPlace, resident);
   const cpu = weights + Math.max(passes + ring + unpacking, lasting + fixed.staging);
-  return finish(r, homes, packed, { ring, staging: 0, unpacking, gpu: 0, cpu });
+  return finish(r, homes, packed, {
+    ring,
+    wholeStages: rule === stageRing,
+    staging: 0,
+    unpacking,
+    gpu: 0,
+    cpu,
+  });
 }
 
 function planGpu(r: PlanRequest, onDevice: number): Plan {
@@ -121,7 +139,13 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const away = sizes.gpu.filter((u) => wanted[u.index] === "cpu" || wanted[u.index] === "disk");
   const open = sizes.gpu.filter((u) => wanted[u.index] === undefined);
   const gpuBase = onDevice + keptOnGpu.reduce((sum, u) => sum + u.resident, 0);
-  const device = place(open, away, gpuBudget - gpuBase, { tier: "gpu", base: gpuBase, budget: gpuBudget });
+  const device = place(
+    open,
+    away,
+    gpuBudget - gpuBase,
+    { tier: "gpu", base: gpuBase, budget: gpuBudget },
+    stageRing,
+  );
   for (const u of keptOnGpu) device.resident.add(u.index);
 
   const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
@@ -134,6 +158,7 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
     gone,
     cpuBudget - cpuBase,
     { tier: "cpu", base: cpuBase, budget: cpuBudget },
+    unitRing,
   );
   for (const u of keptInRam) host.resident.add(u.index);
   const homes = sizes.gpu.map(
@@ -142,7 +167,8 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const gpu = onDevice + residentBytes(sizes.gpu, device.resident) + device.ring;
   const weights = residentBytes(sizes.cpu, host.resident);
   const cpu = weights + Math.max(beside + host.ring, fixed.staging);
-  return finish(r, homes, new Set(), { ring: device.ring, staging: host.ring, unpacking: 0, gpu, cpu });
+  const rings = { ring: device.ring, wholeStages: true, staging: host.ring, unpacking: 0 };
+  return finish(r, homes, new Set(), { ...rings, gpu, cpu });
 }
 
 /** What {@link place} chose. */
@@ -161,22 +187,22 @@ function place(
   gone: readonly UnitSize[],
   space: number,
   numbers: { tier: "gpu" | "cpu"; base: number; budget: number },
+  rule: RingRule,
 ): Placed {
   const all = [...open, ...gone].sort((a, b) => a.index - b.index);
   const everything = open.reduce((sum, u) => sum + u.resident, 0);
-  for (const ringOf of [fullRing, smallestRing]) {
-    const ring = ringOf(gone);
+  for (const ring of [rule.full(gone), rule.smallest(gone)]) {
     if (everything + ring <= space) {
       return { resident: new Set(open.map((u) => u.index)), ring, ...NONE_PACKED };
     }
   }
-  const plain = chooseUnpacked(open, gone, space);
-  const packed = choosePacked(open, gone, space);
+  const plain = chooseUnpacked(open, gone, space, rule);
+  const packed = choosePacked(open, gone, space, rule);
   if (packed && (!plain || packed.streamed < streamedBytes(all, plain.resident))) {
     return { ...packed, resident: new Set(packed.resident) };
   }
   if (plain) return { resident: new Set(plain.resident), ring: plain.ring, ...NONE_PACKED };
-  const smallest = numbers.base + (gone.length === 0 ? smallestSpace(open) : smallestRing(all));
+  const smallest = numbers.base + (gone.length === 0 ? smallestSpace(open, rule) : rule.smallest(all));
   refuse(numbers.tier, smallest, numbers.budget, smallest);
 }
 
@@ -184,12 +210,14 @@ function chooseUnpacked(
   open: readonly UnitSize[],
   gone: readonly UnitSize[],
   space: number,
+  rule: RingRule,
 ): Choice | undefined {
-  if (gone.length === 0) return chooseResident(open, space);
+  if (gone.length === 0) return chooseResident(open, space, rule);
   // Some stream by the user's word: the ring is sized for all that may stream.
-  for (const ringOf of [fullRing, smallestRing]) {
-    const ring = ringOf([...open, ...gone]);
-    if (ring <= space) return { resident: chooseResident(open, space - ring)?.resident ?? new Set(), ring };
+  const all = [...open, ...gone];
+  for (const ring of [rule.full(all), rule.smallest(all)]) {
+    if (ring <= space)
+      return { resident: chooseResident(open, space - ring, rule)?.resident ?? new Set(), ring };
   }
   return undefined;
 }
@@ -207,14 +235,17 @@ function finish(
   r: PlanRequest,
   homes: readonly Tier[],
   packed: ReadonlySet<number>,
-  sizes: { ring: number; staging: number; unpacking: number; gpu: number; cpu: number },
+  sizes: Pick<Plan, "ring" | "wholeStages" | "staging" | "unpacking"> & { gpu: number; cpu: number },
 ): Plan {
   const device_map: Record<string, Tier> = {};
   const streamed = { cpu: 0, disk: 0 };
   let disk = 0;
+  for (const { stage, units } of byStage(r.units)) {
+    const apart = units.some((u) => homes[u.index] !== homes[units[0]?.index ?? 0]);
+    for (const unit of units) device_map[apart ? unit.name : stage.name] = homes[unit.index] as Tier;
+  }
   for (const unit of r.units) {
     const home = homes[unit.index] as Tier;
-    device_map[unit.name] = home;
     if (home === "disk") disk += unit.bytes;
     if (unit.rowsOnly || home === "gpu") continue;
     if (home !== computeTier(home, r.compute) || packed.has(unit.index)) streamed[home] += unit.bytes;
@@ -224,6 +255,7 @@ function finish(
     homes,
     compute: r.compute,
     ring: sizes.ring,
+    wholeStages: sizes.wholeStages,
     staging: sizes.staging,
     unpacking: sizes.unpacking,
     packed,

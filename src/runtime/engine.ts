@@ -10,9 +10,10 @@ import type { EngineOptions } from "./open/prepare.ts";
 import type { Prepared } from "./open/prepared.ts";
 import { KvCache, kvBytes, mostTokens, type RowMove } from "./state/kv-cache.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./step/chunks.ts";
-import { Executor, type LogitsSink, type PassProgress } from "./step/executor.ts";
+import type { Executor, PassProgress } from "./step/executor.ts";
 import { inputBytes } from "./step/inputs.ts";
 import { makeLogits, reserveLogits } from "./step/logits-memory.ts";
+import type { LogitsSink } from "./step/logits-receiver.ts";
 import { gatheredRowBytes } from "./step/measure.ts";
 
 /** Bytes per tier and what they are for. */

@@ -69,9 +69,9 @@ export function budgetsBetween({ least, full }: BudgetRange, count: number): num
 }
 
 /** Bytes of weights that have their home on each tier. */
-export async function weightsByTier(model: CausalLM): Promise<Record<Tier, number>> {
-  const { units } = (await readSkeleton(model.path)).model;
+export async function weightsByTier(model: CausalLM, unitBytes?: number): Promise<Record<Tier, number>> {
+  const skeleton = await readSkeleton(model.path, "auto", undefined, undefined, undefined, unitBytes);
   const bytes = { gpu: 0, cpu: 0, disk: 0 };
-  for (const unit of units) bytes[model.device_map[unit.name] as Tier] += unit.bytes;
+  for (const unit of skeleton.model.units) bytes[model.plan.homes[unit.index] as Tier] += unit.bytes;
   return bytes;
 }

@@ -97,6 +97,7 @@ const BASE = {
   ggml_build_forward_expand: "v:pp",
   ggml_graph_n_nodes: "i:p",
   ggml_graph_node: "p:pi",
+  ggml_graph_add_node: "v:pp",
   ggml_op_desc: "s:p",
   // operations
   ggml_view_4d: "p:ppllllzzzz",

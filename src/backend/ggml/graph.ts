@@ -95,6 +95,8 @@ export class GraphCore {
   readonly arena: HeaderArena;
   /** Set to record operations for differentiation. */
   tape: TapeEntry[] | undefined;
+  /** Products are computed in the order in which they are built, so that their weights can come one after another. */
+  inOrder = false;
   readonly #graph: bigint;
   readonly #nodes: Tensor[] = [];
 

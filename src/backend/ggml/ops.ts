@@ -201,7 +201,9 @@ export class Graph extends GraphCore {
     const { native } = library();
     const handle = this.#call(native.ggml_mul_mat, a.handle, b.handle);
     if (options.precise ?? a.dtype === "f32") native.ggml_mul_mat_set_prec(handle, PREC_F32);
-    return this.node("mul_mat", handle, "f32", [a.ne[1], b.ne[1], b.ne[2], b.ne[3]], [a, b]);
+    const product = this.node("mul_mat", handle, "f32", [a.ne[1], b.ne[1], b.ne[2], b.ne[3]], [a, b]);
+    if (this.inOrder) this.expand(product);
+    return product;
   }
 
   // --- attention ---

@@ -24,6 +24,7 @@ import { RowReader } from "../weights/row-reader.ts";
 import { SourceFiles } from "../weights/sources.ts";
 import { StateDict } from "../weights/state-dict.ts";
 import { UnitStreamer } from "../weights/streamer.ts";
+import { ModelWeights } from "../weights/weight-source.ts";
 import { type EngineOptions, prepare } from "./prepare.ts";
 import type { Prepared } from "./prepared.ts";
 /** What a loaded model is made of. For the parts of the library that use its weights in their own way, such as training. */
@@ -161,17 +162,20 @@ async function load(
   if (streamer) cleanup.add(() => (streamer as UnitStreamer).dispose());
   const read = filesReadByPass(units, plan);
   const checkUnchanged = read.size > 0 ? () => sources.checkUnchanged(read) : undefined;
+  const weights = new ModelWeights({ device, residents, streamer, streamed: new Set(streamed) });
   const executor = new Executor({
     checkUnchanged,
     spec,
     units,
     device,
     residents,
+    weights,
     streamer,
-    streamed: new Set(streamed),
+    wholeStages: plan.wholeStages,
     rows,
     inputs,
     graphs: scratch.graphs,
+    ledger,
     flash: prepared.flash,
     adapter,
   });
@@ -237,7 +241,9 @@ async function withCopies(
     const bytes = converted.reduce((sum, m) => sum + m.bytes, 0);
     const entry = ctx.ledger.reserve("disk", bytes, "converted weights");
     cleanup.add(() => entry.release());
-    const byRow = new Set(gatheredTables(units).map((m) => m.name));
+    const byRow = new Set(
+      gatheredTables(units).flatMap((m) => [m, ...(m.rowBlocks ?? [])].map(({ name }) => name)),
+    );
     const kept = await offloadCopy(checkpoint, converted, offload_folder, ctx, byRow);
     notes.push(...kept.notes);
     const { copy } = kept;

@@ -2,6 +2,7 @@
 import { type Adapter, joinSaved, openAdapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { parseDType } from "../../backend/ggml/dtypes.ts";
+import { headersCanChange } from "../../backend/ggml/header-fields.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
@@ -67,6 +68,8 @@ export interface EngineOptions {
   readonly training?: TrainingHooks;
   /** Called before every read of weights, to inject delays, errors and short reads. */
   readonly beforeRead?: BeforeRead;
+  /** Bytes of the largest unit, for tests with small models: see `UNIT_BYTES`. */
+  readonly unitBytes?: number;
 }
 
 /** The longest default context. Tokens. */
@@ -89,6 +92,7 @@ export async function readSkeleton(
   signal?: AbortSignal,
   adapterDir?: string,
   training?: TrainingHooks,
+  unitBytes?: number,
 ): Promise<Skeleton> {
   const { config, spec: own, checkpoint: base, notes: found } = await openBaseModel(dir, signal);
   const adapter =
@@ -98,7 +102,11 @@ export async function readSkeleton(
   const joined = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
   const { checkpoint, spec } = training ? training.join(joined.checkpoint, joined.spec) : joined;
   const keepLayout = training !== undefined;
-  const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
+  const model = modelUnits(spec, checkpoint, {
+    dtype: parseWeightDType(dtype),
+    keepLayout,
+    ...(unitBytes !== undefined && { unitBytes }),
+  });
   const notes = joinNotes(found, model.notes, adapter?.notes);
   return { dir, checkpoint, config, spec, model, adapter, notes };
 }
@@ -106,7 +114,8 @@ export async function readSkeleton(
 /** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
 export async function prepare(dir: string, options: EngineOptions): Promise<Prepared> {
   const { training } = options;
-  const skeleton = await readSkeleton(dir, options.dtype, options.signal, options.adapter, training);
+  const { dtype, signal, adapter: adapterDir, unitBytes } = options;
+  const skeleton = await readSkeleton(dir, dtype, signal, adapterDir, training, unitBytes);
   const threads = options.threads ?? threadCount();
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);
@@ -122,6 +131,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
+    const wholeStages = !headersCanChange(device);
     const ways = training?.ways({ ...skeleton, device, cpu, budgets });
     // Training changes weights where they are, and a GPU gets what is in RAM as it is.
     const stayPacked = options.offload_packed && !training && device === cpu ? expectedPacked : undefined;
@@ -133,7 +143,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
         const { whole, sentence } = logitsChoices(spec.vocab_size, context);
         const plan = (fixed: FixedBytes) =>
-          makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
+          makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed, wholeStages });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
         if (way) return plan({ ...own, logits: sentence, training: way.bytes });
         // Where weights may move, they make room; where they may not, there is room for less.

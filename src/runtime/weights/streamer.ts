@@ -73,6 +73,8 @@ interface Ring {
 export class UnitStreamer {
   readonly #o: StreamerOptions;
   readonly #rings: Ring[] = [];
+  readonly #main: Ring | undefined;
+  readonly #unpacking: Ring | undefined;
   readonly #staging: Ring | undefined;
   readonly #disk: Lane | undefined;
   readonly #packed: Lane | undefined;
@@ -91,12 +93,12 @@ export class UnitStreamer {
     const tier = device.kind;
     try {
       if (cycle.some((unit) => this.#fromDisk(unit))) {
-        const main = this.#take(tier, ring, "streaming ring", tier === "cpu" && unpacks);
-        this.#disk = this.#lane(main, (unit) => this.#fromDisk(unit));
+        this.#main = this.#take(tier, ring, "streaming ring", tier === "cpu" && unpacks);
+        this.#disk = this.#lane(this.#main, (unit) => this.#fromDisk(unit));
       }
       if (cycle.some((unit) => !this.#fromDisk(unit))) {
-        const own = this.#take(tier, unpacking, "unpacking ring", true);
-        this.#packed = this.#lane(own, (unit) => !this.#fromDisk(unit));
+        this.#unpacking = this.#take(tier, unpacking, "unpacking ring", true);
+        this.#packed = this.#lane(this.#unpacking, (unit) => !this.#fromDisk(unit));
       }
       if (staging > 0) this.#staging = this.#take("cpu", staging, "staging ring", unpacks);
     } catch (error) {
@@ -140,12 +142,19 @@ export class UnitStreamer {
     this.#packed?.start();
   }
 
-  /** The slots of the next unit of the cycle, once they hold its weights. Give them back with {@link release}. */
+  /** The slots of a unit, once they hold its weights: see {@link Lane.acquire}. Give them back with {@link release}. */
   async acquire(unit: Unit): Promise<Job> {
     this.start();
     const lane = this.#fromDisk(unit) ? this.#disk : this.#packed;
     if (!lane) throw new Error(`${unit.name} was asked for, but nothing like it streams`);
     return lane.acquire(unit);
+  }
+
+  /** A slot like the one that a matrix will come to, at the start of its ring: for graphs that are built before. */
+  placeholder(unit: Unit, m: Matrix): Slot {
+    const ring = this.#fromDisk(unit) ? this.#main : this.#unpacking;
+    if (!ring) throw new Error(`${unit.name} was asked for, but nothing like it streams`);
+    return slotAt(m, ring.memory.buffer, 0, false);
   }
 
   /** Gives the slots of a unit back; its graph must have run. */
