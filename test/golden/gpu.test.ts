@@ -41,11 +41,16 @@ describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
     tiers: readonly string[],
     prompts: readonly (readonly number[])[],
     max_new_tokens: number,
+    more: EngineOptions = {},
   ): Promise<{ logits: Float32Array[]; tokens: number[][] }> {
     return leavesNothing(async () => {
-      await using model: CausalLM = await AutoModelForCausalLM.from_pretrained(dir, { ...GPU, device_map });
+      await using model: CausalLM = await AutoModelForCausalLM.from_pretrained(dir, {
+        ...GPU,
+        ...more,
+        device_map,
+      });
       expect(model.device).toBe(gpu?.name);
-      const weights = await weightsByTier(model);
+      const weights = await weightsByTier(model, more.unitBytes);
       expect((["gpu", "cpu", "disk"] as const).filter((tier) => weights[tier] > 0)).toEqual(tiers);
       const logits: Float32Array[] = [];
       for (const ids of prompts) logits.push((await model.forward({ input_ids: [ids] })).logits.data);
@@ -53,6 +58,28 @@ describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
       return { logits, tokens };
     });
   }
+
+  test("stages of several units, and a head in blocks of rows, from anywhere", async () => {
+    const golden = await readGolden("llama-tied-sharded");
+    const prompts = golden.prompts.filter((p) => p.ids.length <= LONGEST);
+    const ids = prompts.map((p) => p.ids);
+    const units = { unitBytes: 20_000 };
+    const onGpu = await ask(golden.dir, "gpu", ["gpu"], ids, 3, units);
+    for (const [i, { logits }] of prompts.entries())
+      expect(largestDifference(onGpu.logits[i] as Float32Array, logits)).toBeLessThan(TOLERANCE);
+    const spread = {
+      "": "disk",
+      "model.layers.0": "gpu",
+      "model.layers.1.mlp.up_proj": "cpu",
+      lm_head: "cpu",
+    };
+    for (const device_map of ["cpu", "disk", spread] as const) {
+      const tiers = device_map === spread ? ["gpu", "cpu", "disk"] : [device_map as string];
+      const said = await ask(golden.dir, device_map, tiers, ids, 3, units);
+      expect(said.logits).toEqual(onGpu.logits);
+      expect(said.tokens).toEqual(onGpu.tokens);
+    }
+  });
 
   test.each(REFERENCES)(
     "%s, weights on the GPU, and the same bits from RAM, disk and all three",

@@ -79,6 +79,10 @@ const SMALLEST_DEFAULT_CONTEXT = 256;
 const SHORTEST_ADVISED = 32;
 /** The default context is halved until its cache is at most this part of the budget. */
 const KV_SHARE = 1 / 8;
+/** It is not made shorter than this for the sake of weights that would stay otherwise. */
+const SHORTEST_WEIGHED = 512;
+/** Nor while a shorter one would not save this part of what streams. */
+const WORTH_SHORTENING = 0.05;
 /** Device memory left to the driver and to whatever else runs there. */
 const GPU_SHARE = 0.92;
 
@@ -154,17 +158,18 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
       return { ...(ways ? cheapest(ways, planned) : { plan: planned(), way: undefined }), replan };
     };
-    const { context, plan, way, replan } = chooseContext(
-      spec,
-      options.context_length,
-      budgets[device.kind],
-      kv_dtype,
-      planFor,
-    );
+    const {
+      context,
+      plan,
+      way,
+      replan,
+      notes: chosen,
+    } = chooseContext(spec, options.context_length, budgets[device.kind], kv_dtype, planFor);
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
     const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, context, flash, way };
-    return { ...decided, notes: joinNotes(notes, unusedBudgets(options, device)), cpu, device, budgets };
+    const said = joinNotes(notes, chosen, unusedBudgets(options, device));
+    return { ...decided, notes: said, cpu, device, budgets };
   } catch (error) {
     if (device !== cpu) await device.dispose();
     await cpu.dispose();
@@ -221,6 +226,12 @@ interface Planned {
   readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
 }
 
+/** A plan for so many tokens of context, and what is to be said of them. */
+interface Contextual extends Planned {
+  readonly context: number;
+  readonly notes: readonly string[];
+}
+
 /** The first plan that fits. Throws the BudgetError of the last, which needs least. */
 function firstThatFits(plans: readonly (() => Plan)[]): Plan {
   let refusal: unknown;
@@ -267,7 +278,7 @@ function chooseContext(
   budget: number | undefined,
   kv: KvDType,
   planFor: (context: number) => Planned,
-): Planned & { context: number } {
+): Contextual {
   if (asked !== undefined) {
     if (!Number.isInteger(asked) || asked < 1)
       throw new ConfigError(`context_length is ${asked}, expected a whole number above 0`);
@@ -275,7 +286,7 @@ function chooseContext(
       const { most, end } = spec.positions;
       throw new ConfigError(`context_length is ${asked}, the model has positions for ${most} tokens: ${end}`);
     }
-    return { context: asked, ...withAdvice(asked, planFor) };
+    return { context: asked, notes: [], ...withAdvice(asked, planFor) };
   }
   let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
   const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
@@ -283,13 +294,32 @@ function chooseContext(
     context = Math.ceil(context / 2);
   for (;;) {
     try {
-      return { context, ...planFor(context) };
+      return weighed(context, planFor);
     } catch (error) {
       if (!(error instanceof BudgetError)) throw error;
-      if (context <= SMALLEST_DEFAULT_CONTEXT) return { context, ...withAdvice(context, planFor) };
+      if (context <= SMALLEST_DEFAULT_CONTEXT) return { context, notes: [], ...withAdvice(context, planFor) };
       context = Math.max(SMALLEST_DEFAULT_CONTEXT, Math.ceil(context / 2));
     }
   }
+}
+
+/** The default context, shorter where its cache takes the place of weights that would then stream. Throws BudgetError. */
+function weighed(longest: number, planFor: (context: number) => Planned): Contextual {
+  const streams = ({ plan }: Planned) => plan.streamed.cpu + plan.streamed.disk;
+  const first = { context: longest, ...planFor(longest) };
+  const options = [first];
+  if (streams(first) > 0)
+    for (let c = Math.ceil(longest / 2); c >= SHORTEST_WEIGHED; c = Math.ceil(c / 2))
+      options.push({ context: c, ...planFor(c) });
+  const least = streams(options.at(-1) ?? first);
+  const bound = least / (1 - WORTH_SHORTENING);
+  const chosen = options.find((o) => streams(o) <= bound) ?? first;
+  if (chosen === first) return { ...first, notes: [] };
+  const saved = formatBytes(streams(first) - streams(chosen));
+  const note =
+    `room is kept for ${chosen.context} tokens of context: for ${longest}, ${saved} more of the weights would have to be ` +
+    `read for every token; context_length ${longest} (--context-length ${longest}) asks for it`;
+  return { ...chosen, notes: [note] };
 }
 
 /** The plan for `context`; where it does not fit, the error names a shorter one that would, if there is one. */
