@@ -2,8 +2,9 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { BudgetError, ConfigError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
+import { makePlan } from "./make-plan.ts";
 import type { UnitSize } from "./placement.ts";
-import { type FixedBytes, makePlan, type Plan, type PlanRequest } from "./plan.ts";
+import type { FixedBytes, Plan, PlanRequest } from "./plan.ts";
 import type { Unit } from "./units.ts";
 
 const MiB = 2 ** 20;
