@@ -4,11 +4,12 @@ import { ConfigError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { type RingRule, residentBytes, stageRing, type UnitSize, unitRing } from "./placement.ts";
 import {
+  byWish,
+  type Chosen,
   finish,
   HOST,
   type HybridRequest,
   MAIN,
-  type Placed,
   type Plan,
   type PlanRequest,
   place,
@@ -32,12 +33,12 @@ export function planHybrid(r: PlanRequest, h: HybridRequest): Plan {
   const held = (i: number) => h.kvOf(i) + h.lastingOf(i);
   const forced = unitsOf(MAIN);
   const own = sizes.gpu.filter((u) => forced.has(u.index));
-  const kept = own.filter((u) => wanted[u.index] === "gpu");
+  const { gpu: kept, open: movable, ...elsewhere } = byWish(own, wanted);
   const needed = computeOf.reduce<number>((sum, site, i) => sum + (site === MAIN ? held(i) : 0), 0);
   const gpuBase = (own.length > 0 ? base : 0) + needed + kept.reduce((sum, u) => sum + u.resident, 0);
-  const device: Placed = place(
-    own.filter((u) => wanted[u.index] === undefined),
-    own.filter((u) => wanted[u.index] === "cpu" || wanted[u.index] === "disk"),
+  const device: Chosen = place(
+    movable,
+    [...elsewhere.cpu, ...elsewhere.disk].sort((a, b) => a.index - b.index),
     gpuBudget - gpuBase,
     { tier: "gpu", base: gpuBase, budget: gpuBudget },
     stageRing,
@@ -58,9 +59,11 @@ export function planHybrid(r: PlanRequest, h: HybridRequest): Plan {
   }
   const sites = computeOf.map((site): Site => site ?? HOST);
   // Rows are looked up where the first stage that computes with them is.
-  const [embed] = stages;
-  if (embed && h.computeOf[0] === undefined && embed.units.every((u) => !device.resident.has(u.index)))
-    sites[0] = sites[1] ?? HOST;
+  const looksUp = h.computeOf[0] === undefined && stages[0]?.units.every((u) => u.rowsOnly);
+  if (looksUp && sites[0] === HOST && sites[1] === MAIN && gpu + held(0) <= gpuBudget) {
+    sites[0] = MAIN;
+    gpu += held(0);
+  }
 
   const onHost = new Set(
     stages.flatMap(({ units }, i) => (sites[i] === HOST ? units.map((u) => u.index) : [])),
@@ -80,9 +83,7 @@ export function planHybrid(r: PlanRequest, h: HybridRequest): Plan {
   const passes =
     fixed.rows + (fixed.logits ?? 0) + share.kv + share.lasting + share.activations + share.scratch;
   const beside = Math.max(passes, share.lasting + fixed.staging);
-  const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
-  const gone = rest.filter((u) => wanted[u.index] === "disk");
-  const open = rest.filter((u) => wanted[u.index] === undefined);
+  const { cpu: keptInRam, disk: gone, open } = byWish(rest, wanted);
   const cpuBase = beside + keptInRam.reduce((sum, u) => sum + u.resident, 0);
   const space = cpuBudget - cpuBase;
   const streaming = [...open, ...gone];
@@ -121,7 +122,7 @@ export function planHybrid(r: PlanRequest, h: HybridRequest): Plan {
 /** Where a stage is computed as far as the map of devices or of weights says. */
 function sideOf(r: PlanRequest, h: HybridRequest, { index, stage, units }: StageUnits): Site | undefined {
   const said = h.computeOf[index];
-  const homes = units.filter((u) => u.owned.length > 0).map((u) => r.wanted[u.index]);
+  const homes = units.filter((u) => u.bytes > 0).map((u) => r.wanted[u.index]);
   if (said === HOST && homes.includes("gpu"))
     throw new ConfigError(
       `device_map puts ${stage.name} on gpu, but compute has it computed by the CPU: leave one of the two out`,

@@ -3,7 +3,7 @@ import { ConfigError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { planHybrid } from "./hybrid.ts";
 import { residentBytes, stageRing, unitRing } from "./placement.ts";
-import { finish, type Plan, type PlanRequest, place, roomyRule } from "./plan.ts";
+import { byWish, finish, type Plan, type PlanRequest, place, roomyRule } from "./plan.ts";
 
 /** Places every unit. Throws BudgetError with the smallest budget that works. */
 export function makePlan(r: PlanRequest): Plan {
@@ -17,25 +17,24 @@ export function makePlan(r: PlanRequest): Plan {
 /** `lasting`: the part of `onDevice` that is there from loading on. */
 function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
   const { sizes, wanted, fixed, units } = r;
-  const gpuUnit = units.find((u, i) => wanted[i] === "gpu" && u.bytes > 0);
+  const kept = byWish(sizes.cpu, wanted);
+  const gpuUnit = kept.gpu.map((u) => units[u.index]).find((u) => (u?.bytes ?? 0) > 0);
   if (gpuUnit) {
     throw new ConfigError(
       `device_map puts ${gpuUnit.name} on gpu, but the model runs on the CPU; use device: "auto"`,
     );
   }
-  const kept = sizes.cpu.filter((u) => wanted[u.index] === "cpu");
-  const gone = sizes.cpu.filter((u) => wanted[u.index] === "disk");
-  const open = sizes.cpu.filter((u) => wanted[u.index] === undefined);
+  const { disk: gone, open } = kept;
   // While loading, staging is there and what the passes need is not yet.
   const passes = onDevice + fixed.rows + (fixed.logits ?? 0);
   const beside = Math.max(passes, lasting + fixed.staging);
-  const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
+  const base = beside + kept.cpu.reduce((sum, u) => sum + u.resident, 0);
   const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
   const space = budget - base;
   const rule = r.wholeStages ? stageRing : roomyRule([...open, ...gone], space);
   const chosen = place(open, gone, space, { tier: "cpu", base, budget }, rule);
   const { resident, ring, packed, unpacking } = chosen;
-  for (const u of kept) resident.add(u.index);
+  for (const u of kept.cpu) resident.add(u.index);
   const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
   const inPlace = sizes.cpu.map((u) =>
     packed.has(u.index) ? { ...u, resident: u.packed ?? u.resident } : u,
@@ -56,9 +55,8 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   const { sizes, wanted, fixed } = r;
   const gpuBudget = r.budgets.gpu ?? Number.POSITIVE_INFINITY;
   const cpuBudget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
-  const keptOnGpu = sizes.gpu.filter((u) => wanted[u.index] === "gpu");
-  const away = sizes.gpu.filter((u) => wanted[u.index] === "cpu" || wanted[u.index] === "disk");
-  const open = sizes.gpu.filter((u) => wanted[u.index] === undefined);
+  const { gpu: keptOnGpu, open, ...elsewhere } = byWish(sizes.gpu, wanted);
+  const away = [...elsewhere.cpu, ...elsewhere.disk].sort((a, b) => a.index - b.index);
   const gpuBase = onDevice + keptOnGpu.reduce((sum, u) => sum + u.resident, 0);
   const device = place(
     open,
@@ -70,12 +68,11 @@ function planGpu(r: PlanRequest, onDevice: number): Plan {
   for (const u of keptOnGpu) device.resident.add(u.index);
 
   const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
-  const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
-  const gone = rest.filter((u) => wanted[u.index] === "disk");
+  const { cpu: keptInRam, disk: gone, open: left } = byWish(rest, wanted);
   const beside = fixed.rows + (fixed.logits ?? 0) + (fixed.training?.cpu ?? 0);
   const cpuBase = Math.max(beside, fixed.staging) + keptInRam.reduce((sum, u) => sum + u.resident, 0);
   const host = place(
-    rest.filter((u) => wanted[u.index] === undefined),
+    left,
     gone,
     cpuBudget - cpuBase,
     { tier: "cpu", base: cpuBase, budget: cpuBudget },

@@ -175,8 +175,14 @@ export function parseCompute(compute: ComputeMap, units: readonly Unit[], device
 
 function siteOf(value: unknown, key: string, device: string): Site {
   const name = typeof value === "string" ? value.toLowerCase() : "";
-  if (name === "cpu") return HOST;
-  if (name === "gpu" || name === device || `${name}:0` === device) return MAIN;
+  const sites: Record<string, Site | undefined> = {
+    gpu: MAIN,
+    [device]: MAIN,
+    [device.split(":")[0] ?? ""]: MAIN,
+    cpu: HOST,
+  };
+  const site = sites[name];
+  if (site !== undefined) return site;
   throw new ConfigError(
     `compute["${key}"]: ${shown(value)} is neither cpu nor the device that was opened (${device})`,
   );

@@ -111,6 +111,16 @@ export interface HybridRequest {
   readonly sizes: readonly UnitSize[];
 }
 
+/** Units by the tier that was named for them. */
+export function byWish(
+  sizes: readonly UnitSize[],
+  wanted: readonly (Tier | undefined)[],
+): Readonly<Record<Tier | "open", readonly UnitSize[]>> {
+  const found: Record<Tier | "open", UnitSize[]> = { gpu: [], cpu: [], disk: [], open: [] };
+  for (const u of sizes) found[wanted[u.index] ?? "open"].push(u);
+  return found;
+}
+
 /** Rings for whole stages, which let many tokens go through one before its weights make room, take this part of the space. */
 const STAGE_RING_SHARE = 1 / 8;
 
@@ -120,7 +130,7 @@ export function roomyRule(streaming: readonly UnitSize[], space: number): RingRu
 }
 
 /** What {@link place} chose. */
-export interface Placed {
+export interface Chosen {
   readonly resident: Set<number>;
   readonly ring: number;
   readonly packed: ReadonlySet<number>;
@@ -136,7 +146,7 @@ export function place(
   space: number,
   numbers: { tier: "gpu" | "cpu"; base: number; budget: number },
   rule: RingRule,
-): Placed {
+): Chosen {
   const all = [...open, ...gone].sort((a, b) => a.index - b.index);
   const everything = open.reduce((sum, u) => sum + u.resident, 0);
   for (const ring of [rule.full(gone), rule.smallest(gone)]) {

@@ -24,12 +24,12 @@ import {
   splitPasses,
 } from "./chunks.ts";
 import { GraphBuilder } from "./graph-builder.ts";
+import { type Bench, type Built, endsInHead, groupStages, type StageGroup, streamedOf } from "./groups.ts";
 import type { GatheredRows } from "./inputs.ts";
 import { LogitsReceiver, type LogitsSink } from "./logits-receiver.ts";
 import type { Side } from "./side.ts";
 import {
   buildStages,
-  type HeadResult,
   headerEstimate,
   headTokens,
   type Selection,
@@ -56,28 +56,6 @@ export interface AdapterSource {
   lowRank(unit: Unit, key: string): LowRank | undefined;
 }
 
-interface Built {
-  readonly graph: Graph;
-  readonly results: readonly HeadResult[];
-}
-
-/** A side, and the graphs that are built for it. */
-interface Bench {
-  readonly side: Side;
-  readonly graphs: GraphBuilder;
-  readonly ranges: GraphRanges;
-  /** The graph of single tokens that was built last. */
-  kept: (Built & { readonly key: readonly unknown[]; readonly window: CacheWindow }) | undefined;
-}
-
-/** Stages that are computed together: resident ones joined, or one that streams, or some rows of a head. */
-interface Group {
-  readonly bench: Bench;
-  readonly stages: readonly StageUnits[];
-  /** Its units that stream, in the order of use. */
-  readonly streamed: readonly Unit[];
-}
-
 /** What a pass is computed with. */
 interface Run {
   readonly kv: KvCache;
@@ -91,13 +69,6 @@ interface Run {
 
 /** The matrices of a graph's units. */
 type FindMatrix = (g: Graph, unit: Unit, m: Matrix) => MatrixTensor;
-
-/**
- * Headers of a graph that joins stages, at most: 12 MiB of them.
- * Enough for 450 stages of one sequence; with many sequences each stage has many tensors, and fewer are joined. That changes
- * no result.
- */
-const JOINED_HEADERS = 2 ** 15;
 
 /** How far a call has come, in tokens; within a pass stages count as parts of its tokens. */
 export type PassProgress = (tokens: number) => void;
@@ -173,12 +144,12 @@ export class Executor {
     signal: AbortSignal | undefined,
     progress: PassProgress | undefined,
   ): Promise<void> {
-    const { spec, ledger } = this.#p;
+    const { spec, ledger, sideOf } = this.#p;
     throwIfAborted(signal);
     for (const side of this.#benches.keys()) side.weights.prefetch();
     for (const side of this.#benches.keys())
       await side.inputs.prepare(pass, this.#gathered(side, pass, signal), wanted);
-    const groups = this.#groups(pass);
+    const groups = groupStages(this.#stages, (stage) => this.#benches.get(sideOf(stage)) as Bench, pass);
     const headWhole = groups.filter(endsInHead).length === 1;
     const everythingResident = groups.every(({ streamed }) => streamed.length === 0);
     const receiver = new LogitsReceiver(
@@ -214,7 +185,7 @@ export class Executor {
   }
 
   /** Computes stages with all their weights there: over all tokens up to the last attention, then over the wanted ones. */
-  async #asOne({ bench, stages, streamed }: Group, run: Run, arrived: () => void): Promise<void> {
+  async #asOne({ bench, stages, streamed }: StageGroup, run: Run, arrived: () => void): Promise<void> {
     using lease = await bench.side.weights.acquire(streamed);
     arrived();
     const { pass, wanted, tail, signal } = run;
@@ -252,7 +223,7 @@ export class Executor {
    */
   async #inPieces(
     stage: StageUnits,
-    { bench, streamed }: Group,
+    { bench, streamed }: StageGroup,
     run: Run,
     arrived: () => void,
   ): Promise<void> {
@@ -296,37 +267,6 @@ export class Executor {
   /** Tokens that a stage of the tail computes at once. */
   #width({ stage }: StageUnits): number {
     return stage.kind === "head" ? headTokens(this.#p.spec.vocab_size) : CHUNK_TOKENS;
-  }
-
-  /** Stages that are computed in one graph: runs of resident ones of one side, streamed ones one by one. */
-  #groups(pass: Pass): Group[] {
-    const groups: Group[] = [];
-    let open: StageUnits[] | undefined;
-    for (const stage of this.#stages) {
-      const side = this.#p.sideOf(stage.index);
-      const bench = this.#benches.get(side) as Bench;
-      // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
-      const join = side.device.onHost && pass.chunks.length === 1;
-      const most = join ? mostJoined(pass.chunks[0] as Chunk) : 1;
-      const streamed = streamedOf(side, stage.units);
-      if (streamed.length === 0 && most > 1) {
-        if (!open || open.length === most || groups.at(-1)?.bench !== bench) {
-          open = [];
-          groups.push({ bench, stages: open, streamed });
-        }
-        open.push(stage);
-        continue;
-      }
-      open = undefined;
-      // The rows of a head are results of their own, so they need not be there together.
-      const parts =
-        stage.stage.kind === "head" && streamed.length > 0
-          ? stage.units.map((unit) => ({ ...stage, units: [unit] }))
-          : [stage];
-      for (const part of parts)
-        groups.push({ bench, stages: [part], streamed: streamedOf(side, part.units) });
-    }
-    return groups;
   }
 
   /** Runs one graph, handing out logits if it ends in the head. */
@@ -434,24 +374,14 @@ export class Executor {
   }
 }
 
-/** Units that a side's streamer brings. */
-function streamedOf(side: Side, units: readonly Unit[]): Unit[] {
-  return units.filter((unit) => side.weights.streams(unit));
-}
-
 /** Brings the hidden states that a group begins with from the side that computed them. */
-async function carryOver(from: Side, { bench, stages }: Group, { pass, wanted, tail }: Run): Promise<void> {
+async function carryOver(
+  from: Side,
+  { bench, stages }: StageGroup,
+  { pass, wanted, tail }: Run,
+): Promise<void> {
   const narrow = (stages[0]?.index ?? 0) > tail;
   await bench.side.inputs.takeState(from.inputs, narrow ? wanted.length : pass.ids.length);
-}
-
-function endsInHead({ stages }: Group): boolean {
-  return stages.at(-1)?.stage.kind === "head";
-}
-
-/** Stages of a chunk that one graph may have. */
-function mostJoined(chunk: Chunk): number {
-  return Math.max(1, Math.floor(JOINED_HEADERS / (48 + 24 * Math.max(1, chunk.parts.length))));
 }
 
 function same(a: readonly unknown[], b: readonly unknown[]): boolean {
