@@ -1,4 +1,5 @@
 import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+import { Cleanup, runAll, runAllNow, undoNowAfter } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import { defaultDepth } from "../../memory/io/io-turns.ts";
@@ -7,7 +8,6 @@ import { Ledger, type Reservation } from "../../memory/ledger.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import type { Plan } from "../../plan/plan.ts";
 import { type Matrix, type Unit, withMatrices } from "../../plan/units.ts";
-import { Cleanup } from "../cleanup.ts";
 import { KvCache } from "../state/kv-cache.ts";
 import { AdapterWeights, adapterFileBytes } from "../step/adapter.ts";
 import { Executor } from "../step/executor.ts";
@@ -26,7 +26,7 @@ import { StateDict } from "../weights/state-dict.ts";
 import { UnitStreamer } from "../weights/streamer.ts";
 import { ModelWeights } from "../weights/weight-source.ts";
 import { type EngineOptions, prepare } from "./prepare.ts";
-import type { Prepared } from "./prepared.ts";
+import { closeDevices, type Prepared } from "./prepared.ts";
 /** What a loaded model is made of. For the parts of the library that use its weights in their own way, such as training. */
 export interface EngineParts {
   readonly ledger: Ledger;
@@ -72,20 +72,16 @@ async function openOnce(dir: string, options: EngineOptions): Promise<OpenModel>
   const cleanup = new Cleanup();
   try {
     const prepared = await prepare(dir, options);
-    const { device, cpu } = prepared;
-    cleanup.add(() => cpu.dispose());
-    if (device !== cpu) cleanup.add(() => device.dispose());
+    cleanup.add(() => closeDevices(prepared));
     for (const warning of prepared.notes) await options.warning_callback?.(warning);
     return { ...(await load(prepared, options, cleanup)), options, cleanup };
   } catch (error) {
-    await cleanup.run();
-    throw error;
+    return await cleanup.runAfter(error);
   }
 }
 
 export async function releaseModel({ kv, cleanup }: OpenModel): Promise<void> {
-  kv.dispose();
-  await cleanup.run();
+  await runAll([() => kv.dispose(), () => cleanup.run()]);
 }
 
 /** Takes and fills everything the plan calls for, entering each part in `cleanup` as it is made. */
@@ -156,8 +152,7 @@ async function load(
       streamer = new UnitStreamer({ device, cycle: streamed, residents, sources, queue, ledger, ...rings });
     }
   } catch (error) {
-    kv.dispose();
-    throw error;
+    undoNowAfter(error, [() => kv.dispose()]);
   }
   if (streamer) cleanup.add(() => (streamer as UnitStreamer).dispose());
   const read = filesReadByPass(units, plan);
@@ -300,15 +295,14 @@ function graphMemory(prepared: Prepared, ledger: Ledger): { graphs: GraphMemory;
     if (entry && bytes > entry.bytes) entry.resize(bytes);
   });
   const release = () => {
-    graphs.dispose();
-    entry?.release();
+    const entered = entry;
     entry = undefined;
+    runAllNow([() => graphs.dispose(), () => entered?.release()]);
   };
   try {
     reserveScratch(device, plan.fixed.scratch, graphs);
   } catch (error) {
-    release();
-    throw error;
+    undoNowAfter(error, [release]);
   }
   return { graphs, release };
 }

@@ -1,8 +1,10 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
+
 import { type Adapter, joinSaved, openAdapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
+import { undoAfter } from "../../base/async/cleanup.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
@@ -33,6 +35,7 @@ import { vectorBytes } from "../weights/residents.ts";
 import { rowStagingBytes } from "../weights/row-reader.ts";
 import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "../weights/unit-sizes.ts";
 import type { Packing, Prepared, Skeleton, Way } from "./prepared.ts";
+import { closeDevices } from "./prepared.ts";
 import type { TrainingHooks } from "./training-hooks.ts";
 
 export interface EngineOptions {
@@ -171,9 +174,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     const said = joinNotes(notes, chosen, unusedBudgets(options, device));
     return { ...decided, notes: said, cpu, device, budgets };
   } catch (error) {
-    if (device !== cpu) await device.dispose();
-    await cpu.dispose();
-    throw error;
+    return await undoAfter(error, [() => closeDevices({ device, cpu })]);
   }
 }
 

@@ -1,11 +1,13 @@
 // The low-rank updates of an open model's adapter: A and B of every layer it changes, f32, on the computing device for
 // as long as the model is open. Parameters an adapter keeps whole are weights like any other: see adapters/join.ts.
+
 import type { Adapter, LoraTarget } from "../../adapters/index.ts";
 import { PAGE } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { DTYPES } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { LowRank } from "../../backend/ggml/ops.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import type { TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Unit, Vector } from "../../plan/units.ts";
@@ -108,8 +110,7 @@ export class AdapterWeights {
       weights.#index = new TargetIndex(entries);
       return weights;
     } catch (error) {
-      weights.dispose();
-      throw error;
+      undoNowAfter(error, [() => weights.dispose()]);
     } finally {
       loader.dispose();
     }
@@ -122,8 +123,7 @@ export class AdapterWeights {
 
   /** Safe to call twice. */
   dispose(): void {
-    this.#memory?.dispose();
-    this.#arena.dispose();
+    disposeAll([this.#memory, this.#arena]);
   }
 }
 

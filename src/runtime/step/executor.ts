@@ -6,6 +6,7 @@ import { GraphRanges, nodeCount, usesOf } from "../../backend/ggml/graph-ranges.
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
 import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { ModelSpec } from "../../models/spec.ts";
@@ -406,8 +407,7 @@ export class Executor {
   }
 
   dispose(): void {
-    this.#graphs.dispose();
-    this.#ranges.dispose();
+    disposeAll([this.#graphs, this.#ranges]);
   }
 }
 
