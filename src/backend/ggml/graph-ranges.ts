@@ -7,13 +7,13 @@ import type { Graph } from "./ops.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Where weights are used, as indices of a graph's nodes. */
-export interface Use {
+export interface NodeRange {
   readonly first: number;
   readonly last: number;
 }
 
 /** The nodes that read any of some tensors. `g` has recorded its operations (`g.tape`). Throws GraphError if none does. */
-export function usesOf(g: Graph, groups: readonly (readonly Tensor[])[]): Use[] {
+export function usesOf(g: Graph, groups: readonly (readonly Tensor[])[]): NodeRange[] {
   const order = nodeOrder(g);
   return groups.map((tensors) => {
     const wanted = new Set(tensors);

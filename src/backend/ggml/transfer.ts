@@ -1,8 +1,9 @@
-// Bytes between host memory and tensors of any device, and host memory that others own as a buffer. The addresses are their
+// Bytes between host memory and tensors of any device, between buffers, and host memory that others own as a buffer. The addresses are their
 // callers' to answer for; ranges within the tensor are checked here, because the library would end the process over them.
 import { LibraryError } from "../../base/errors.ts";
 import { NativeBuffer } from "./buffer.ts";
 import { cpuMemory, type Device } from "./device.ts";
+import { HeaderArena } from "./graph.ts";
 import { library, onThread } from "./library.ts";
 import { ffi } from "./loading/ffi.ts";
 import type { Tensor } from "./tensor.ts";
@@ -74,4 +75,44 @@ export function hostBuffer(address: bigint, bytes: number): NativeBuffer {
 function check(tensor: Tensor, at: number, bytes: number): void {
   if (at >= 0 && bytes >= 0 && at + bytes <= tensor.bytes) return;
   throw new LibraryError(`${bytes} bytes at ${at} are outside ${tensor}, which has ${tensor.bytes}`);
+}
+
+/** Bytes [at, at + bytes) of one buffer. */
+export interface ByteRange {
+  readonly buffer: NativeBuffer;
+  readonly at: number;
+}
+
+/** Moves bytes within a buffer, now: nothing may be computing on it; the two ranges may overlap. */
+export function moveWithin(buffer: NativeBuffer, from: number, to: number, bytes: number): void {
+  if (from === to) return;
+  if (buffer.type.host) {
+    buffer.bytes().copyWithin(to, from, from + bytes);
+    return;
+  }
+  // Devices copy in any order: in pieces that do not overlap, from the end that is overwritten last.
+  const piece = Math.min(bytes, Math.abs(from - to));
+  const pieces = Math.ceil(bytes / piece);
+  for (let i = 0; i < pieces; i++) {
+    const first = (to < from ? i : pieces - 1 - i) * piece;
+    const count = Math.min(piece, bytes - first);
+    copyBytes({ buffer, at: from + first }, { buffer, at: to + first }, count);
+  }
+}
+
+/** Copies `bytes` bytes, now: nothing may be computing on either buffer; the two ranges must not overlap. */
+export function copyBytes(from: ByteRange, to: ByteRange, bytes: number): void {
+  if (bytes === 0) return;
+  if (from.buffer.type.host && to.buffer.type.host) {
+    to.buffer.bytes(to.at, bytes).set(from.buffer.bytes(from.at, bytes));
+    return;
+  }
+  const headers = new HeaderArena(2);
+  try {
+    const source = headers.bind(from.buffer, from.at, "i8", [bytes]);
+    const target = headers.bind(to.buffer, to.at, "i8", [bytes]);
+    library().native.ggml_backend_tensor_copy(source.handle, target.handle);
+  } finally {
+    headers.dispose();
+  }
 }

@@ -29,8 +29,8 @@ export function addInspect(program: Command, io: Io): void {
 async function inspect(io: Io, dir: string, flags: InspectFlags): Promise<void> {
   const options = { ...(await engineOptions(flags)), signal: io.signal };
   await requireModelFolder(dir);
-  const { readSkeleton } = await import("../../runtime/open/prepare.ts");
-  const skeleton = await readSkeleton(dir, options.dtype, io.signal);
+  const { readSkeleton } = await import("../../runtime/open/skeleton.ts");
+  const skeleton = await readSkeleton(dir, { dtype: options.dtype, signal: io.signal });
   const checkpoint = checkpointSummary(skeleton);
   let plan: PlanSummary | undefined;
   let { warnings } = checkpoint;

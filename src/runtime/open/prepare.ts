@@ -1,6 +1,5 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
-
-import { type Adapter, joinSaved, openAdapter } from "../../adapters/index.ts";
+import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
@@ -11,7 +10,6 @@ import type { BeforeRead } from "../../memory/io/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../../memory/limits.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import type { Tier } from "../../memory/tiers.ts";
-import { openBaseModel } from "../../models/base-model.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import {
   type CacheDType,
@@ -19,11 +17,10 @@ import {
   type MaxMemory,
   parseDeviceMap,
   parseMaxMemory,
-  parseWeightDType,
   type WeightDType,
 } from "../../plan/options.ts";
 import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import { modelUnits, type Unit } from "../../plan/units.ts";
+import type { Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
 import { adapterBytes, adapterStaging } from "../step/adapter.ts";
 import { inputBytes } from "../step/inputs.ts";
@@ -34,8 +31,9 @@ import { type LoadProgress, loadStaging } from "../weights/loader.ts";
 import { vectorBytes } from "../weights/residents.ts";
 import { rowStagingBytes } from "../weights/row-reader.ts";
 import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "../weights/unit-sizes.ts";
-import type { Packing, Prepared, Skeleton, Way } from "./prepared.ts";
-import { closeDevices } from "./prepared.ts";
+import { chooseContext, type Planned, withPositions } from "./context.ts";
+import { closeDevices, type Packing, type Prepared, type Way } from "./prepared.ts";
+import { readSkeleton } from "./skeleton.ts";
 import type { TrainingHooks } from "./training-hooks.ts";
 
 export interface EngineOptions {
@@ -75,54 +73,13 @@ export interface EngineOptions {
   readonly unitBytes?: number;
 }
 
-/** The longest default context. Tokens. */
-const DEFAULT_CONTEXT = 4096;
-const SMALLEST_DEFAULT_CONTEXT = 256;
-/** A shorter context than this is no help to anybody. */
-const SHORTEST_ADVISED = 32;
-/** The default context is halved until its cache is at most this part of the budget. */
-const KV_SHARE = 1 / 8;
-/** It is not made shorter than this for the sake of weights that would stay otherwise. */
-const SHORTEST_WEIGHED = 512;
-/** Nor while a shorter one would not save this part of what streams. */
-const WORTH_SHORTENING = 0.05;
 /** Device memory left to the driver and to whatever else runs there. */
 const GPU_SHARE = 0.92;
-
-/**
- * Reads headers and config.json, and those of an adapter, and joins them.
- * Throws CheckpointError, ConfigError, UnsupportedError.
- */
-export async function readSkeleton(
-  dir: string,
-  dtype = "auto",
-  signal?: AbortSignal,
-  adapterDir?: string,
-  training?: TrainingHooks,
-  unitBytes?: number,
-): Promise<Skeleton> {
-  const { config, spec: own, checkpoint: base, notes: found } = await openBaseModel(dir, signal);
-  const adapter =
-    adapterDir === undefined
-      ? undefined
-      : await openAdapter(adapterDir, own, { base, ...(signal && { signal }) });
-  const joined = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
-  const { checkpoint, spec } = training ? training.join(joined.checkpoint, joined.spec) : joined;
-  const keepLayout = training !== undefined;
-  const model = modelUnits(spec, checkpoint, {
-    dtype: parseWeightDType(dtype),
-    keepLayout,
-    ...(unitBytes !== undefined && { unitBytes }),
-  });
-  const notes = joinNotes(found, model.notes, adapter?.notes);
-  return { dir, checkpoint, config, spec, model, adapter, notes };
-}
 
 /** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
 export async function prepare(dir: string, options: EngineOptions): Promise<Prepared> {
   const { training } = options;
-  const { dtype, signal, adapter: adapterDir, unitBytes } = options;
-  const skeleton = await readSkeleton(dir, dtype, signal, adapterDir, training, unitBytes);
+  const skeleton = await readSkeleton(dir, options);
   const threads = options.threads ?? threadCount();
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);
@@ -220,19 +177,6 @@ function packingOf(
   };
 }
 
-interface Planned {
-  readonly plan: Plan;
-  readonly way: Way | undefined;
-  /** The same with packed weights in RAM, where they may be. */
-  readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
-}
-
-/** A plan for so many tokens of context, and what is to be said of them. */
-interface Contextual extends Planned {
-  readonly context: number;
-  readonly notes: readonly string[];
-}
-
 /** The first plan that fits. Throws the BudgetError of the last, which needs least. */
 function firstThatFits(plans: readonly (() => Plan)[]): Plan {
   let refusal: unknown;
@@ -263,90 +207,6 @@ function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
   }
   if (best) return best;
   throw refusal ?? new ConfigError("training: there is no way to keep its state");
-}
-
-/** The spec with as many positions as were asked for, and a note where those are more than the model was made for. */
-function withPositions({ spec, notes }: Skeleton, asked = 0): Pick<Skeleton, "spec" | "notes"> {
-  if (!(asked > spec.max_positions) || asked > spec.positions.most) return { spec, notes };
-  const note = `context_length ${asked} is more than the ${spec.max_positions} positions of config.json: beyond those the model was not trained`;
-  return { spec: { ...spec, max_positions: asked }, notes: joinNotes(notes, [note]) };
-}
-
-/** The context asked for, or the longest default whose cache is a fair part of the budget and whose plan fits. */
-function chooseContext(
-  spec: ModelSpec,
-  asked: number | undefined,
-  budget: number | undefined,
-  kv: KvDType,
-  planFor: (context: number) => Planned,
-): Contextual {
-  if (asked !== undefined) {
-    if (!Number.isInteger(asked) || asked < 1)
-      throw new ConfigError(`context_length is ${asked}, expected a whole number above 0`);
-    if (asked > spec.positions.most) {
-      const { most, end } = spec.positions;
-      throw new ConfigError(`context_length is ${asked}, the model has positions for ${most} tokens: ${end}`);
-    }
-    return { context: asked, notes: [], ...withAdvice(asked, planFor) };
-  }
-  let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
-  const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
-  while (context > SMALLEST_DEFAULT_CONTEXT && kvBytes(spec, kv, context) > share)
-    context = Math.ceil(context / 2);
-  for (;;) {
-    try {
-      return weighed(context, planFor);
-    } catch (error) {
-      if (!(error instanceof BudgetError)) throw error;
-      if (context <= SMALLEST_DEFAULT_CONTEXT) return { context, notes: [], ...withAdvice(context, planFor) };
-      context = Math.max(SMALLEST_DEFAULT_CONTEXT, Math.ceil(context / 2));
-    }
-  }
-}
-
-/** The default context, shorter where its cache takes the place of weights that would then stream. Throws BudgetError. */
-function weighed(longest: number, planFor: (context: number) => Planned): Contextual {
-  const streams = ({ plan }: Planned) => plan.streamed.cpu + plan.streamed.disk;
-  const first = { context: longest, ...planFor(longest) };
-  const options = [first];
-  if (streams(first) > 0)
-    for (let c = Math.ceil(longest / 2); c >= SHORTEST_WEIGHED; c = Math.ceil(c / 2))
-      options.push({ context: c, ...planFor(c) });
-  const least = streams(options.at(-1) ?? first);
-  const bound = least / (1 - WORTH_SHORTENING);
-  const chosen = options.find((o) => streams(o) <= bound) ?? first;
-  if (chosen === first) return { ...first, notes: [] };
-  const saved = formatBytes(streams(first) - streams(chosen));
-  const note =
-    `room is kept for ${chosen.context} tokens of context: for ${longest}, ${saved} more of the weights would have to be ` +
-    `read for every token; context_length ${longest} (--context-length ${longest}) asks for it`;
-  return { ...chosen, notes: [note] };
-}
-
-/** The plan for `context`; where it does not fit, the error names a shorter one that would, if there is one. */
-function withAdvice(context: number, planFor: (context: number) => Planned): Planned {
-  try {
-    return planFor(context);
-  } catch (error) {
-    if (!(error instanceof BudgetError)) throw error;
-    for (
-      let shorter = Math.ceil(context / 2);
-      shorter >= SHORTEST_ADVISED;
-      shorter = Math.ceil(shorter / 2)
-    ) {
-      try {
-        planFor(shorter);
-      } catch (again) {
-        if (again instanceof BudgetError) continue;
-        throw again;
-      }
-      const { tier, needed, budget, smallest } = error;
-      throw new BudgetError(`${error.message}, or --context-length ${shorter} (context_length: ${shorter})`, {
-        ...{ tier, needed, budget, smallest },
-      });
-    }
-    throw error;
-  }
 }
 
 function fixedBytes(

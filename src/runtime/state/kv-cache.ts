@@ -1,10 +1,10 @@
 // Keys and values of every layer: one row per token, on the device that computes the layer.
 
 import type { BufferType } from "../../backend/ggml/buffer.ts";
-import { copyBytes, moveWithin } from "../../backend/ggml/copy.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { copyBytes, moveWithin } from "../../backend/ggml/transfer.ts";
 import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";

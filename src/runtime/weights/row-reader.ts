@@ -120,8 +120,8 @@ export class RowReader {
   }
 
   #inRam(m: Matrix): Placed | undefined {
-    const resident = this.#residents.matrix(m);
-    return resident?.tier === "cpu" ? resident.placed : undefined;
+    const placed = this.#residents.matrix(m)?.placed;
+    return placed?.buffer.type.host ? placed : undefined;
   }
 
   async #fromDisk(
