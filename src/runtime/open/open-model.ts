@@ -1,3 +1,4 @@
+// Loads what the plan calls for, and gives it back: each piece of memory with its step in a cleanup.
 import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
 import { Cleanup, runAll, runAllNow, undoNowAfter } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
