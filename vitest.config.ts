@@ -5,7 +5,13 @@ import { UnprovenReporter } from "./test/support/unproven.ts";
 export default defineConfig({
   plugins: [workerText()],
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.mjs", "examples/**/*.test.mjs"],
+    include: [
+      "src/**/*.test.ts",
+      "test/**/*.test.ts",
+      "bench/**/*.test.mjs",
+      "examples/**/*.test.mjs",
+      "scripts/**/*.test.mjs",
+    ],
     reporters: ["default", new UnprovenReporter()],
     pool: "forks",
     maxWorkers: 2,
