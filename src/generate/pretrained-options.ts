@@ -27,6 +27,11 @@ const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
     text,
     object,
   ),
+  compute: either(
+    '"auto", "gpu", "hybrid", or a device for each module, such as { "": "gpu" }',
+    text,
+    object,
+  ),
   max_memory: { ...object, range: 'bytes for each tier, such as { cpu: "4GiB" }' },
   kv_dtype: text,
   context_length: number,

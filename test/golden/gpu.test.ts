@@ -24,6 +24,7 @@ const GPU: EngineOptions = {
   kv_dtype: "float32",
   context_length: 128,
   threads: 1,
+  compute: "gpu", // what is computed by the CPU beside it is in hybrid.test.ts
 };
 /** A GPU may be a simulated one: the prompts of 150 tokens are left to the CPU. */
 const LONGEST = 40;

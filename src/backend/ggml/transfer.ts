@@ -116,3 +116,20 @@ export function copyBytes(from: ByteRange, to: ByteRange, bytes: number): void {
     headers.dispose();
   }
 }
+
+/** Copies `bytes` bytes between buffers of two devices, one of which may be the CPU, on a thread of the pool. */
+export async function copyAcross(from: ByteRange, to: ByteRange, bytes: number): Promise<void> {
+  if (bytes === 0) return;
+  const headers = new HeaderArena(2);
+  try {
+    const bind = ({ buffer, at }: ByteRange) => headers.bind(buffer, at, "i8", [bytes]);
+    if (from.buffer.type.host) await upload(bind(to), from.buffer.address(from.at), bytes);
+    else if (to.buffer.type.host) await download(to.buffer.address(to.at), bind(from), 0, bytes);
+    else {
+      const { native } = library();
+      await onThread(native.ggml_backend_tensor_copy, bind(from).handle, bind(to).handle);
+    }
+  } finally {
+    headers.dispose();
+  }
+}

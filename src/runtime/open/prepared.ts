@@ -52,7 +52,9 @@ export interface Prepared extends Skeleton {
   readonly kv_dtype: KvDType;
   /** Tokens of KV cache. */
   readonly context: number;
+  /** Whether the device has the fused attention kernel for this model, and the CPU beside it. */
   readonly flash: boolean;
+  readonly hostFlash: boolean;
   /** The way that was chosen among those of `EngineOptions.training`. */
   readonly way: Way | undefined;
 }

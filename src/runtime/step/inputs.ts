@@ -6,6 +6,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { copyAcross } from "../../backend/ggml/transfer.ts";
 import { disposeAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -173,6 +174,15 @@ export class PassInputs {
   state(g: Graph, first: number, tokens: number): Tensor {
     const at = first * this.#hidden * 4;
     return this.#bind(g, this.#state, at, "f32", [this.#hidden, tokens], "hidden");
+  }
+
+  /** Takes over the hidden states of the first `tokens` tokens from the inputs of another device in the same pass. */
+  async takeState(from: PassInputs, tokens: number): Promise<void> {
+    const at = ({ offset }: Region, of: PassInputs) => ({
+      buffer: (of.#allocation as Allocation).buffer,
+      at: offset,
+    });
+    await copyAcross(at(from.#state, from), at(this.#state, this), tokens * this.#hidden * 4);
   }
 
   #bind(g: Graph, r: Region, at: number, dtype: DType, dims: readonly number[], name: string): Tensor {
