@@ -1,7 +1,7 @@
 // Loads what the plan calls for, and gives it back: each piece of memory with its step in a cleanup.
 import type { LoraTarget } from "../../adapters/index.ts";
 import type { GraphMemory } from "../../backend/ggml/graph-memory.ts";
-import { Cleanup, runAll } from "../../base/async/cleanup.ts";
+import { Cleanup, runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import { defaultDepth } from "../../memory/io/io-turns.ts";
