@@ -26,7 +26,7 @@ async function logits(dir: string, ids: readonly number[], options: object): Pro
   });
 }
 
-describeUnless(whyNoGpu(gpu))(`on a GPU (${gpu?.name})`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU", () => {
   const device = gpu?.name ?? "gpu";
 
   test.each(HOMES)("the reference's logits with weights on %s", async (device_map) => {

@@ -29,7 +29,7 @@ const GPU: EngineOptions = {
 /** A GPU may be a simulated one: the prompts of 150 tokens are left to the CPU. */
 const LONGEST = 40;
 
-describeUnless(whyNoGpu(gpu))(`on a GPU (${gpu?.name})`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU", () => {
   /** Opens a model, expects its weights on just these tiers, and asks for the logits and some tokens of each prompt. */
   async function ask(
     dir: string,

@@ -22,7 +22,7 @@ const GPU: EngineOptions = {
 };
 const LONGEST = 40;
 
-describeUnless(whyNoGpu(gpu))(`on a GPU (${gpu?.name}) and the CPU`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU and the CPU", () => {
   interface Asked {
     readonly logits: Float32Array[];
     readonly tokens: number[][];
