@@ -23,6 +23,7 @@ export interface ModelFlags {
   readonly kvDtype?: string;
   readonly contextLength?: number;
   readonly threads?: number;
+  readonly prefixCache: boolean;
   readonly lowCpuMemUsage: boolean;
   readonly json?: boolean;
 }
@@ -52,6 +53,7 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
+    .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
     .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
     .option(
       "--no-low-cpu-mem-usage",
@@ -68,6 +70,7 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
   return {
     max_memory,
     low_cpu_mem_usage: flags.lowCpuMemUsage,
+    prefix_cache: flags.prefixCache,
     ...(flags.adapter !== undefined && { adapter: flags.adapter }),
     ...(flags.device !== undefined && { device: flags.device }),
     ...(flags.deviceMap !== undefined && { device_map: await mapOf("--device-map", flags.deviceMap) }),

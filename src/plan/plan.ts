@@ -12,7 +12,7 @@ import {
   type UnitSize,
   unitRing,
 } from "./placement.ts";
-import { byStage, type Matrix, type Unit } from "./units.ts";
+import { byStage, type Matrix, modulePath, type Unit } from "./units.ts";
 
 /** What is taken whatever the placement, in bytes: on the computing device, and in RAM when that is a GPU. */
 export interface FixedBytes {
@@ -56,7 +56,7 @@ export interface PlanRequest {
 
 /** Where everything goes. All sizes in bytes. */
 export interface Plan {
-  /** Module path of each stage -> tier, or of each of its units where they are on several. */
+  /** Module path of each stage -> tier; where its units are on several, of each matrix, or of each block of its rows. */
   readonly device_map: Readonly<Record<string, Tier>>;
   readonly homes: readonly Tier[];
   /** The device the model was opened on; {@link computeOf} says where it does not compute. */
@@ -200,8 +200,13 @@ export function finish(
   const streamed = { cpu: 0, disk: 0 };
   let disk = 0;
   for (const { stage, units } of byStage(r.units)) {
-    const apart = units.some((u) => homes[u.index] !== homes[units[0]?.index ?? 0]);
-    for (const unit of units) device_map[apart ? unit.name : stage.name] = homes[unit.index] as Tier;
+    const together = (some: readonly Unit[]) => new Set(some.map((u) => homes[u.index])).size === 1;
+    for (const unit of units) {
+      const matrix = modulePath(unit);
+      const blocks = units.filter((u) => modulePath(u) === matrix);
+      const name = together(units) ? stage.name : together(blocks) ? matrix : unit.name;
+      device_map[name] = homes[unit.index] as Tier;
+    }
   }
   for (const unit of r.units) {
     const home = homes[unit.index] as Tier;

@@ -53,6 +53,8 @@ export interface RunReport {
   readonly tiers: readonly TierReport[];
   readonly loading_seconds: number;
   readonly prefill: Speed;
+  /** Tokens of prompts that were there already, from a text before that begins with them too. */
+  readonly reused_tokens: number;
   readonly decode: Speed;
   /** null where everything is resident. */
   readonly streaming: StreamingReport | null;
@@ -126,6 +128,7 @@ export class RunRecorder {
       tiers: tiers(model),
       loading_seconds: this.#loadingSeconds,
       prefill: speed(statistics.prefillTokens, statistics.prefillSeconds),
+      reused_tokens: statistics.reusedTokens,
       decode: speed(statistics.decodeTokens, statistics.decodeSeconds),
       streaming: this.#streaming(model),
     };

@@ -41,6 +41,8 @@ export class Engine {
   #disposed: Promise<void> | undefined;
   /** Calls that run or wait. */
   #queued = 0;
+  /** The tokens whose keys and values the cache holds from its first row on, of the sequence that was computed last. */
+  #sequence: { readonly ids: readonly number[]; readonly adapter: unknown } | undefined;
   readonly #waiting = new Set<() => void>();
 
   /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
@@ -63,6 +65,7 @@ export class Engine {
    */
   async reopen(change: Partial<EngineOptions>): Promise<void> {
     const { prepared, options } = this.#open;
+    this.#sequence = undefined;
     await releaseModel(this.#open);
     const { signal: _, progress_callback: __, warning_callback: ___, ...before } = options;
     try {
@@ -147,13 +150,17 @@ export class Engine {
     return this.exclusive(() => this.step(sequences, want, sink, signal));
   }
 
-  /** Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. */
-  exclusive<T>(work: () => Promise<T>): Promise<T> {
+  /**
+   * Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. `goesOn`: it may go on from
+   * the sequence before, which for any other work is forgotten: it may change the weights.
+   */
+  exclusive<T>(work: () => Promise<T>, { goesOn = false } = {}): Promise<T> {
     this.#queued++;
     this.#wanted();
     return this.#calls.run(async () => {
       try {
         if (this.#disposed) throw new DisposedError("the model");
+        if (!goesOn) this.#sequence = undefined;
         return await work();
       } finally {
         this.#queued--;
@@ -180,6 +187,25 @@ export class Engine {
     for (const wake of this.#waiting) wake();
   }
 
+  /**
+   * Tokens at the start of a prompt whose keys and values are there already, from row 0 on: those it has in common with the
+   * sequence before, all but the last at most. Only within {@link exclusive}, until {@link step}.
+   */
+  commonPrefix(prompt: readonly number[]): number {
+    const known = this.#sequence;
+    if (!known || known.adapter !== this.#parts.executor.adapter) return 0;
+    const most = Math.min(known.ids.length, prompt.length - 1);
+    let common = 0;
+    while (common < most && known.ids[common] === prompt[common]) common++;
+    return common;
+  }
+
+  /** Says that the cache holds the keys and values of these tokens from row 0 on. Only within {@link exclusive}. */
+  remember(ids: readonly number[]): void {
+    if (this.options.prefix_cache === false) return;
+    this.#sequence = { ids, adapter: this.#parts.executor.adapter };
+  }
+
   /** One run of the executor; only within {@link exclusive}. */
   async step(
     sequences: readonly SequenceInput[],
@@ -189,6 +215,7 @@ export class Engine {
     progress?: PassProgress,
   ): Promise<void> {
     await this.settle?.();
+    this.#sequence = undefined;
     const { max_positions, positions } = this.prepared.spec;
     for (const { past, tokens, base } of sequences) {
       if (tokens.length === 0)
@@ -290,18 +317,35 @@ export class Engine {
     for (const { inputs } of sides) inputs.trim(bytes);
   }
 
-  /** Makes cache and inputs as large as planned again, for what comes next. The cache's contents are lost if it has grown. */
+  /** Makes cache and inputs as large as planned again, for what comes next. Of what the cache holds, as much stays as fits. */
   releaseGrowth(): void {
     const { context, plan } = this.prepared;
-    if (this.#kv.capacity !== context) this.#renewCache(context);
+    if (this.#kv.capacity !== context) this.#shrink(context);
     for (const { inputs } of this.#parts.sides) {
       inputs.trim(plan.fixed.activations);
       inputs.reserve(plan.fixed.activations);
     }
   }
 
+  /** A cache of fewer rows, with the first of the sequence that is remembered. */
+  #shrink(capacity: number): void {
+    const known = this.#sequence;
+    const rows = Math.min(known?.ids.length ?? 0, capacity);
+    if (!known || rows === 0) {
+      this.#renewCache(capacity);
+      return;
+    }
+    try {
+      this.moveRows(capacity, [{ from: 0, to: 0, rows }]);
+      this.#sequence = { ...known, ids: known.ids.slice(0, rows) };
+    } catch {
+      this.#sequence = undefined; // the rows are lost, and a cache of the planned size is there
+    }
+  }
+
   /** Another cache in place of this one, whose contents are lost. */
   #renewCache(capacity: number): void {
+    this.#sequence = undefined;
     this.#kv.dispose();
     this.#forgetBuffers();
     const { spec, kv_dtype } = this.prepared;
@@ -313,6 +357,7 @@ export class Engine {
     try {
       return make();
     } catch (error) {
+      this.#sequence = undefined;
       const { spec, kv_dtype, context } = this.prepared;
       this.#forgetBuffers();
       this.#open.kv = new KvCache(spec, kv_dtype, context, this.#places);

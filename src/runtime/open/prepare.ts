@@ -60,6 +60,12 @@ export interface EngineOptions {
   readonly kv_dtype?: CacheDType;
   /** Tokens of KV cache planned for. Default: the model's maximum, at most 4096, less in a small budget. */
   readonly context_length?: number;
+  /**
+   * Keys and values of the text before are kept, and a prompt that begins like it is read from where the two part. Rows of
+   * passes of another width may differ in the last bits from those of a prompt read at once; false reads each anew.
+   * Default: true.
+   */
+  readonly prefix_cache?: boolean;
   /** Where converted and packed copies of weights go. */
   readonly offload_folder?: string;
   /**
