@@ -1,5 +1,6 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
 
+import { runAll } from "../base/async/cleanup.ts";
 import { OneByOne } from "../base/async/one-by-one.ts";
 import { linkSignals } from "../base/async/signals.ts";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/errors.ts";
@@ -398,11 +399,7 @@ export class Engine {
     this.#closing.abort(new AbortError("the model was disposed"));
     this.#wanted();
     await this.#calls.idle();
-    try {
-      await this.beforeDispose?.();
-    } finally {
-      await releaseModel(this.#open);
-    }
+    await runAll([() => this.beforeDispose?.(), () => releaseModel(this.#open)]);
   }
 }
 

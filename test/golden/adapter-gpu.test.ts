@@ -1,7 +1,9 @@
 // PEFT's adapter on a GPU, wherever the weights are; see gpu.test.ts for which GPUs will do, and for the tolerance.
+
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { listDevices } from "../../src/backend/ggml/device.ts";
+import { describeUnless, whyNoGpu } from "../../src/base/testing-unproven.ts";
 import { openCheckpoint, readTensor } from "../../src/formats/index.ts";
 import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
 import { PEFT_ADAPTER, randomAdapter } from "../support/adapters.ts";
@@ -30,7 +32,7 @@ async function logits(dir: string, ids: readonly number[], options: object): Pro
   });
 }
 
-describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU", () => {
   const device = gpu?.name ?? "gpu";
 
   test.each(HOMES)("the reference's logits with weights on %s", async (device_map) => {

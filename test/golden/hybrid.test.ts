@@ -1,7 +1,9 @@
 // A GPU and the CPU beside it divide a model: within the reference's tolerance, and with one division the same bits wherever
-// the weights are. Skipped with the reason where no GPU is found; see gpu.test.ts.
-import { describe, expect, test } from "vitest";
+// the weights are. Left out where no GPU is found; see gpu.test.ts.
+
+import { expect, test } from "vitest";
 import { listDevices } from "../../src/backend/ggml/device.ts";
+import { describeUnless, whyNoGpu } from "../../src/base/testing-unproven.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../../src/runtime/open/prepare.ts";
 import { leavesNothing } from "../support/leaks.ts";
@@ -10,9 +12,6 @@ import { GREEDY_TOKENS, largestDifference, REFERENCES, readGolden } from "./gold
 process.env.GGML_VK_DISABLE_F16 ??= "1"; // as in gpu.test.ts
 
 const gpu = listDevices().find((device) => device.kind === "gpu");
-const demanded = process.env.SPILLWAY_TEST_GPU === "1";
-const reason = "no GPU device was found (a Vulkan driver such as Mesa's lavapipe will do)";
-if (!gpu && !demanded) console.log(`skipped: ${reason}`);
 
 const TOLERANCE = 1e-3;
 const GPU: EngineOptions = {
@@ -23,11 +22,7 @@ const GPU: EngineOptions = {
 };
 const LONGEST = 40;
 
-test.runIf(demanded)("a GPU is there, as SPILLWAY_TEST_GPU demands", () => {
-  expect(gpu, reason).toBeDefined();
-});
-
-describe.skipIf(!gpu)(`on ${gpu?.name} and the CPU`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU and the CPU", () => {
   interface Asked {
     readonly logits: Float32Array[];
     readonly tokens: number[][];

@@ -1,4 +1,5 @@
 // How fast weights can be used that are in RAM while a GPU computes: brought to it, or multiplied by the CPU where they lie.
+
 import type { Device } from "../../backend/ggml/device.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
@@ -6,6 +7,7 @@ import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
 import { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
 import { upload, zeroBuffer } from "../../backend/ggml/transfer.ts";
+import { disposeAll, runAllNow } from "../../base/async/cleanup.ts";
 
 /** Bytes of weights a second. */
 export interface WeightRates {
@@ -46,9 +48,7 @@ async function measure(device: Device, cpu: Device, dtype: DType): Promise<Weigh
       const moving = await shortest(() => upload(target, host.address(), bytes));
       return { upload: bytes / moving, product: bytes / (await productTime(cpu, host, dtype)) };
     } finally {
-      headers.dispose();
-      there.dispose();
-      device.forgetBuffers();
+      runAllNow([() => headers.dispose(), () => there.dispose(), () => device.forgetBuffers()]);
     }
   } finally {
     host.dispose();
@@ -67,9 +67,7 @@ async function productTime(cpu: Device, weights: ReturnType<Device["memory"]["al
     graphs.place(g.handle);
     return await shortest(() => cpu.compute(g.handle));
   } finally {
-    x.dispose();
-    graphs.dispose();
-    arena.dispose();
+    disposeAll([x, graphs, arena]);
   }
 }
 

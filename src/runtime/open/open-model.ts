@@ -1,5 +1,7 @@
+// Loads what the plan calls for, and gives it back: each piece of memory with its step in a cleanup.
 import type { LoraTarget } from "../../adapters/index.ts";
 import type { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+import { Cleanup, runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import { defaultDepth } from "../../memory/io/io-turns.ts";
@@ -7,7 +9,6 @@ import { ReadQueue } from "../../memory/io/read-queue.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { HOST, MAIN, type Plan, type Site } from "../../plan/plan.ts";
 import { type Matrix, type Unit, withMatrices } from "../../plan/units.ts";
-import { Cleanup } from "../cleanup.ts";
 import { KvCache, KvPlaces, type LayerPlace } from "../state/kv-cache.ts";
 import { AdapterWeights, adapterFileBytes } from "../step/adapter.ts";
 import { Executor } from "../step/executor.ts";
@@ -27,7 +28,7 @@ import { StateDict } from "../weights/state-dict.ts";
 import type { UnitStreamer } from "../weights/streamer.ts";
 import { openSide } from "./open-side.ts";
 import { type EngineOptions, prepare } from "./prepare.ts";
-import type { Prepared } from "./prepared.ts";
+import { closeDevices, type Prepared } from "./prepared.ts";
 /** What a loaded model is made of. For the parts of the library that use its weights in their own way, such as training. */
 export interface EngineParts {
   readonly ledger: Ledger;
@@ -75,20 +76,16 @@ async function openOnce(dir: string, options: EngineOptions): Promise<OpenModel>
   const cleanup = new Cleanup();
   try {
     const prepared = await prepare(dir, options);
-    const { device, cpu } = prepared;
-    cleanup.add(() => cpu.dispose());
-    if (device !== cpu) cleanup.add(() => device.dispose());
+    cleanup.add(() => closeDevices(prepared));
     for (const warning of prepared.notes) await options.warning_callback?.(warning);
     return { ...(await load(prepared, options, cleanup)), options, cleanup };
   } catch (error) {
-    await cleanup.run();
-    throw error;
+    return await cleanup.runAfter(error);
   }
 }
 
 export async function releaseModel({ kv, cleanup }: OpenModel): Promise<void> {
-  kv.dispose();
-  await cleanup.run();
+  await runAll([() => kv.dispose(), () => cleanup.run()]);
 }
 
 /** Takes and fills everything the plan calls for, entering each part in `cleanup` as it is made. */
@@ -151,8 +148,7 @@ async function load(
     const common = { prepared, units, ledger, residents, sources, queue };
     for (const site of new Set(plan.computeOf)) sides.set(site, openSide(site, common, cleanup));
   } catch (error) {
-    kv.dispose();
-    throw error;
+    undoNowAfter(error, [() => kv.dispose()]);
   }
   const read = filesReadByPass(units, plan);
   const checkUnchanged = read.size > 0 ? () => sources.checkUnchanged(read) : undefined;

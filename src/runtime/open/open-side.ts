@@ -1,11 +1,11 @@
 // Takes what a computing device needs beside the weights that stay: inputs, scratch memory, and the rings of what streams.
 import type { Device } from "../../backend/ggml/device.ts";
 import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+import { type Cleanup, runAllNow, undoNowAfter } from "../../base/async/cleanup.ts";
 import type { ReadQueue } from "../../memory/io/read-queue.ts";
 import type { Ledger, Reservation } from "../../memory/ledger.ts";
 import { HOST, type Site } from "../../plan/plan.ts";
 import type { Unit } from "../../plan/units.ts";
-import type { Cleanup } from "../cleanup.ts";
 import { PassInputs } from "../step/inputs.ts";
 import { reserveScratch } from "../step/measure.ts";
 import type { Side } from "../step/side.ts";
@@ -67,15 +67,14 @@ function graphMemory(
     if (entry && needed > entry.bytes) entry.resize(needed);
   });
   const release = () => {
-    graphs.dispose();
-    entry?.release();
+    const entered = entry;
     entry = undefined;
+    runAllNow([() => graphs.dispose(), () => entered?.release()]);
   };
   try {
     reserveScratch(device, bytes, graphs);
   } catch (error) {
-    release();
-    throw error;
+    undoNowAfter(error, [release]);
   }
   return { graphs, release };
 }

@@ -3,6 +3,7 @@ import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
+import { undoAfter } from "../../base/async/cleanup.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
@@ -37,7 +38,7 @@ import { rowStagingBytes } from "../weights/row-reader.ts";
 import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "../weights/unit-sizes.ts";
 import { type WeightRates, weightRates } from "./calibrate.ts";
 import { chooseContext, type Planned, withPositions } from "./context.ts";
-import type { Packing, Prepared, Way } from "./prepared.ts";
+import { closeDevices, type Packing, type Prepared, type Way } from "./prepared.ts";
 import { readSkeleton } from "./skeleton.ts";
 import type { TrainingHooks } from "./training-hooks.ts";
 
@@ -165,9 +166,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     ]);
     return { ...decided, notes: said, cpu, device, budgets };
   } catch (error) {
-    if (device !== cpu) await device.dispose();
-    await cpu.dispose();
-    throw error;
+    return await undoAfter(error, [() => closeDevices({ device, cpu })]);
   }
 }
 

@@ -1,9 +1,11 @@
 // Keys and values of every layer: one row per token, on the device that computes the layer.
+
 import type { BufferType } from "../../backend/ggml/buffer.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
 import { copyBytes, moveWithin } from "../../backend/ggml/transfer.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { ModelSpec } from "../../models/spec.ts";
@@ -97,8 +99,7 @@ export class KvCache implements KvRows {
     try {
       for (let layer = 0; layer < spec.num_layers; layer++) this.#layers.push(this.#take());
     } catch (error) {
-      this.dispose();
-      throw error;
+      undoNowAfter(error, [() => this.dispose()]);
     }
   }
 
@@ -125,9 +126,7 @@ export class KvCache implements KvRows {
         this.#layers.shift();
       }
     } catch (error) {
-      moved.dispose();
-      this.dispose();
-      throw error;
+      undoNowAfter(error, [() => moved.dispose(), () => this.dispose()]);
     }
     return moved;
   }
@@ -175,6 +174,6 @@ export class KvCache implements KvRows {
   }
 
   dispose(): void {
-    for (const layer of this.#layers.splice(0)) layer.dispose();
+    disposeAll(this.#layers.splice(0));
   }
 }

@@ -6,6 +6,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import { DTYPES } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { LowRank } from "../../backend/ggml/ops.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import type { TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Unit, Vector } from "../../plan/units.ts";
@@ -117,8 +118,7 @@ export class AdapterWeights {
       weights.#index = new TargetIndex(entries);
       return weights;
     } catch (error) {
-      weights.dispose();
-      throw error;
+      undoNowAfter(error, [() => weights.dispose()]);
     } finally {
       loader.dispose();
     }
@@ -131,8 +131,7 @@ export class AdapterWeights {
 
   /** Safe to call twice. */
   dispose(): void {
-    for (const memory of this.#memory) memory.dispose();
-    this.#arena.dispose();
+    disposeAll([...this.#memory, this.#arena]);
   }
 }
 

@@ -4,6 +4,7 @@ import { GraphRanges, nodeCount, usesOf } from "../../backend/ggml/graph-ranges.
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
 import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { ModelSpec } from "../../models/spec.ts";
@@ -26,6 +27,7 @@ import {
 import { GraphBuilder } from "./graph-builder.ts";
 import { type Bench, type Built, endsInHead, groupStages, type StageGroup, streamedOf } from "./groups.ts";
 import type { GatheredRows } from "./inputs.ts";
+import { LogitsMemory } from "./logits-memory.ts";
 import { LogitsReceiver, type LogitsSink } from "./logits-receiver.ts";
 import type { Side } from "./side.ts";
 import {
@@ -81,11 +83,13 @@ export class Executor {
   readonly #stages: readonly StageUnits[];
   /** Stages whose units come and go while they are computed. */
   readonly #piecewise: ReadonlySet<StageUnits>;
+  readonly #logits: LogitsMemory;
   /** Whether the files that the pass reads from are what they were when they were opened. */
   #unchanged: Promise<void> | undefined;
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
+    this.#logits = new LogitsMemory(parts.ledger, parts.spec.vocab_size);
     this.adapter = parts.adapter;
     this.#stages = byStage(parts.units);
     for (const { index } of this.#stages) {
@@ -153,7 +157,7 @@ export class Executor {
     const headWhole = groups.filter(endsInHead).length === 1;
     const everythingResident = groups.every(({ streamed }) => streamed.length === 0);
     const receiver = new LogitsReceiver(
-      { vocab: spec.vocab_size, ledger, headWhole, everythingResident },
+      { vocab: spec.vocab_size, ledger, memory: this.#logits, headWhole, everythingResident },
       { wanted, start: pass.start, sink },
     );
     const run: Run = { kv, pass, wanted, tail: tailStart(spec.stages), receiver, signal };
@@ -282,7 +286,7 @@ export class Executor {
     await bench.side.device.compute(graph.handle);
     if (results.length === 0) return;
     if (this.#unchanged) await this.#unchanged;
-    await receiver.receive(results, selection);
+    await receiver.receive(bench.side.device, results, selection);
   }
 
   /** Builds a graph, or moves the last one on where nothing but the number of tokens in the cache differs. */
@@ -367,10 +371,7 @@ export class Executor {
   }
 
   dispose(): void {
-    for (const { graphs, ranges } of this.#benches.values()) {
-      graphs.dispose();
-      ranges.dispose();
-    }
+    disposeAll([...this.#benches.values()].flatMap(({ graphs, ranges }) => [graphs, ranges]));
   }
 }
 

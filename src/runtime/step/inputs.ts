@@ -1,11 +1,13 @@
 // What a pass gives its graphs beside weights: positions, token ids, gathered rows of tables, attention masks, and the
 // hidden states between graphs. One buffer on the computing device, reused while it is large enough.
+
 import type { BufferType } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
 import { copyAcross } from "../../backend/ggml/transfer.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { DeviceWriter } from "../weights/device-writer.ts";
@@ -188,9 +190,9 @@ export class PassInputs {
   }
 
   dispose(): void {
-    this.#allocation?.dispose();
+    const allocation = this.#allocation;
     this.#allocation = undefined;
-    this.#writer.dispose();
+    disposeAll([allocation, this.#writer]);
   }
 }
 

@@ -6,6 +6,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
 import { uploadNow } from "../../backend/ggml/transfer.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation, type LimitedSource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { Tier } from "../../memory/tiers.ts";
@@ -163,8 +164,7 @@ export class Residents {
       await inParallel(jobs);
       return residents;
     } catch (error) {
-      residents.dispose();
-      throw error;
+      undoNowAfter(error, [() => residents.dispose()]);
     } finally {
       loader.dispose();
     }
@@ -274,9 +274,7 @@ export class Residents {
   dispose(): void {
     this.#matrices.clear();
     this.#packed.clear();
-    this.#memory.dispose();
-    for (const memory of this.#vectorMemory) memory.dispose();
-    this.#arena.dispose();
+    disposeAll([this.#memory, ...this.#vectorMemory, this.#arena]);
   }
 }
 

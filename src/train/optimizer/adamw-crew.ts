@@ -4,10 +4,12 @@
 // Not on the event loop's thread, which has reads and writes to start: as many threads as the device computes with keep the
 // cores busy, and one more would only take turns with them. A thread costs about 8 MiB of resident memory, and 2 more where
 // it has to copy.
+
 import { Worker } from "node:worker_threads";
 import type { Device } from "../../backend/ggml/device.ts";
 import { ffiFile } from "../../backend/ggml/loading/ffi.ts";
 import { needThreads } from "../../backend/ggml/loading/threads.ts";
+import { runAll } from "../../base/async/cleanup.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { LibraryError } from "../../base/errors.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
@@ -195,7 +197,7 @@ class Team {
   }
 
   async end(): Promise<void> {
-    await Promise.all(this.#members.map((member) => member.end()));
+    await runAll(this.#members.map((member) => () => member.end()));
   }
 }
 
