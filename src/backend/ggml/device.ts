@@ -177,8 +177,9 @@ export class Device {
   compute(graph: bigint, work?: OptionalWork): Promise<void> {
     return this.alone(async () => {
       const { native } = library();
+      const { backend } = this;
       const status = await this.team.graph(work, () =>
-        onThread(native.ggml_backend_graph_compute, this.backend, graph),
+        onThread(native.ggml_backend_graph_compute, backend, graph),
       );
       if (status !== 0) {
         throw new LibraryError(`${this.name}: computing failed: ${native.ggml_status_to_string(status)}`);

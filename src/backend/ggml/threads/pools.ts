@@ -1,6 +1,6 @@
 // The library's pools of threads, one for each number that graphs are run with. A pool sleeps while it is not used; one pool
 // of the largest size would be woken whole for every graph, however few threads compute it.
-import { LibraryError } from "../../../base/errors.ts";
+import { DisposedError, LibraryError } from "../../../base/errors.ts";
 import { structures } from "../declarations.ts";
 import { library } from "../library.ts";
 import { ffi } from "../loading/ffi.ts";
@@ -11,6 +11,7 @@ export class ThreadPools {
   readonly #find: (name: string) => bigint;
   readonly #pools = new Map<number, bigint>();
   #attached: number | undefined;
+  #disposed = false;
 
   /** Pools of a CPU device for one of its backends; both must outlive the pools' use. */
   constructor(device: bigint, backend: bigint) {
@@ -31,6 +32,7 @@ export class ThreadPools {
 
   /** Graphs run with so many threads from now on. No graph may be running. Throws LibraryError where the system refuses them. */
   attach(threads: number): void {
+    if (this.#disposed) throw new DisposedError("the threads of a device");
     if (this.#attached === threads) return;
     const pool = this.#pools.get(threads) ?? this.#open(threads);
     const types = structures();
@@ -62,6 +64,7 @@ export class ThreadPools {
 
   /** Ends the threads; the backend must be gone. Safe to call twice. */
   dispose(): void {
+    this.#disposed = true;
     const free = this.#find("ggml_threadpool_free");
     for (const pool of this.#pools.values()) ffi().call(free, structures().freeThreadpool, pool);
     this.#pools.clear();
