@@ -38,6 +38,7 @@ import {
   type StageMemory,
   tailStart,
 } from "./stage-graph.ts";
+import { passWork } from "./work.ts";
 
 export interface ExecutorParts {
   readonly spec: ModelSpec;
@@ -277,7 +278,7 @@ export class Executor {
       if (first < done) throw new Error(`${unit.name} is used before the unit ahead of it in the cycle`);
       using _lease = await arrivals.acquire(unit);
       if (i === streamed.length - 1) arrived();
-      await this.#ranges.compute(graph, done, last + 1);
+      await this.#ranges.compute(graph, done, last + 1, passWork([{ ...stage, units: [unit] }], chunk, wanted.length));
       done = last + 1;
     }
     await this.#ranges.compute(graph, done, nodeCount(graph));
@@ -326,7 +327,7 @@ export class Executor {
     { receiver }: Run,
   ): Promise<void> {
     const { graph, results } = this.#graph(stages, chunk, memory, selection);
-    await this.#p.device.compute(graph.handle);
+    await this.#p.device.compute(graph.handle, passWork(stages, chunk, selection.count));
     if (results.length === 0) return;
     if (this.#unchanged) await this.#unchanged;
     await receiver.receive(results, selection);
