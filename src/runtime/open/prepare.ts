@@ -76,7 +76,7 @@ export interface EngineOptions {
   readonly offload_packed?: boolean;
   /** false loads the whole state dict first and copies it, for comparison. */
   readonly low_cpu_mem_usage?: boolean;
-  /** CPU threads. Default: the cores this process may use. */
+  /** CPU threads. Default: for each kind of work what is fastest, up to the cores this process may use. */
   readonly threads?: number;
   readonly progress_callback?: (progress: LoadProgress) => void;
   /** Called with each of the model's warnings before anything is loaded; `model.warnings` holds them afterwards. */
@@ -103,10 +103,11 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   }
   const kv_dtype = kvDType(options.kv_dtype ?? "float16");
   const info = findDevice(options.device ?? "auto");
-  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, { threads });
+  const team = { threads, adaptive: options.threads === undefined };
+  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, team);
   let device = cpu;
   try {
-    if (isGpu(info)) device = Device.open(info, { threads });
+    if (isGpu(info)) device = Device.open(info, team);
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
     const { spec, notes } = withPositions(skeleton, options.context_length);
