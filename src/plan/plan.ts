@@ -24,6 +24,8 @@ export interface FixedBytes {
   readonly adapter?: number;
   /** What training keeps, taken after loading; absent where nothing is trained. */
   readonly training?: { readonly gpu: number; readonly cpu: number };
+  /** Threads that compute wide products, with their scratch; absent where none do. */
+  readonly products?: number;
   /** RAM for rows read from disk. */
   readonly rows: number;
   /** RAM for logits: of a token that is chosen, and of a few whose caller wants them. */
@@ -80,7 +82,8 @@ export function computeTier(_home: Tier, compute: "cpu" | "gpu"): "cpu" | "gpu" 
 export function makePlan(r: PlanRequest): Plan {
   const lasting = r.fixed.vectors + (r.fixed.adapter ?? 0);
   const training = r.fixed.training?.[r.compute] ?? 0;
-  const onDevice = r.fixed.kv + r.fixed.activations + r.fixed.scratch + lasting + training;
+  const onDevice =
+    r.fixed.kv + r.fixed.activations + r.fixed.scratch + lasting + training + (r.fixed.products ?? 0);
   return r.compute === "gpu" ? planGpu(r, onDevice) : planCpu(r, onDevice, lasting);
 }
 

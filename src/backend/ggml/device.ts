@@ -2,8 +2,10 @@
 
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { ConfigError, DisposedError, LibraryError } from "../../base/errors.ts";
+import type { Arithmetic, ProductKind, WideProduct, WideProducts } from "../products/product.ts";
 import { BufferType } from "./buffer.ts";
 import { structures } from "./declarations.ts";
+import type { DType } from "./dtypes.ts";
 import { library, onThread } from "./library.ts";
 import { ffi } from "./loading/ffi.ts";
 import { needThreads } from "./loading/threads.ts";
@@ -94,6 +96,12 @@ export function findDevice(name: string): DeviceInfo {
   );
 }
 
+/** A graph with what of it is computed outside the library. */
+export interface WideGraph {
+  readonly handle: bigint;
+  readonly products: readonly WideProduct[];
+}
+
 /** How long {@link Device.soon} waits for its turn: longer than graphs take, but for the largest models. */
 export const PATIENCE_MS = 500;
 
@@ -108,6 +116,8 @@ export class Device {
   /** Copies can be queued on a second stream and ordered with events. */
   readonly asyncCopies: boolean;
   readonly threads: number;
+  /** What computes wide products instead of the library, if anything: see products/open.ts. Disposed with the device. */
+  products: WideProducts | undefined;
   #compute: bigint | undefined;
   #copy: bigint | undefined;
   #threadpool: { handle: bigint; free: () => void } | undefined;
@@ -158,11 +168,26 @@ export class Device {
     return { free: Number(p.memory_free), total: Number(p.memory_total) };
   }
 
-  /** Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. */
-  compute(graph: bigint): Promise<void> {
+  /** In which arithmetic a product goes outside the library; undefined: it does not. By kind, type and shape alone. */
+  wideArithmetic(kind: ProductKind, type: DType, m: number, n: number, k: number): Arithmetic | undefined {
+    return this.products?.arithmetic(kind, type, m, n, k);
+  }
+
+  /**
+   * Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. A handle alone will
+   * do for graphs that were not built to have wide products.
+   */
+  compute(graph: bigint | WideGraph): Promise<void> {
     return this.alone(async () => {
       const { native } = library();
-      const status = await onThread(native.ggml_backend_graph_compute, this.backend, graph);
+      const { handle, products } = typeof graph === "bigint" ? { handle: graph, products: [] } : graph;
+      if (products.length > 0) {
+        const { backend } = this;
+        if (!this.products) throw new DisposedError("what computes wide products");
+        await this.products.compute(backend, handle, products);
+        return;
+      }
+      const status = await onThread(native.ggml_backend_graph_compute, this.backend, handle);
       if (status !== 0) {
         throw new LibraryError(`${this.name}: computing failed: ${native.ggml_status_to_string(status)}`);
       }
@@ -230,11 +255,13 @@ export class Device {
   /** Waits for the running graph, then frees the streams and threads. Safe to call twice. */
   async dispose(): Promise<void> {
     await this.idle();
+    await this.products?.dispose();
     const { native } = library();
     if (this.#copy !== undefined) native.ggml_backend_free(this.#copy);
     if (this.#compute !== undefined) native.ggml_backend_free(this.#compute);
     this.#threadpool?.free();
     this.#copy = this.#compute = this.#threadpool = undefined;
+    this.products = undefined;
   }
 }
 

@@ -143,6 +143,10 @@ async function load(
   const inputs = new PassInputs(device, ledger, spec.hidden_size);
   cleanup.add(() => inputs.dispose());
   inputs.reserve(plan.fixed.activations);
+  if (plan.fixed.products) {
+    const products = ledger.reserve(device.kind, plan.fixed.products, "wide products");
+    cleanup.add(() => products.release());
+  }
   const scratch = graphMemory(prepared, ledger);
   cleanup.add(scratch.release);
   const kv = new KvCache(spec, prepared.kv_dtype, prepared.context, kvPlace(prepared, ledger));

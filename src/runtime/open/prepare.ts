@@ -2,6 +2,9 @@
 import { type Adapter, joinSaved, openAdapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { parseDType } from "../../backend/ggml/dtypes.ts";
+import { LEAST_MATRIX } from "../../backend/products/choice.ts";
+import { productMode } from "../../backend/products/find.ts";
+import { openProducts } from "../../backend/products/open.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
@@ -119,6 +122,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     if (isGpu(info)) device = Device.open(info, { threads });
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
+    await openWideProducts(device, model.units);
     const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
@@ -160,6 +164,17 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     await cpu.dispose();
     throw error;
   }
+}
+
+/** Wide products for a model that has matrices large enough. */
+async function openWideProducts(device: Device, units: readonly Unit[]): Promise<void> {
+  const matrices = units.flatMap((u) => Object.values(u.matrices));
+  const large = matrices.filter((m) => productMode() === "all" || m.ne[0] * m.ne[1] >= LEAST_MATRIX);
+  if (large.length > 0)
+    await openProducts(
+      device,
+      large.map((m) => m.dtype),
+    );
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
@@ -320,6 +335,7 @@ function fixedBytes(
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
+    ...(device.products && { products: device.products.bytes }),
     rows: rowStagingBytes(gatheredTables(units)),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };

@@ -239,7 +239,7 @@ export class Executor {
     sink: LogitsSink,
   ): Promise<void> {
     const { graph, logits } = this.#graph(units, chunk, memory, selection);
-    await this.#p.device.compute(graph.handle);
+    await this.#p.device.compute(graph);
     if (!logits) return;
     if (this.#unchanged) await this.#unchanged;
     await this.#handOut(

@@ -108,7 +108,7 @@ export class StageRunner {
 
   async #run<T>(kind: string, build: (g: Graph) => T): Promise<T> {
     const { graph, result } = this.#graphs.build(kind, build);
-    await this.#p.device.compute(graph.handle);
+    await this.#p.device.compute(graph);
     return result;
   }
 
