@@ -1,29 +1,23 @@
 // Gives a device its wide products: finds the library, starts the crew, and measures once per machine and type from how many
 // columns on it is faster than the tensor library.
 import os from "node:os";
-import type { Device } from "../ggml/device.ts";
+import { LibraryError } from "../../base/errors.ts";
+import { Device, findDevice } from "../ggml/device.ts";
 import type { DType } from "../ggml/dtypes.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
 import { library } from "../ggml/library.ts";
 import { Graph } from "../ggml/ops.ts";
-import {
-  arithmeticFor,
-  canMultiply,
-  chooseArithmetic,
-  keepLimits,
-  type Limits,
-  readLimits,
-} from "./choice.ts";
+import { canMultiply, chooseArithmetic, keepLimits, type Limits, readLimits } from "./choice.ts";
 import { ProductCrew } from "./crew.ts";
-import { findProductLibrary, productMode } from "./find.ts";
+import { findProductLibrary, type ProductLibrary, productInstallCommand, productMode } from "./find.ts";
 import type { WideProducts } from "./product.ts";
 
 /** The matrix that is measured with: larger than a core's caches. */
 const MATRIX = { k: 2048, n: 1024 };
 /** Columns that are tried. */
 const COLUMNS = [8, 16, 32, 64, 128];
-const REPEATS = 4;
+const REPEATS = 6;
 /** How much faster a product has to be: below that, noise would decide. */
 const GAIN = 1.15;
 
@@ -34,24 +28,23 @@ const GAIN = 1.15;
 export async function openProducts(device: Device, types: Iterable<DType>): Promise<void> {
   const mode = productMode();
   if (mode === "off" || !device.onHost || device.products) return;
-  const { library: found } = findProductLibrary();
-  if (!found) return;
-  let crew: ProductCrew;
-  try {
-    crew = await ProductCrew.start(found, device.threads);
-  } catch {
-    return; // everything works without it
+  const { library: found, refused } = findProductLibrary();
+  if (!found) {
+    if (mode === "all") throw new LibraryError(`SPILLWAY_DNNL=all, and no library: ${whyNone(refused)}`);
+    return;
   }
-  device.products = productsOf(crew, device.threads, mode === "all" ? undefined : {});
-  if (mode === "all") return;
   try {
-    const limits = await limitsOf(device, crew, new Set(types));
+    const limits = mode === "all" ? undefined : await limitsOf(found, new Set(types));
+    if (limits && !Object.values(limits).some((limit) => limit !== null)) return;
+    const crew = await ProductCrew.start(found, device.threads);
     device.products = productsOf(crew, device.threads, limits);
   } catch (error) {
-    device.products = undefined;
-    await crew.dispose();
-    throw error;
+    if (!(error instanceof LibraryError) || mode === "all") throw error; // it cannot be used here, and everything works without it
   }
+}
+
+function whyNone(refused: readonly string[]): string {
+  return refused.length > 0 ? refused.join("; ") : `none was found; try: ${productInstallCommand()}`;
 }
 
 function productsOf(crew: ProductCrew, threads: number, limits: Limits | undefined): WideProducts {
@@ -64,69 +57,68 @@ function productsOf(crew: ProductCrew, threads: number, limits: Limits | undefin
   };
 }
 
-/** What the limits depend on. */
-function machineKey(crew: ProductCrew, threads: number): string {
-  const cpu = os.cpus()[0]?.model ?? process.arch;
-  return `${cpu}, ${threads} threads, ${crew.library.name}, ggml ${library().version}`;
+/** What the limits depend on: not the number of threads, so that the same products go there whatever it is. */
+function machineKey(found: ProductLibrary): string {
+  return `${os.cpus()[0]?.model ?? process.arch}, ${found.name}, ggml ${library().version}`;
 }
 
-async function limitsOf(device: Device, crew: ProductCrew, types: ReadonlySet<DType>): Promise<Limits> {
-  const key = machineKey(crew, device.threads);
+async function limitsOf(found: ProductLibrary, types: ReadonlySet<DType>): Promise<Limits> {
+  const key = machineKey(found);
   const known: Partial<Record<DType, number | null>> = { ...readLimits(key) };
   const missing = [...types].filter((type) => canMultiply(type) && known[type] === undefined);
   if (missing.length === 0) return known;
   const measured: Partial<Record<DType, number | null>> = {};
-  for (const type of missing) measured[type] = await measureLimit(device, crew, type);
+  // One thread on each side: with several, whoever else uses a core would decide.
+  const device = Device.open(findDevice("cpu"), { threads: 1 });
+  try {
+    const crew = await ProductCrew.start(found, 1);
+    device.products = productsOf(crew, 1, undefined);
+    for (const type of missing) measured[type] = await measureLimit(device, type);
+  } finally {
+    await device.dispose();
+  }
   keepLimits(key, measured);
   return { ...known, ...measured };
 }
 
-/** The fewest columns from which on all are faster, or null. Leaves the device without products. */
-async function measureLimit(device: Device, crew: ProductCrew, type: DType): Promise<number | null> {
-  const arithmetic = arithmeticFor(type, crew.hasBf16);
-  const everything: WideProducts = {
-    ...productsOf(crew, device.threads, undefined),
-    arithmetic: () => arithmetic,
-  };
+/** The fewest columns from which on all are faster, or null. */
+async function measureLimit(device: Device, type: DType): Promise<number | null> {
   let limit: number | null = null;
   for (const columns of COLUMNS.toReversed()) {
-    const there = await seconds(device, everything, type, columns);
-    const here = await seconds(device, undefined, type, columns);
+    const { here, there } = await times(device, type, columns);
     if (here < there * GAIN) break;
     limit = columns;
   }
   return limit;
 }
 
-/** The shortest of a few runs of a product. */
-async function seconds(
-  device: Device,
-  products: WideProducts | undefined,
-  type: DType,
-  columns: number,
-): Promise<number> {
+/** Milliseconds of a product in the tensor library and outside: the shortest of a few runs of each, in turn. */
+async function times(device: Device, type: DType, columns: number): Promise<{ here: number; there: number }> {
   const { k, n } = MATRIX;
-  device.products = products;
   const memory = device.memory.allocate(4 * k * (n + columns));
-  const arena = new HeaderArena(16, { graph: true });
-  const scratch = new GraphMemory(device.memory, () => {});
+  const arenas = [false, true].map((wide) => ({ wide, arena: new HeaderArena(16, { graph: true }) }));
+  const scratch = arenas.map(() => new GraphMemory(device.memory, () => {}));
   try {
     memory.clear();
-    const g = new Graph(device, arena, { wide: true });
-    const x = g.bind(memory, 4 * k * n, "f32", [k, columns]);
-    g.expand(g.mulMat(g.bind(memory, 0, type, [k, n]), x));
-    scratch.place(g.handle);
-    let best = Number.POSITIVE_INFINITY;
-    for (let i = 0; i < REPEATS; i++) {
-      const start = performance.now();
-      await device.compute(g);
-      best = Math.min(best, performance.now() - start);
+    const graphs = arenas.map(({ wide, arena }, i) => {
+      const g = new Graph(device, arena, { wide });
+      const x = g.bind(memory, 4 * k * n, "f32", [k, columns]);
+      g.expand(g.mulMat(g.bind(memory, 0, type, [k, n]), x));
+      scratch[i]?.place(g.handle);
+      return g;
+    });
+    const best = graphs.map(() => Number.POSITIVE_INFINITY);
+    for (let repeat = 0; repeat < REPEATS; repeat++) {
+      for (const [i, g] of graphs.entries()) {
+        const start = performance.now();
+        await device.compute(g);
+        best[i] = Math.min(best[i] as number, performance.now() - start);
+      }
     }
-    return best / 1000;
+    return { here: best[0] as number, there: best[1] as number };
   } finally {
-    device.products = undefined;
-    scratch.dispose();
-    arena.dispose();
+    for (const one of scratch) one.dispose();
+    for (const { arena } of arenas) arena.dispose();
     memory.dispose();
   }
 }
