@@ -112,7 +112,7 @@ export class ProductCrew {
   async compute(backend: bigint, graph: bigint, products: readonly WideProduct[]): Promise<void> {
     if (this.#disposed) throw new DisposedError("the threads of wide products");
     const segment = this.#segmentFor(library().native.ggml_graph_n_nodes(graph));
-    const placed = products.map(place);
+    const placed = products.flatMap(place);
     const job: GraphJob = {
       ...{ backend: Number(backend), graph: Number(graph), segment: Number(segment) },
       products: encodeProducts(placed),
@@ -162,17 +162,16 @@ export class ProductCrew {
   }
 }
 
-function place(p: WideProduct): PlacedProduct {
+/** With addresses; nothing where the graph does not need the result, so that it has no memory. */
+function place(p: WideProduct): PlacedProduct[] {
   const { native } = library();
   const [a, b, c] = [p.a, p.b, p.node].map((tensor) => Number(native.ggml_get_data(tensor)));
-  if (!a || !b || !c) throw new LibraryError("a wide product has an operand without memory");
+  if (!c) return [];
+  if (!a || !b) throw new LibraryError("a wide product has an operand without memory");
   const { m, n, k, lda, ldb, ldc, turnedA, turnedB, packed } = p;
-  return {
-    ...{ node: Number(p.node), a, b, c, m, n, k, lda, ldb, ldc, turnedA, turnedB },
-    bf16: p.arithmetic === "bf16",
-    packed: packed ? DTYPES[packed].id : -1,
-    rowBytes: packed ? rowBytes(packed, k) : 0,
-  };
+  const unpacking = { packed: packed ? DTYPES[packed].id : -1, rowBytes: packed ? rowBytes(packed, k) : 0 };
+  const bf16 = p.arithmetic === "bf16";
+  return [{ node: Number(p.node), a, b, c, m, n, k, lda, ldb, ldc, turnedA, turnedB, bf16, ...unpacking }];
 }
 
 /**
