@@ -57,6 +57,11 @@ function productsOf(crew: ProductCrew, threads: number, limits: Limits | undefin
   };
 }
 
+/** What was measured on this machine before: fewest columns by type. Empty until a model needed it. */
+export function measuredLimits(found: ProductLibrary): Limits {
+  return readLimits(machineKey(found));
+}
+
 /** What the limits depend on: not the number of threads, so that the same products go there whatever it is. */
 function machineKey(found: ProductLibrary): string {
   return `${os.cpus()[0]?.model ?? process.arch}, ${found.name}, ggml ${library().version}`;
