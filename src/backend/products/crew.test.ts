@@ -1,5 +1,5 @@
-// The life of the crew: what it takes and gives back, what happens when a product fails or a thread dies, and that it keeps
-// neither the process nor memory.
+// The life of the crew: what it takes and gives back, and what happens when a product fails. That it does not keep a process
+// is in test/products-exit.test.ts.
 import { describe, expect, test } from "vitest";
 import { LibraryError } from "../../base/errors.ts";
 import { liveBufferCount } from "../ggml/buffer.ts";
@@ -80,22 +80,6 @@ describe.skipIf(skip)("a crew", () => {
   test("counts what it takes", () => {
     expect(ProductCrew.bytes(2) - ProductCrew.bytes(1)).toBeGreaterThan(8 * 2 ** 20);
     expect(ProductCrew.bytes(2) - ProductCrew.bytes(1)).toBeLessThan(16 * 2 ** 20);
-  });
-
-  test("does not keep a process alive", async () => {
-    // What a process waits for; timers are the test runner's.
-    const awaited = () =>
-      process
-        .getActiveResourcesInfo()
-        .filter((what) => what !== "Timeout")
-        .toSorted();
-    const before = awaited();
-    const crew = await ProductCrew.start(here(), 2);
-    try {
-      expect(awaited()).toEqual(before);
-    } finally {
-      await crew.dispose();
-    }
   });
 });
 
