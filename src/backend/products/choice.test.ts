@@ -39,8 +39,8 @@ test("without limits everything goes there that can", () => {
   const all = { limits: undefined, hasBf16: true };
   expect(chooseArithmetic(all, "result", "q6_k", 1, 16, 256)).toBe("bf16");
   // A row that the scratch for unpacking cannot hold sixteen times.
-  expect(chooseArithmetic(all, "result", "q6_k", 1, 16, 40_960)).toBeUndefined();
-  expect(chooseArithmetic(all, "result", "bf16", 1, 16, 40_960)).toBe("bf16");
+  expect(chooseArithmetic(all, "result", "q6_k", 1, 16, 20_480)).toBeUndefined();
+  expect(chooseArithmetic(all, "result", "bf16", 1, 16, 20_480)).toBe("bf16");
 });
 
 test("limits are kept by machine, and added to", () => {

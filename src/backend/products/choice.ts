@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node
 import os from "node:os";
 import { dirname, join } from "node:path";
 import { DTYPE_NAMES, type DType } from "../ggml/dtypes.ts";
-import { type Arithmetic, type ProductKind, UNPACKED_BYTES } from "./product.ts";
+import { type Arithmetic, type ProductKind, REST, UNPACKED_BYTES } from "./product.ts";
 
 /** Fewest columns of activations from which a type's products are faster there; null: none are. */
 export type Limits = Readonly<Partial<Record<DType, number | null>>>;
@@ -16,7 +16,7 @@ export const LEAST_MATRIX = 2 ** 16;
 /** Fewest rows and columns of a matrix. */
 const LEAST_SIDE = 64;
 /** The longest row of which a tile's fewest can be unpacked. */
-const LONGEST_PACKED = UNPACKED_BYTES / (16 * 4);
+const LONGEST_PACKED = UNPACKED_BYTES / ((16 + REST) * 4);
 
 /** The arithmetic for weights of a type: f16 has more digits than bf16, so it becomes f32; quantized types become bf16. */
 export function arithmeticFor(type: DType, hasBf16: boolean): Arithmetic {

@@ -1,6 +1,7 @@
 // One product on one thread, by oneDNN's C interface (https://oneapi-src.github.io/oneDNN/v2.6 and /v3.7, which differ) or by
 // the BLAS of Accelerate. Runs in threads of the crew: it gets koffi and does not load it.
 import type Koffi from "koffi";
+import { MOST_COLUMNS } from "./product.ts";
 
 /** A library as find.ts describes it. */
 export interface KernelLibrary {
@@ -39,8 +40,8 @@ export const KEPT_PRIMITIVES = 32;
 const SGEMM_ROWS = 48;
 /** oneDNN 2 has its generated kernels for dense results alone; with fewer rows than this they are worth a copy. */
 const COPIED_ROWS = 64;
-/** Bytes at the end of the scratch in which such results are put together: rows x 256 columns of f32. */
-export const RESULT_BYTES = COPIED_ROWS * 256 * 4;
+/** Bytes at the end of the scratch in which such results are put together: rows x columns of a tile in f32. */
+export const RESULT_BYTES = COPIED_ROWS * MOST_COLUMNS * 4;
 
 /** enum dnnl_data_type_t */
 const BF16 = 2;

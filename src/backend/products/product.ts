@@ -86,9 +86,10 @@ export function decodeProduct(numbers: Float64Array, index: number): PlacedProdu
 
 /** A part of C that one thread computes at a time. */
 export interface Tiles {
-  /** Rows and columns of a tile; those at the edges have fewer. */
+  /** Rows and columns of a tile; the last ones have what is left, at most {@link REST} more. */
   readonly rows: number;
   readonly columns: number;
+  readonly down: number;
   readonly across: number;
   readonly count: number;
 }
@@ -99,6 +100,13 @@ const ROWS = 512;
 export const UNPACKED_BYTES = 2 * 2 ** 20;
 /** Fewest columns of a tile: the kernels take them in blocks of 16 to 64. */
 const FEWEST_COLUMNS = 16;
+/**
+ * A rest of so many rows or columns is added to the last tile: narrow ones are slow, and oneDNN 3.7 gets a tile of one column
+ * wrong that is not dense.
+ */
+export const REST = 15;
+/** The most columns of a tile. */
+export const MOST_COLUMNS = 256 + REST;
 
 /**
  * How a product is cut. By its shape and type alone: the edges of tiles decide how sums are rounded, so they must not depend
@@ -110,16 +118,26 @@ export function tilesOf(p: Pick<PlacedProduct, "m" | "n" | "k" | "packed" | "bf1
   if (p.packed >= 0) {
     // What is unpacked once serves all rows.
     rows = p.m;
-    const fit = Math.floor(UNPACKED_BYTES / (p.k * (p.bf16 ? 2 : 4)) / FEWEST_COLUMNS) * FEWEST_COLUMNS;
+    const fit = Math.floor(UNPACKED_BYTES / (p.k * (p.bf16 ? 2 : 4)) / FEWEST_COLUMNS - 1) * FEWEST_COLUMNS;
     columns = Math.max(FEWEST_COLUMNS, Math.min(columns, fit));
   }
-  columns = Math.min(columns, p.n);
-  const across = Math.ceil(p.n / columns);
-  return { rows, columns, across, count: across * Math.ceil(p.m / rows) };
+  const [down, across] = [tilesAlong(p.m, rows), tilesAlong(p.n, columns)];
+  return { rows, columns, down, across, count: down * across };
 }
 
-/** Bytes of a thread's scratch for unpacking a product: the weights of a tile, and a row on its way. */
-export function unpackingBytes(p: Pick<PlacedProduct, "m" | "n" | "k" | "packed" | "bf16">): number {
-  if (p.packed < 0) return 0;
-  return tilesOf(p).columns * p.k * (p.bf16 ? 2 : 4) + p.k * 4;
+function tilesAlong(size: number, tile: number): number {
+  return Math.max(1, Math.ceil((size - REST) / tile));
+}
+
+/** Where a tile begins, and its size. */
+export function tileAt(
+  { rows, columns, down, across }: Tiles,
+  p: Pick<PlacedProduct, "m" | "n">,
+  index: number,
+) {
+  const [row, column] = [Math.floor(index / across), index % across];
+  const [i, j] = [row * rows, column * columns];
+  const m = row === down - 1 ? p.m - i : rows;
+  const n = column === across - 1 ? p.n - j : columns;
+  return { i, j, m, n };
 }

@@ -79,6 +79,8 @@ const SHAPES = [
   [47, 129, 64],
   [64, 257, 128],
   [530, 130, 64],
+  [513, 129, 64],
+  [20, 1025, 257],
 ] as const;
 
 describe.skipIf(skip)("the result of a linear layer", () => {

@@ -15,7 +15,7 @@ import {
   STEP,
 } from "./job.ts";
 import { makeKernel } from "./kernel.ts";
-import { countProducts, decodeProduct, type PlacedProduct, tilesOf } from "./product.ts";
+import { countProducts, decodeProduct, type PlacedProduct, type Tiles, tileAt, tilesOf } from "./product.ts";
 
 /** Times that the first thread looks whether the others are done before it sleeps. */
 const LOOKS = 2000;
@@ -78,9 +78,8 @@ function serve(port: NonNullable<typeof parentPort>, data: CrewThreadData): void
     }
   };
 
-  const tile = (p: PlacedProduct, { rows, columns, across }: ReturnType<typeof tilesOf>, index: number) => {
-    const [i, j] = [Math.floor(index / across) * rows, (index % across) * columns];
-    const [m, n] = [Math.min(rows, p.m - i), Math.min(columns, p.n - j)];
+  const tile = (p: PlacedProduct, tiles: Tiles, index: number) => {
+    const { i, j, m, n } = tileAt(tiles, p, index);
     const size = p.bf16 ? 2 : 4;
     const a = p.a + i * (p.turnedA ? 1 : p.lda) * size;
     const c = p.c + (i * p.ldc + j) * 4;
