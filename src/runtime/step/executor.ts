@@ -285,7 +285,7 @@ export class Executor {
     { receiver }: Run,
   ): Promise<void> {
     const { graph, results } = this.#graph(bench, stages, chunk, memory, selection);
-    await bench.side.device.compute(graph.handle, passWork(stages, chunk, selection.count));
+    await bench.side.device.compute(graph, passWork(stages, chunk, selection.count));
     if (results.length === 0) return;
     if (this.#unchanged) await this.#unchanged;
     await receiver.receive(bench.side.device, results, selection);
