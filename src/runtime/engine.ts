@@ -6,6 +6,7 @@ import { linkSignals } from "../base/async/signals.ts";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
+import { type EngineExtension, Extensions } from "./extensions.ts";
 import { type EngineParts, kvPlaces, type OpenModel, openModel, releaseModel } from "./open/open-model.ts";
 import type { EngineOptions } from "./open/prepare.ts";
 import type { Prepared } from "./open/prepared.ts";
@@ -45,10 +46,7 @@ export class Engine {
   readonly #remembered = new RememberedSequence();
   readonly #waiting = new Set<() => void>();
 
-  /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
-  settle: (() => Promise<void>) | undefined;
-  /** Awaited before the weights are given up: what was taken beside them, and still works on them, goes first. */
-  beforeDispose: (() => Promise<void>) | undefined;
+  readonly #extensions = new Extensions();
 
   private constructor(open: OpenModel) {
     this.#open = open;
@@ -95,6 +93,22 @@ export class Engine {
 
   get #kv(): KvCache {
     return this.#open.kv;
+  }
+
+  /** Enters what works on the weights beside the engine; within {@link exclusive}. Dispose the result to undo it. */
+  attach(extension: EngineExtension): Disposable {
+    const attached = this.#extensions.attach(extension);
+    const apply = () => {
+      const { executor, adapter } = this.#parts;
+      executor.adapter = this.#extensions.adapter ?? adapter;
+    };
+    apply();
+    return {
+      [Symbol.dispose]: () => {
+        attached[Symbol.dispose]();
+        apply();
+      },
+    };
   }
 
   /** Only for use within {@link exclusive}; valid until the model is disposed. */
@@ -208,7 +222,7 @@ export class Engine {
     signal?: AbortSignal,
     progress?: PassProgress,
   ): Promise<void> {
-    await this.settle?.();
+    await this.#extensions.settle();
     this.#remembered.forget();
     const { max_positions, positions } = this.prepared.spec;
     for (const { past, tokens, base } of sequences) {
@@ -392,7 +406,7 @@ export class Engine {
     this.#closing.abort(new AbortError("the model was disposed"));
     this.#wanted();
     await this.#calls.idle();
-    await runAll([() => this.beforeDispose?.(), () => releaseModel(this.#open)]);
+    await runAll([() => this.#extensions.beforeDispose(), () => releaseModel(this.#open)]);
   }
 }
 
