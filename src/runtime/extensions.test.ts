@@ -1,8 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type EngineExtension, Extensions } from "./extensions.ts";
 
-const adapterOf = (name: string) =>
-  ({ adapter: { lowRank: () => undefined, name } }) satisfies EngineExtension;
+const adds = (): EngineExtension => ({ adapter: { lowRank: () => undefined } });
 
 describe("what is attached to an engine", () => {
   test("counts until it is undone, which may happen twice and in any order", () => {
