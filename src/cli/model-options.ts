@@ -22,6 +22,7 @@ export interface ModelFlags {
   readonly dtype?: string;
   readonly kvDtype?: string;
   readonly contextLength?: number;
+  readonly maxSequences?: number;
   readonly threads?: number;
   readonly prefixCache: boolean;
   readonly lowCpuMemUsage: boolean;
@@ -53,6 +54,7 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
+    .option("--max-sequences <n>", "sequences of that length to plan for at once (default: 1)", wholeNumber)
     .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
     .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
     .option(
@@ -80,6 +82,7 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
     ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
     ...(flags.kvDtype !== undefined && { kv_dtype: flags.kvDtype as CacheDType }),
     ...(flags.contextLength !== undefined && { context_length: flags.contextLength }),
+    ...(flags.maxSequences !== undefined && { max_sequences: flags.maxSequences }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };
 }

@@ -126,12 +126,12 @@ export class Engine {
    * those of one sequence of the planned context.
    */
   get largestCapacity(): number {
-    const { spec, context, plan } = this.prepared;
+    const { spec, rows: planned, plan } = this.prepared;
     const { ledger, units } = this.#parts;
     const { capacity } = this.#kv;
     const places = this.#places;
-    const inputs = inputBytes(Math.max(context, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
-    const wider = Math.max(0, CHUNK_TOKENS / context - 1);
+    const inputs = inputBytes(Math.max(planned, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
+    const wider = Math.max(0, CHUNK_TOKENS / planned - 1);
     const passes = Math.max(0, inputs - plan.fixed.activations) + Math.ceil(plan.fixed.scratch * wider);
     const room = (tier: "gpu" | "cpu") => ledger.free(tier) + places.bytes(tier, capacity) - passes;
     return Math.max(capacity, places.most(room));
@@ -327,8 +327,8 @@ export class Engine {
 
   /** Makes cache and inputs as large as planned again, for what comes next. Of what the cache holds, as much stays as fits. */
   releaseGrowth(): void {
-    const { context, plan } = this.prepared;
-    if (this.#kv.capacity !== context) this.#shrink(context);
+    const { rows, plan } = this.prepared;
+    if (this.#kv.capacity !== rows) this.#shrink(rows);
     for (const { inputs } of this.#parts.sides) {
       inputs.trim(plan.fixed.activations);
       inputs.reserve(plan.fixed.activations);
@@ -365,9 +365,9 @@ export class Engine {
       return make();
     } catch (error) {
       this.#remembered.forget();
-      const { spec, kv_dtype, context } = this.prepared;
+      const { spec, kv_dtype, rows } = this.prepared;
       this.#forgetBuffers();
-      this.#open.kv = new KvCache(spec, kv_dtype, context, this.#places);
+      this.#open.kv = new KvCache(spec, kv_dtype, rows, this.#places);
       throw error;
     }
   }
