@@ -47,7 +47,11 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
-    .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
+    .option(
+      "--threads <n>",
+      "CPU threads, always as many (default: what is fastest, measured as it runs)",
+      wholeNumber,
+    )
     .option(
       "--no-low-cpu-mem-usage",
       "read everything first and copy it, for comparison: needs the memory twice",

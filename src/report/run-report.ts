@@ -54,6 +54,8 @@ export interface RunReport {
   readonly loading_seconds: number;
   readonly prefill: Speed;
   readonly decode: Speed;
+  /** Threads of the CPU that computed each kind of work, with the seconds for each number of them. */
+  readonly threads: ModelStatistics["threads"];
   /** null where everything is resident. */
   readonly streaming: StreamingReport | null;
 }
@@ -127,6 +129,7 @@ export class RunRecorder {
       loading_seconds: this.#loadingSeconds,
       prefill: speed(statistics.prefillTokens, statistics.prefillSeconds),
       decode: speed(statistics.decodeTokens, statistics.decodeSeconds),
+      threads: statistics.threads,
       streaming: this.#streaming(model),
     };
   }

@@ -1,5 +1,6 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
 
+import type { Device } from "../backend/ggml/device.ts";
 import { OneByOne } from "../base/async/one-by-one.ts";
 import { linkSignals } from "../base/async/signals.ts";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/errors.ts";
@@ -32,6 +33,9 @@ export interface StreamStatistics {
   readonly readBytes: number;
   readonly readSeconds: number;
 }
+
+/** Threads of the CPU used for each kind of work, with the seconds computed with each number of them. */
+export type ThreadUses = ReturnType<Device["threadUses"]>;
 
 export class Engine {
   #open: OpenModel;
@@ -328,6 +332,11 @@ export class Engine {
       readBytes: queue.stats().bytes + rows.readBytes,
       readSeconds: queue.stats().busySeconds,
     };
+  }
+
+  /** What was computed with how many threads of the CPU, training on this engine included. */
+  threadUses(): ThreadUses {
+    return this.prepared.cpu.threadUses();
   }
 
   get disposed(): boolean {

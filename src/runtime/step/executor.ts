@@ -278,7 +278,12 @@ export class Executor {
       if (first < done) throw new Error(`${unit.name} is used before the unit ahead of it in the cycle`);
       using _lease = await arrivals.acquire(unit);
       if (i === streamed.length - 1) arrived();
-      await this.#ranges.compute(graph, done, last + 1, passWork([{ ...stage, units: [unit] }], chunk, wanted.length));
+      await this.#ranges.compute(
+        graph,
+        done,
+        last + 1,
+        passWork([{ ...stage, units: [unit] }], chunk, wanted.length),
+      );
       done = last + 1;
     }
     await this.#ranges.compute(graph, done, nodeCount(graph));

@@ -6,9 +6,9 @@
 // it has to copy.
 import { Worker } from "node:worker_threads";
 import type { Device } from "../../backend/ggml/device.ts";
-import type { Work } from "../../backend/ggml/threads/choice.ts";
 import { ffiFile } from "../../backend/ggml/loading/ffi.ts";
 import { needThreads } from "../../backend/ggml/loading/threads.ts";
+import type { Work } from "../../backend/ggml/threads/choice.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { LibraryError } from "../../base/errors.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";

@@ -72,9 +72,7 @@ export class StageRunner {
   }
 
   async forward(unit: Unit, memory: StageTensors): Promise<void> {
-    await this.#run("forward", unit, memory, (g) =>
-      buildForward(g, unit, this.#operands(memory)),
-    );
+    await this.#run("forward", unit, memory, (g) => buildForward(g, unit, this.#operands(memory)));
   }
 
   async backward(

@@ -3,7 +3,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device, findDevice } from "../device.ts";
 import { CASES } from "../gradients/cases.ts";
-import { Evaluation, type Given, gradientGraph, type Inputs, projected, randomNumbers } from "../gradients/testing.ts";
+import {
+  Evaluation,
+  type Given,
+  gradientGraph,
+  type Inputs,
+  projected,
+  randomNumbers,
+} from "../gradients/testing.ts";
 import type { Graph } from "../ops.ts";
 import type { Tensor } from "../tensor.ts";
 
