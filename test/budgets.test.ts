@@ -6,6 +6,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { BudgetError, IoError } from "../src/base/errors.ts";
+import { cannotProve } from "../src/base/testing-unproven.ts";
 import type { SyntheticOptions } from "../src/formats/synthetic.ts";
 import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, engineOf } from "../src/generate/causal-lm.ts";
@@ -221,12 +222,12 @@ describe("a batch whose graphs need more memory than was planned", () => {
   });
 });
 
-test("a full disk under offload_folder: an IoError that says how much is needed, and no remains", async (context) => {
+test("a full disk under offload_folder: an IoError that says how much is needed, and no remains", async () => {
   const folder = join(temporaryFolder(), "small");
   mkdirSync(folder);
   const mount = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], { encoding: "utf8" });
   if (mount.status !== 0)
-    context.skip(`a small file system cannot be mounted: ${mount.error ?? mount.stderr}`);
+    cannotProve(`a small file system cannot be mounted: ${mount.error ?? mount.stderr}`);
   onTestFinished(() => {
     spawnSync("umount", [folder]);
     rmSync(folder, { recursive: true, force: true });

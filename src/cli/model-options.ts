@@ -6,7 +6,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { ConfigError, IoError } from "../base/errors.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS } from "../memory/tiers.ts";
-import type { CacheDType, DeviceMap, WeightDType } from "../plan/options.ts";
+import type { CacheDType, ComputeMap, DeviceMap, WeightDType } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 
 export interface ModelFlags {
@@ -16,12 +16,14 @@ export interface ModelFlags {
   readonly disk?: number;
   readonly device?: string;
   readonly deviceMap?: string;
+  readonly compute?: string;
   readonly offloadFolder?: string;
   readonly offloadPacked?: boolean;
   readonly dtype?: string;
   readonly kvDtype?: string;
   readonly contextLength?: number;
   readonly threads?: number;
+  readonly prefixCache: boolean;
   readonly lowCpuMemUsage: boolean;
   readonly json?: boolean;
 }
@@ -39,6 +41,10 @@ export function addModelOptions(command: Command): Command {
       "--device-map <map>",
       'where weights live: auto, cpu, gpu, disk, {"module": "tier"} or @file.json',
     )
+    .option(
+      "--compute <how>",
+      'on a GPU, where what is not in its memory is computed: auto, gpu, hybrid, {"module": "cpu"} or @file.json',
+    )
     .option("--offload-folder <dir>", "where converted and packed copies of weights go")
     .option(
       "--offload-packed",
@@ -47,6 +53,7 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
+    .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
     .option(
       "--threads <n>",
       "CPU threads, always as many (default: what is fastest, measured as it runs)",
@@ -67,9 +74,11 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
   return {
     max_memory,
     low_cpu_mem_usage: flags.lowCpuMemUsage,
+    prefix_cache: flags.prefixCache,
     ...(flags.adapter !== undefined && { adapter: flags.adapter }),
     ...(flags.device !== undefined && { device: flags.device }),
-    ...(flags.deviceMap !== undefined && { device_map: await deviceMap(flags.deviceMap) }),
+    ...(flags.deviceMap !== undefined && { device_map: await mapOf("--device-map", flags.deviceMap) }),
+    ...(flags.compute !== undefined && { compute: (await mapOf("--compute", flags.compute)) as ComputeMap }),
     ...(flags.offloadFolder !== undefined && { offload_folder: flags.offloadFolder }),
     ...(flags.offloadPacked !== undefined && { offload_packed: flags.offloadPacked }),
     ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
@@ -80,9 +89,9 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
 }
 
 /** A name of a tier, a JSON object, or @file with one. The engine checks names against the model. */
-async function deviceMap(text: string): Promise<DeviceMap> {
+async function mapOf(option: string, text: string): Promise<DeviceMap> {
   if (!text.startsWith("@") && !text.startsWith("{")) return text as DeviceMap;
-  const where = text.startsWith("@") ? text.slice(1) : "--device-map";
+  const where = text.startsWith("@") ? text.slice(1) : option;
   const json = text.startsWith("@") ? await readMap(where) : text;
   let value: unknown;
   try {

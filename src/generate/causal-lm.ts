@@ -38,6 +38,8 @@ export interface ForwardOutput {
 /** Tokens and seconds since the model was opened, and what moved meanwhile. */
 export interface ModelStatistics extends StreamStatistics {
   readonly prefillTokens: number;
+  /** Tokens of prompts that need not be read, because the text before begins with them too. */
+  readonly reusedTokens: number;
   readonly prefillSeconds: number;
   readonly decodeTokens: number;
   readonly decodeSeconds: number;
@@ -80,6 +82,7 @@ export class CausalLM {
   /** What calls gave that was not used. */
   readonly #notes: string[] = [];
   #prefill = { tokens: 0, seconds: 0 };
+  #reused = 0;
   #decode = { tokens: 0, seconds: 0 };
 
   private constructor(path: string, engine: Engine, generation: GenerationConfig) {
@@ -149,6 +152,7 @@ export class CausalLM {
     return {
       ...this.#engine.statistics(),
       prefillTokens: this.#prefill.tokens,
+      reusedTokens: this.#reused,
       prefillSeconds: this.#prefill.seconds,
       decodeTokens: this.#decode.tokens,
       decodeSeconds: this.#decode.seconds,
@@ -340,7 +344,7 @@ export class CausalLM {
     const eos = named ?? (await this.#endIds());
     const { vocab_size } = this.#engine.prepared.spec;
     const sequences = prompts.map((prompt, i) => request.sequence(prompt, i, eos, vocab_size));
-    return this.#engine.exclusive(() => {
+    const work = () => {
       let since = performance.now();
       const lap = (counter: { tokens: number; seconds: number }, tokens: number) => {
         const now = performance.now();
@@ -357,6 +361,9 @@ export class CausalLM {
         onPrompt: prompt_callback
           ? (processed, total) => prompt_callback({ processed: Math.floor(processed), total })
           : undefined,
+        onReuse: (tokens) => {
+          this.#reused += tokens;
+        },
         onPrefill: (tokens) => lap(this.#prefill, tokens),
         onToken: (sequence, id) => {
           // The first token comes with the prompt's pass; each later one has a pass of its own.
@@ -365,7 +372,8 @@ export class CausalLM {
           return onToken(sequence, id);
         },
       });
-    });
+    };
+    return this.#engine.exclusive(work, { goesOn: true });
   }
 
   /** Looks for stop strings in each sequence as it grows; undefined where there are none. */

@@ -80,6 +80,11 @@ export interface StageUnits {
   readonly units: readonly Unit[];
 }
 
+/** The module that a unit is, or whose rows it has some of. */
+export function modulePath({ name }: Unit): string {
+  return name.replace(/\[\d+:\d+\]$/, "");
+}
+
 /** Consecutive units by stage. */
 export function byStage(units: readonly Unit[]): StageUnits[] {
   const stages: { index: number; stage: Stage; units: Unit[] }[] = [];
@@ -140,7 +145,7 @@ export function modelUnits(spec: ModelSpec, checkpoint: Checkpoint, options: Uni
       const matrix = matrixOf(weight, checkpoint.tensors.get(name) as TensorEntry, options);
       matrices.set(name, known ? { ...known, rowsOnly: known.rowsOnly && matrix.rowsOnly } : matrix);
       if (!weight.rows || !owner.has(name)) owner.set(name, index);
-      if (stage.kind === "head" && !weight.rows) split.add(name);
+      if (!weight.rows) split.add(name);
     }
   }
   for (const name of split) {

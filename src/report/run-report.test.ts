@@ -12,6 +12,7 @@ function model(streamed: { cpu: number; disk: number }) {
     readBytes: 0,
     readSeconds: 0,
     prefillTokens: 0,
+    reusedTokens: 0,
     prefillSeconds: 0,
     decodeTokens: 0,
     decodeSeconds: 0,

@@ -27,6 +27,7 @@ const RESIDENT: RunReport = {
   ],
   loading_seconds: 0.7,
   prefill: { tokens: 9, seconds: 0.5, tokens_per_second: 18 },
+  reused_tokens: 0,
   decode: { tokens: 0, seconds: 0, tokens_per_second: null },
   threads: [],
   streaming: null,

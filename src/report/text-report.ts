@@ -30,7 +30,11 @@ const LOADING: Fact = { name: "loading", of: (r) => formatDuration(r.loading_sec
 const SPEED: readonly Fact[] = [
   {
     name: "prefill",
-    of: ({ prefill: s }) => withRate(s, `${s.tokens} tokens in ${formatDuration(s.seconds)}, `),
+    of: ({ prefill: s, reused_tokens: reused }) =>
+      withRate(
+        s,
+        `${s.tokens} tokens ${reused > 0 ? `(${reused} more were there) ` : ""}in ${formatDuration(s.seconds)}, `,
+      ),
   },
   {
     name: "decode",

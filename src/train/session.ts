@@ -1,8 +1,10 @@
 // A trainer while it is open: the model loaded for it, and the rhythm of steps: which weights may be read when, so that
 // what streams ahead is never older than it should be. What it holds is session-parts.ts.
+
 import { type Adapter, checkNames, openAdapter, withoutAllLinear } from "../adapters/index.ts";
 import type { Device } from "../backend/ggml/device.ts";
 import { parseDType } from "../backend/ggml/dtypes.ts";
+import { Cleanup, runAll, undoAfter } from "../base/async/cleanup.ts";
 import { ConfigError } from "../base/errors.ts";
 import type { Checkpoint } from "../formats/types.ts";
 import type { BeforeRead } from "../memory/io/direct-io.ts";
@@ -10,7 +12,6 @@ import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
-import { Cleanup } from "../runtime/cleanup.ts";
 import type { Engine } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 import type { Prepared } from "../runtime/open/prepared.ts";
@@ -93,9 +94,8 @@ export class Session {
       const held = await take(engine, loading, cleanup, signal);
       return new Session(held, cleanup, prints);
     } catch (error) {
-      await cleanup.run();
-      await engine.reopen({ training: undefined, ...asBefore(before) }).catch(() => {});
-      throw error;
+      const reopen = () => engine.reopen({ training: undefined, ...asBefore(before) });
+      return await undoAfter(error, [() => cleanup.run(), reopen]);
     }
   }
 
@@ -224,10 +224,9 @@ export class Session {
     const { engine, updates } = this.#h;
     engine.beforeDispose = undefined;
     await updates.idle().catch(() => {});
-    await this.#h.passes.reset();
     // Weights that were lost must not be taken for trained ones by whoever uses the model afterwards.
     engine.settle = updates.failed ? () => updates.idle() : undefined;
-    await this.#cleanup.run();
+    await runAll([() => this.#h.passes.reset(), () => this.#cleanup.run()]);
   }
 
   async #mayRead(unit: Unit): Promise<void> {

@@ -178,6 +178,7 @@ const BASE = {
   ggml_backend_tensor_alloc: "i:ppp",
   ggml_backend_tensor_set: "v:ppzz",
   ggml_backend_tensor_get: "v:ppzz",
+  ggml_backend_tensor_get_2d: "v:ppzzzzz",
   ggml_backend_tensor_memset: "v:puzz",
   ggml_backend_tensor_set_async: "v:pppzz",
   ggml_backend_tensor_get_async: "v:pppzz",

@@ -2,8 +2,10 @@
 
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { ConfigError, DisposedError, LibraryError } from "../../base/errors.ts";
+import type { Arithmetic, ProductKind, WideProduct, WideProducts } from "../products/product.ts";
 import { BufferType } from "./buffer.ts";
 import { structures } from "./declarations.ts";
+import type { DType } from "./dtypes.ts";
 import { library, onThread } from "./library.ts";
 import { ffi } from "./loading/ffi.ts";
 import type { ThreadUse } from "./threads/choice.ts";
@@ -96,6 +98,12 @@ export function findDevice(name: string): DeviceInfo {
   );
 }
 
+/** A graph with what of it is computed outside the library. */
+export interface WideGraph {
+  readonly handle: bigint;
+  readonly products: readonly WideProduct[];
+}
+
 /** How long {@link Device.soon} waits for its turn: longer than graphs take, but for the largest models. */
 export const PATIENCE_MS = 500;
 
@@ -111,6 +119,8 @@ export class Device {
   readonly asyncCopies: boolean;
   /** Chooses how many threads compute on the CPU; the optimizer and others that use its cores ask it too. */
   readonly team: CpuThreads;
+  /** What computes wide products instead of the library, if anything: see products/open.ts. Disposed with the device. */
+  products: WideProducts | undefined;
   #compute: bigint | undefined;
   #copy: bigint | undefined;
   readonly #queue = new OneByOne();
@@ -170,16 +180,29 @@ export class Device {
     return { free: Number(p.memory_free), total: Number(p.memory_total) };
   }
 
+  /** In which arithmetic a product goes outside the library; undefined: it does not. By kind, type and shape alone. */
+  wideArithmetic(kind: ProductKind, type: DType, m: number, n: number, k: number): Arithmetic | undefined {
+    return this.products?.arithmetic(kind, type, m, n, k);
+  }
+
   /**
-   * Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. `work` says how
-   * runs are compared to choose a number of threads; without it a graph gets all.
+   * Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. A handle alone will
+   * do for graphs that were not built to have wide products. `work` says how runs are compared to choose a number of threads;
+   * without it a graph gets all.
    */
-  compute(graph: bigint, work?: OptionalWork): Promise<void> {
+  compute(graph: bigint | WideGraph, work?: OptionalWork): Promise<void> {
     return this.alone(async () => {
       const { native } = library();
       const { backend } = this;
+      const { handle, products } = typeof graph === "bigint" ? { handle: graph, products: [] } : graph;
+      if (products.length > 0) {
+        const wide = this.products;
+        if (!wide) throw new DisposedError("what computes wide products");
+        await this.team.graph(work, (threads) => wide.compute(backend, handle, products, threads));
+        return;
+      }
       const status = await this.team.graph(work, () =>
-        onThread(native.ggml_backend_graph_compute, backend, graph),
+        onThread(native.ggml_backend_graph_compute, backend, handle),
       );
       if (status !== 0) {
         throw new LibraryError(`${this.name}: computing failed: ${native.ggml_status_to_string(status)}`);
@@ -248,11 +271,12 @@ export class Device {
   /** Waits for the running graph, then frees the streams and threads. Safe to call twice. */
   async dispose(): Promise<void> {
     await this.idle();
+    await this.products?.dispose();
     const { native } = library();
     if (this.#copy !== undefined) native.ggml_backend_free(this.#copy);
     if (this.#compute !== undefined) native.ggml_backend_free(this.#compute);
     this.team.dispose();
-    this.#copy = this.#compute = undefined;
+    this.#copy = this.#compute = this.products = undefined;
   }
 }
 

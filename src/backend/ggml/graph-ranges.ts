@@ -65,8 +65,14 @@ export class GraphRanges {
     }
     this.#arena.reset();
     const graph = native.ggml_new_graph_custom(this.#arena.context, this.#arena.capacity, false);
-    for (let i = from; i < to; i++) native.ggml_graph_add_node(graph, native.ggml_graph_node(g.handle, i));
-    await this.#device.compute(graph, work);
+    const nodes = new Set<bigint>();
+    for (let i = from; i < to; i++) {
+      const node = native.ggml_graph_node(g.handle, i);
+      native.ggml_graph_add_node(graph, node);
+      nodes.add(node);
+    }
+    const products = g.products.filter(({ node }) => nodes.has(node));
+    await this.#device.compute({ handle: graph, products }, work);
   }
 
   dispose(): void {

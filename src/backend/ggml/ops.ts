@@ -1,12 +1,14 @@
 // The operations of a graph. Each checks types and shapes as ggml would assert them and throws GraphError instead.
 // Shapes are in ggml's order, fastest-varying first.
 import { GraphError } from "../../base/errors.ts";
+import { wideResult } from "../products/wide.ts";
 import { DTYPES, type DType } from "./dtypes.ts";
 import { GraphCore } from "./graph.ts";
 import { library } from "./library.ts";
 import {
   canRepeat,
   contiguousStrides,
+  RowBlocks,
   rowBytes,
   type Shape,
   sameShape,
@@ -190,6 +192,11 @@ export class Graph extends GraphCore {
    * `precise` asks GPUs for f32 accumulation and products.
    */
   mulMat(a: Tensor, b: Tensor, options: { precise?: boolean } = {}): Tensor {
+    if (a instanceof RowBlocks)
+      return this.join(
+        a.blocks.map((block) => this.mulMat(block, b, options)),
+        0,
+      );
     need(a.ne[0] === b.ne[0], () => `mul_mat: inner sizes differ: ${a}, ${b}`);
     need(b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0, () => `mul_mat: ${a} does not repeat over ${b}`);
     need(b.dtype === "f32" || b.dtype === a.dtype, () => `mul_mat: second operand must be f32: ${b}`);
@@ -198,6 +205,9 @@ export class Graph extends GraphCore {
       () => `mul_mat: rows must be contiguous: ${a}, ${b}`,
     );
     need(!isInteger(a.dtype), () => `mul_mat: no products of ${a}`);
+    const wide = this.wide ? wideResult(this, a, b) : undefined;
+    if (wide && this.inOrder) this.expand(wide);
+    if (wide) return wide;
     const { native } = library();
     const handle = this.#call(native.ggml_mul_mat, a.handle, b.handle);
     if (options.precise ?? a.dtype === "f32") native.ggml_mul_mat_set_prec(handle, PREC_F32);
@@ -400,6 +410,21 @@ export class Graph extends GraphCore {
     const { native } = library();
     const handle = this.#call(native.ggml_concat, a.handle, b.handle, dim);
     return this.node("concat", handle, "f32", ne, [a, b], { dim });
+  }
+
+  /** Joins tensors along a dimension, pairwise: copies each element log2(n) times instead of n. */
+  join(parts: readonly Tensor[], dim: 0 | 1 | 2 | 3): Tensor {
+    need(parts.length > 0, () => "join: there is nothing to join");
+    let level = parts;
+    while (level.length > 1) {
+      const next: Tensor[] = [];
+      for (let i = 0; i < level.length; i += 2) {
+        const [a, b] = [level[i] as Tensor, level[i + 1]];
+        next.push(b ? this.concat(a, b, dim) : a);
+      }
+      level = next;
+    }
+    return level[0] as Tensor;
   }
 
   #call<A extends unknown[]>(fn: (context: bigint, ...args: A) => bigint, ...args: A): bigint {

@@ -46,6 +46,44 @@ export function download(
   return onThread(library().native.ggml_backend_tensor_get, tensor.handle, address, at, bytes);
 }
 
+/** Rows of a tensor and where they go in host memory, in elements. */
+export interface StridedRows {
+  /** The first row that is copied, and how many. */
+  readonly first: number;
+  readonly count: number;
+  /** Where the first element of the first row goes in `to`, and from one row's to the next. */
+  readonly at: number;
+  readonly stride: number;
+}
+
+/**
+ * Copies rows of a contiguous f32 tensor [width, rows] into host memory in one go: on a thread of the pool, or at once where
+ * the tensor is in host memory and they are few.
+ */
+export async function downloadRows(
+  device: Device,
+  to: Float32Array,
+  tensor: Tensor,
+  rows: StridedRows,
+): Promise<void> {
+  const { first, count, at, stride } = rows;
+  const [width] = tensor.ne;
+  const bytes = width * 4;
+  check(tensor, first * bytes, count * bytes);
+  if (count === 0) return;
+  const end = at + (count - 1) * stride + width;
+  if (at < 0 || (count > 1 && stride < width) || end > to.length)
+    throw new LibraryError(`rows of ${tensor} up to element ${end} are outside host memory of ${to.length}`);
+  const { native } = library();
+  const address = ffi().address(to) + BigInt(at * 4);
+  const range = [tensor.handle, address, first * bytes, bytes, count, bytes, stride * 4] as const;
+  if (count * bytes <= AT_ONCE && device.onHost) native.ggml_backend_tensor_get_2d(...range);
+  else await onThread(native.ggml_backend_tensor_get_2d, ...range);
+}
+
+/** Copied without keeping the event loop from other work for long: a tenth of a millisecond or so. Bytes. */
+const AT_ONCE = 2 ** 20;
+
 /** As {@link download}, at once: for a few bytes. Fills `to`. */
 export function downloadNow(to: ArrayBufferView, tensor: Tensor, at = 0): void {
   check(tensor, at, to.byteLength);
@@ -112,6 +150,23 @@ export function copyBytes(from: ByteRange, to: ByteRange, bytes: number): void {
     const source = headers.bind(from.buffer, from.at, "i8", [bytes]);
     const target = headers.bind(to.buffer, to.at, "i8", [bytes]);
     library().native.ggml_backend_tensor_copy(source.handle, target.handle);
+  } finally {
+    headers.dispose();
+  }
+}
+
+/** Copies `bytes` bytes between buffers of two devices, one of which may be the CPU, on a thread of the pool. */
+export async function copyAcross(from: ByteRange, to: ByteRange, bytes: number): Promise<void> {
+  if (bytes === 0) return;
+  const headers = new HeaderArena(2);
+  try {
+    const bind = ({ buffer, at }: ByteRange) => headers.bind(buffer, at, "i8", [bytes]);
+    if (from.buffer.type.host) await upload(bind(to), from.buffer.address(from.at), bytes);
+    else if (to.buffer.type.host) await download(to.buffer.address(to.at), bind(from), 0, bytes);
+    else {
+      const { native } = library();
+      await onThread(native.ggml_backend_tensor_copy, bind(from).handle, bind(to).handle);
+    }
   } finally {
     headers.dispose();
   }

@@ -5,6 +5,7 @@ import { AbortError, ConfigError, LibraryError, SpillwayError } from "../../base
 import { requireModelFolder } from "../../formats/model-path.ts";
 import { parseSize } from "../../memory/sizes.ts";
 import type { EngineOptions } from "../../runtime/open/prepare.ts";
+import { closeDevices } from "../../runtime/open/prepared.ts";
 import { ToldInJson } from "../exit-codes.ts";
 import { type Io, note, styled, writeJson, writeLines } from "../io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "../model-options.ts";
@@ -78,8 +79,7 @@ async function planned(
     }
     return { plan: planSummary(prepared, bandwidth), warnings: prepared.notes };
   } finally {
-    if (prepared.device !== prepared.cpu) await prepared.device.dispose();
-    await prepared.cpu.dispose();
+    await closeDevices(prepared);
   }
 }
 

@@ -1,8 +1,12 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
 import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
-import { parseDType } from "../../backend/ggml/dtypes.ts";
+import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
+import { LEAST_MATRIX } from "../../backend/products/choice.ts";
+import { productMode } from "../../backend/products/find.ts";
+import { openProducts } from "../../backend/products/open.ts";
+import { undoAfter } from "../../base/async/cleanup.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
@@ -10,18 +14,23 @@ import { defaultCpuBudget, threadCount } from "../../memory/limits.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import type { ModelSpec } from "../../models/spec.ts";
+import { tokenSeconds, USUAL_DISK } from "../../plan/cost.ts";
+import { makePlan } from "../../plan/make-plan.ts";
 import {
   type CacheDType,
+  type ComputeChoice,
+  type ComputeMap,
   type DeviceMap,
   type MaxMemory,
+  parseCompute,
   parseDeviceMap,
   parseMaxMemory,
   type WeightDType,
 } from "../../plan/options.ts";
-import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import type { Unit } from "../../plan/units.ts";
+import { type FixedBytes, type HybridRequest, type Plan, withPackedBytes } from "../../plan/plan.ts";
+import { byStage, type ModelUnits, type Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
-import { adapterBytes, adapterStaging } from "../step/adapter.ts";
+import { adapterBytes, adapterStaging, targetBytes } from "../step/adapter.ts";
 import { inputBytes } from "../step/inputs.ts";
 import { logitsChoices } from "../step/logits-memory.ts";
 import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "../step/measure.ts";
@@ -30,8 +39,9 @@ import { type LoadProgress, loadStaging } from "../weights/loader.ts";
 import { vectorBytes } from "../weights/residents.ts";
 import { rowStagingBytes } from "../weights/row-reader.ts";
 import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "../weights/unit-sizes.ts";
+import { type WeightRates, weightRates } from "./calibrate.ts";
 import { chooseContext, type Planned, withPositions } from "./context.ts";
-import type { Packing, Prepared, Way } from "./prepared.ts";
+import { closeDevices, type Packing, type Prepared, type Way } from "./prepared.ts";
 import { readSkeleton } from "./skeleton.ts";
 import type { TrainingHooks } from "./training-hooks.ts";
 
@@ -43,11 +53,22 @@ export interface EngineOptions {
   /** Where arithmetic runs: "auto", "cpu", "gpu", "cuda:0", "vulkan:0" ... */
   readonly device?: string;
   readonly device_map?: DeviceMap;
+  /**
+   * On a GPU, where the stages are computed whose weights are not in its memory: "gpu" brings them to it, "hybrid" has the
+   * CPU compute them where they lie, "auto" takes what is predicted to be faster; a map says it by module. Default: "auto".
+   */
+  readonly compute?: ComputeMap;
   /** Bytes that may be taken per tier. Defaults: free device memory, and RAM this process may still use. */
   readonly max_memory?: MaxMemory;
   readonly kv_dtype?: CacheDType;
   /** Tokens of KV cache planned for. Default: the model's maximum, at most 4096, less in a small budget. */
   readonly context_length?: number;
+  /**
+   * Keys and values of the text before are kept, and a prompt that begins like it is read from where the two part. Rows of
+   * passes of another width may differ in the last bits from those of a prompt read at once; false reads each anew.
+   * Default: true.
+   */
+  readonly prefix_cache?: boolean;
   /** Where converted and packed copies of weights go. */
   readonly offload_folder?: string;
   /**
@@ -92,6 +113,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     if (isGpu(info)) device = Device.open(info, team);
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
+    await openWideProducts(device, model.units);
     const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
@@ -99,20 +121,36 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     const ways = training?.ways({ ...skeleton, device, cpu, budgets });
     // Training changes weights where they are, and a GPU gets what is in RAM as it is.
     const stayPacked = options.offload_packed && !training && device === cpu ? expectedPacked : undefined;
+    const choice = parseCompute(options.compute ?? "auto", model.units, device.name);
+    const mode = device.onHost || training ? "gpu" : choice.mode;
+    const hostFlash = mode === "gpu" ? flash : hasFlashAttention(spec, cpu, kv_dtype);
+    if (mode !== "gpu") await openWideProducts(cpu, model.units);
+    const rates = mode === "auto" ? await weightRates(device, cpu, mainDType(model)) : undefined;
     const planFor = (context: number) => {
-      const scratch = measureScratch(spec, model.units, device, { context, kv_dtype, flash, adapter });
+      const measured = { context, kv_dtype, adapter };
+      const scratch = measureScratch(spec, model.units, device, { ...measured, flash });
+      const hostScratch =
+        mode === "gpu" ? 0 : measureScratch(spec, model.units, cpu, { ...measured, flash: hostFlash });
       const planOf = (units: readonly Unit[], packed: PackedBytes | undefined, way?: Way) => {
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
         const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
         const { whole, sentence } = logitsChoices(spec.vocab_size, context);
-        const plan = (fixed: FixedBytes) =>
-          makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed, wholeStages });
+        const request = { units, sizes, compute: device.kind, budgets, wanted, wholeStages };
+        const plain = (fixed: FixedBytes) => () => makePlan({ ...request, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
-        if (way) return plan({ ...own, logits: sentence, training: way.bytes });
+        if (way) return plain({ ...own, logits: sentence, training: way.bytes })();
+        const hybrid =
+          mode === "gpu" ? undefined : hybridRequest(spec, units, cpu, own, choice, hostScratch, adapter);
+        const divided = (fixed: FixedBytes) => () =>
+          makePlan({ ...request, wholeStages: !headersCanChange(cpu), fixed, hybrid });
         // Where weights may move, they make room; where they may not, there is room for less.
-        const choices = wanted.includes(undefined) ? [whole] : [whole, sentence];
-        return firstThatFits(choices.map((logits) => () => plan({ ...own, logits })));
+        const rooms = wanted.includes(undefined) ? [whole] : [whole, sentence];
+        const kinds = mode === "gpu" ? [plain] : mode === "hybrid" ? [divided] : [plain, divided];
+        const plans = kinds.map(
+          (kind) => () => firstThatFits(rooms.map((logits) => kind({ ...own, logits }))),
+        );
+        return rates ? fastest(plans, units, rates) : firstThatFits(plans);
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
@@ -127,14 +165,41 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     } = chooseContext(spec, options.context_length, budgets[device.kind], kv_dtype, planFor);
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
-    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, context, flash, way };
-    const said = joinNotes(notes, chosen, unusedBudgets(options, device));
+    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, context, flash, hostFlash, way };
+    const said = joinNotes(notes, chosen, [
+      ...unusedBudgets(options, device),
+      ...unusedCompute(options, device),
+    ]);
     return { ...decided, notes: said, cpu, device, budgets };
   } catch (error) {
-    if (device !== cpu) await device.dispose();
-    await cpu.dispose();
-    throw error;
+    return await undoAfter(error, [() => closeDevices({ device, cpu })]);
   }
+}
+
+/** The type of most weights. */
+function mainDType({ bytesByDType }: ModelUnits): DType {
+  const types = Object.entries(bytesByDType) as [DType, number][];
+  return types.reduce((most, one) => (one[1] > most[1] ? one : most))[0];
+}
+
+function unusedCompute({ compute, training }: EngineOptions, device: Device): string[] {
+  if (compute === undefined || compute === "auto") return [];
+  if (device.onHost)
+    return ["compute is not used: everything is computed on the CPU, on which the model was opened"];
+  if (training && compute !== "gpu")
+    return [`compute is not used: all training is computed on ${device.name}`];
+  return [];
+}
+
+/** Wide products for a model that has matrices large enough. */
+async function openWideProducts(device: Device, units: readonly Unit[]): Promise<void> {
+  const matrices = units.flatMap((u) => Object.values(u.matrices));
+  const large = matrices.filter((m) => productMode() === "all" || m.ne[0] * m.ne[1] >= LEAST_MATRIX);
+  if (large.length > 0)
+    await openProducts(
+      device,
+      large.map((m) => m.dtype),
+    );
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
@@ -193,6 +258,24 @@ function firstThatFits(plans: readonly (() => Plan)[]): Plan {
   throw refusal;
 }
 
+/** The plan of the fewest seconds a token, of those that fit; of equals the first. Throws the last's BudgetError. */
+function fastest(plans: readonly (() => Plan)[], units: readonly Unit[], rates: WeightRates): Plan {
+  let best: { plan: Plan; seconds: number } | undefined;
+  let refusal: unknown;
+  for (const make of plans) {
+    try {
+      const plan = make();
+      const seconds = tokenSeconds(plan, units, { ...rates, disk: USUAL_DISK });
+      if (!best || seconds < best.seconds) best = { plan, seconds };
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+      refusal = error;
+    }
+  }
+  if (best) return best.plan;
+  throw refusal;
+}
+
 /** The way that costs least, of those that fit. Throws the BudgetError of the one that needs least. */
 function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
   let best: { plan: Plan; way: Way; cost: number } | undefined;
@@ -223,8 +306,34 @@ function fixedBytes(
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
+    ...(device.products && { products: device.products.bytes }),
     rows: rowStagingBytes(gatheredTables(units)),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
+  };
+}
+
+/** `own`: what the GPU takes if it computes everything. */
+function hybridRequest(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  cpu: Device,
+  own: FixedBytes,
+  { computeOf }: ComputeChoice,
+  scratch: number,
+  adapter: Adapter | undefined,
+): HybridRequest {
+  const stages = byStage(units);
+  const targets = (stage: number) => {
+    const names = new Set(Object.values(spec.stages[stage]?.weights ?? {}).map(({ name }) => name));
+    return (adapter?.targets ?? []).filter(({ weight }) => names.has(weight.name));
+  };
+  const lasting = stages.map((stage) => vectorBytes(stage.units) + targetBytes(targets(stage.index)));
+  return {
+    computeOf,
+    kvOf: (stage) => (spec.stages[stage]?.layer === undefined ? 0 : own.kv / spec.num_layers),
+    lastingOf: (stage) => lasting[stage] ?? 0,
+    host: { activations: own.activations, scratch, products: cpu.products?.bytes ?? 0 },
+    sizes: unitSizes(units, cpu, cpu).cpu,
   };
 }
 

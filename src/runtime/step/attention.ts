@@ -62,7 +62,7 @@ export class CachedAttention implements StageContext {
       const attend = fused ? flash : explicit;
       return attend(g, queries, keys, values, this.#inputs.masks[i], scale); // [heads * head_dim, count]
     });
-    return concatenate(g, mixed);
+    return g.join(mixed, 1);
   }
 
   #store(g: Graph, layer: number, which: "k" | "v", rows: Tensor, part: ChunkPart): Tensor {
@@ -123,18 +123,4 @@ function explicit(
   const mixed = g.mulMat(columns, weights, { precise: true }); // [head_dim, count, heads]
   const rows = g.cont(g.permute(mixed, 0, 2, 1, 3)); // [head_dim, heads, count]
   return g.reshape(rows, rows.ne[0] * rows.ne[1], rows.ne[2]);
-}
-
-/** Joins along tokens, pairwise: copies each row log2(n) times instead of n. */
-function concatenate(g: Graph, parts: Tensor[]): Tensor {
-  let level = parts;
-  while (level.length > 1) {
-    const next: Tensor[] = [];
-    for (let i = 0; i < level.length; i += 2) {
-      const [a, b] = [level[i] as Tensor, level[i + 1]];
-      next.push(b ? g.concat(a, b, 1) : a);
-    }
-    level = next;
-  }
-  return level[0] as Tensor;
 }

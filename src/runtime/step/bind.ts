@@ -1,7 +1,7 @@
 // Gives a stage its weights: from wherever they are, or are pretended to be. The same for running and for measuring, so that
 // what is measured is what runs.
 import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { RowBlocks, type Tensor } from "../../backend/ggml/tensor.ts";
 import type { Weights } from "../../models/spec.ts";
 import type { Matrix, StageUnits, Unit } from "../../plan/units.ts";
 import type { MatrixTensor } from "../weights/weight-source.ts";
@@ -22,7 +22,7 @@ export interface OperandSource {
 export function bindOperands(g: Graph, stage: StageUnits, source: OperandSource, chunk: Chunk): Weights {
   const [first] = stage.units;
   const bound: Record<string, Tensor> = first ? { ...source.vectors(g, first) } : {};
-  const adapters = new Map(g.adapters);
+  const blocks: Record<string, { unit: Unit; m: Matrix; weight: Tensor }[]> = {};
   for (const unit of stage.units) {
     for (const [key, m] of Object.entries(unit.matrices)) {
       const by = stage.stage.weights[key]?.rows;
@@ -32,10 +32,24 @@ export function bindOperands(g: Graph, stage: StageUnits, source: OperandSource,
       }
       const { tensor, transposed } = source.matrix(g, unit, key, m);
       const weight = transposed ? g.cont(g.transpose(tensor)) : tensor;
-      bound[key] = weight;
-      const low = source.lowRank(g, unit, key);
-      if (low) adapters.set(weight, m.within ? rowsOf(g, low, m.within.first, m.ne[1]) : low);
+      blocks[key] ??= [];
+      blocks[key].push({ unit, m, weight });
     }
+  }
+  const adapters = new Map(g.adapters);
+  for (const [key, parts] of Object.entries(blocks)) {
+    const [{ unit, m, weight }] = parts as [(typeof parts)[number]];
+    const whole =
+      parts.length === 1
+        ? weight
+        : new RowBlocks(
+            parts.map((part) => part.weight),
+            m.within?.name ?? m.name,
+          );
+    bound[key] = whole;
+    const low = source.lowRank(g, unit, key);
+    if (low)
+      adapters.set(whole, parts.length === 1 && m.within ? rowsOf(g, low, m.within.first, m.ne[1]) : low);
   }
   if (adapters.size > 0) g.adapters = adapters;
   return bound;

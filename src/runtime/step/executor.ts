@@ -1,11 +1,10 @@
 // Walks the stages: waits for weights, builds graphs, computes, gives weights back. One call at a time.
 
-import type { Device } from "../../backend/ggml/device.ts";
-import type { GraphMemory } from "../../backend/ggml/graph-memory.ts";
 import { GraphRanges, nodeCount, usesOf } from "../../backend/ggml/graph-ranges.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
 import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { ModelSpec } from "../../models/spec.ts";
@@ -14,8 +13,7 @@ import { CacheWindow } from "../state/cache-window.ts";
 import type { KvCache } from "../state/kv-cache.ts";
 import type { Residents } from "../weights/residents.ts";
 import type { RowReader } from "../weights/row-reader.ts";
-import type { UnitStreamer } from "../weights/streamer.ts";
-import type { MatrixTensor, ModelWeights } from "../weights/weight-source.ts";
+import type { MatrixTensor } from "../weights/weight-source.ts";
 import type { ChunkInputs } from "./attention.ts";
 import { bindOperands, type OperandSource } from "./bind.ts";
 import {
@@ -27,11 +25,13 @@ import {
   splitPasses,
 } from "./chunks.ts";
 import { GraphBuilder } from "./graph-builder.ts";
-import type { GatheredRows, PassInputs } from "./inputs.ts";
+import { type Bench, type Built, endsInHead, groupStages, type StageGroup, streamedOf } from "./groups.ts";
+import type { GatheredRows } from "./inputs.ts";
+import { LogitsMemory } from "./logits-memory.ts";
 import { LogitsReceiver, type LogitsSink } from "./logits-receiver.ts";
+import type { Side } from "./side.ts";
 import {
   buildStages,
-  type HeadResult,
   headerEstimate,
   headTokens,
   type Selection,
@@ -43,17 +43,11 @@ import { passWork } from "./work.ts";
 export interface ExecutorParts {
   readonly spec: ModelSpec;
   readonly units: readonly Unit[];
-  readonly device: Device;
+  /** The device that computes a stage, by its index. */
+  readonly sideOf: (stage: number) => Side;
   readonly residents: Residents;
-  readonly weights: ModelWeights;
-  readonly streamer: UnitStreamer | undefined;
-  /** See `Plan.wholeStages`. */
-  readonly wholeStages: boolean;
   readonly rows: RowReader;
-  readonly inputs: PassInputs;
-  readonly graphs: GraphMemory;
   readonly ledger: Ledger;
-  readonly flash: boolean;
   /** What linear layers add to their products. */
   readonly adapter?: AdapterSource | undefined;
   /** Rejects where a file was changed that weights are read from in every pass; undefined where none is. */
@@ -63,18 +57,6 @@ export interface ExecutorParts {
 /** Where low-rank additions come from: a loaded adapter, or one that is being trained. */
 export interface AdapterSource {
   lowRank(unit: Unit, key: string): LowRank | undefined;
-}
-
-interface Built {
-  readonly graph: Graph;
-  readonly results: readonly HeadResult[];
-}
-
-/** Stages that are computed together: resident ones joined, or one that streams, or some rows of a head. */
-interface Group {
-  readonly stages: readonly StageUnits[];
-  /** Its units that stream, in the order of use. */
-  readonly streamed: readonly Unit[];
 }
 
 /** What a pass is computed with. */
@@ -91,13 +73,6 @@ interface Run {
 /** The matrices of a graph's units. */
 type FindMatrix = (g: Graph, unit: Unit, m: Matrix) => MatrixTensor;
 
-/**
- * Headers of a graph that joins stages, at most: 12 MiB of them.
- * Enough for 450 stages of one sequence; with many sequences each stage has many tensors, and fewer are joined. That changes
- * no result.
- */
-const JOINED_HEADERS = 2 ** 15;
-
 /** How far a call has come, in tokens; within a pass stages count as parts of its tokens. */
 export type PassProgress = (tokens: number) => void;
 
@@ -105,25 +80,29 @@ export class Executor {
   readonly #p: ExecutorParts;
   /** What linear layers add to their products. */
   adapter: AdapterSource | undefined;
-  readonly #graphs: GraphBuilder;
-  readonly #ranges: GraphRanges;
+  readonly #benches = new Map<Side, Bench>();
   readonly #stages: readonly StageUnits[];
   /** Stages whose units come and go while they are computed. */
   readonly #piecewise: ReadonlySet<StageUnits>;
+  readonly #logits: LogitsMemory;
   /** Whether the files that the pass reads from are what they were when they were opened. */
   #unchanged: Promise<void> | undefined;
-  /** The graph of single tokens that was built last. */
-  #kept: (Built & { readonly key: readonly unknown[]; readonly window: CacheWindow }) | undefined;
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
-    this.#graphs = new GraphBuilder(parts.device, parts.graphs);
-    this.#ranges = new GraphRanges(parts.device);
+    this.#logits = new LogitsMemory(parts.ledger, parts.spec.vocab_size);
     this.adapter = parts.adapter;
     this.#stages = byStage(parts.units);
-    const piecewise = this.#stages.filter(
-      ({ stage, units }) => stage.kind !== "head" && !parts.wholeStages && this.#streamedOf(units).length > 1,
-    );
+    for (const { index } of this.#stages) {
+      const side = parts.sideOf(index);
+      if (this.#benches.has(side)) continue;
+      const [graphs, ranges] = [new GraphBuilder(side.device, side.graphs), new GraphRanges(side.device)];
+      this.#benches.set(side, { side, graphs, ranges, kept: undefined });
+    }
+    const piecewise = this.#stages.filter(({ index, stage, units }) => {
+      const side = parts.sideOf(index);
+      return stage.kind !== "head" && !side.wholeStages && streamedOf(side, units).length > 1;
+    });
     this.#piecewise = new Set(piecewise);
   }
 
@@ -140,8 +119,8 @@ export class Executor {
     signal?: AbortSignal,
     progress?: PassProgress,
   ): Promise<void> {
-    const { streamer, spec } = this.#p;
-    await streamer?.followPass();
+    const { spec } = this.#p;
+    for (const { streamer } of this.#benches.keys()) await streamer?.followPass();
     // Weights that make room for one another are brought again for every graph.
     const most = this.#piecewise.size > 0 ? CHUNK_TOKENS : PASS_TOKENS;
     let before = 0;
@@ -157,7 +136,7 @@ export class Executor {
       }
     } catch (error) {
       // The next call starts at the first stage again, whatever was in flight.
-      await streamer?.reset();
+      for (const { streamer } of this.#benches.keys()) await streamer?.reset();
       throw error;
     }
   }
@@ -170,17 +149,16 @@ export class Executor {
     signal: AbortSignal | undefined,
     progress: PassProgress | undefined,
   ): Promise<void> {
-    const { inputs, device, weights, spec, ledger } = this.#p;
+    const { spec, ledger, sideOf } = this.#p;
     throwIfAborted(signal);
-    weights.prefetch();
-    await inputs.prepare(pass, this.#gathered(pass, signal), wanted);
-    // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
-    const join = device.onHost && pass.chunks.length === 1;
-    const groups = this.#groups(join ? mostJoined(pass.chunks[0] as Chunk) : 1);
+    for (const side of this.#benches.keys()) side.weights.prefetch();
+    for (const side of this.#benches.keys())
+      await side.inputs.prepare(pass, this.#gathered(side, pass, signal), wanted);
+    const groups = groupStages(this.#stages, (stage) => this.#benches.get(sideOf(stage)) as Bench, pass);
     const headWhole = groups.filter(endsInHead).length === 1;
     const everythingResident = groups.every(({ streamed }) => streamed.length === 0);
     const receiver = new LogitsReceiver(
-      { vocab: spec.vocab_size, ledger, headWhole, everythingResident },
+      { vocab: spec.vocab_size, ledger, memory: this.#logits, headWhole, everythingResident },
       { wanted, start: pass.start, sink },
     );
     const run: Run = { kv, pass, wanted, tail: tailStart(spec.stages), receiver, signal };
@@ -193,6 +171,8 @@ export class Executor {
           if (i === lastRead) this.#startCheck();
         };
         const [stage] = group.stages;
+        const before = groups[i - 1]?.bench;
+        if (before && before !== group.bench) await carryOver(before.side, group, run);
         if (stage && this.#piecewise.has(stage)) await this.#inPieces(stage, group, run, arrived);
         else await this.#asOne(group, run, arrived);
         progress?.((i + 1) / groups.length);
@@ -210,11 +190,11 @@ export class Executor {
   }
 
   /** Computes stages with all their weights there: over all tokens up to the last attention, then over the wanted ones. */
-  async #asOne({ stages, streamed }: Group, run: Run, arrived: () => void): Promise<void> {
-    using lease = await this.#p.weights.acquire(streamed);
+  async #asOne({ bench, stages, streamed }: StageGroup, run: Run, arrived: () => void): Promise<void> {
+    using lease = await bench.side.weights.acquire(streamed);
     arrived();
     const { pass, wanted, tail, signal } = run;
-    const memory = this.#memory(run, (g, _unit, m) => lease.matrix(g, m));
+    const memory = this.#memory(bench.side, run, (g, _unit, m) => lease.matrix(g, m));
     const body = stages.filter(({ index }) => index < tail);
     const rest = wanted.length > 0 ? stages.filter(({ index }) => index >= tail) : [];
     const whole = { first: 0, count: wanted.length };
@@ -226,18 +206,18 @@ export class Executor {
       rest.length > 0 &&
       wanted.length <= Math.min(...rest.map((stage) => this.#width(stage)))
     ) {
-      await this.#compute(stages, single, memory, whole, run);
+      await this.#compute(bench, stages, single, memory, whole, run);
       return;
     }
     if (body.length > 0)
-      for (const chunk of pass.chunks) await this.#compute(body, chunk, memory, whole, run);
+      for (const chunk of pass.chunks) await this.#compute(bench, body, chunk, memory, whole, run);
     const all: Chunk = { start: 0, tokens: pass.ids.length, parts: [] };
     for (const stage of rest) {
       const width = this.#width(stage);
       for (let first = 0; first < wanted.length; first += width) {
         throwIfAborted(signal);
         const selection = { first, count: Math.min(width, wanted.length - first) };
-        await this.#compute([stage], all, memory, selection, run);
+        await this.#compute(bench, [stage], all, memory, selection, run);
       }
     }
   }
@@ -246,8 +226,13 @@ export class Executor {
    * Computes one stage while its units come and go: the graph is built before they are there, and computed as far as each
    * of them reaches. Of a pass of one chunk.
    */
-  async #inPieces(stage: StageUnits, { streamed }: Group, run: Run, arrived: () => void): Promise<void> {
-    const { weights } = this.#p;
+  async #inPieces(
+    stage: StageUnits,
+    { bench, streamed }: StageGroup,
+    run: Run,
+    arrived: () => void,
+  ): Promise<void> {
+    const { weights } = bench.side;
     const { pass, wanted, tail, signal } = run;
     const arrivals = weights.arrivals();
     const inTail = stage.index >= tail;
@@ -256,9 +241,9 @@ export class Executor {
       for (const unit of streamed) (await arrivals.acquire(unit))[Symbol.dispose]();
       return;
     }
-    const memory = this.#memory(run, (g, unit, m) => arrivals.matrix(g, unit, m));
-    this.#kept = undefined;
-    const { graph } = this.#graphs.build(
+    const memory = this.#memory(bench.side, run, (g, unit, m) => arrivals.matrix(g, unit, m));
+    bench.kept = undefined;
+    const { graph } = bench.graphs.build(
       `${stage.index} in pieces ${chunk.tokens} ${chunk.parts.length}`,
       (g) => {
         g.inOrder = true;
@@ -278,15 +263,11 @@ export class Executor {
       if (first < done) throw new Error(`${unit.name} is used before the unit ahead of it in the cycle`);
       using _lease = await arrivals.acquire(unit);
       if (i === streamed.length - 1) arrived();
-      await this.#ranges.compute(
-        graph,
-        done,
-        last + 1,
-        passWork([{ ...stage, units: [unit] }], chunk, wanted.length),
-      );
+      const work = passWork([{ ...stage, units: [unit] }], chunk, wanted.length);
+      await bench.ranges.compute(graph, done, last + 1, work);
       done = last + 1;
     }
-    await this.#ranges.compute(graph, done, nodeCount(graph));
+    await bench.ranges.compute(graph, done, nodeCount(graph));
   }
 
   /** Tokens that a stage of the tail computes at once. */
@@ -294,70 +275,49 @@ export class Executor {
     return stage.kind === "head" ? headTokens(this.#p.spec.vocab_size) : CHUNK_TOKENS;
   }
 
-  #streamedOf(units: readonly Unit[]): Unit[] {
-    return units.filter((unit) => this.#p.weights.streams(unit));
-  }
-
-  /** Stages that are computed in one graph: runs of up to `most` resident ones, streamed ones one by one. */
-  #groups(most: number): Group[] {
-    const groups: Group[] = [];
-    let open: StageUnits[] | undefined;
-    for (const stage of this.#stages) {
-      const streamed = this.#streamedOf(stage.units);
-      if (streamed.length === 0 && most > 1) {
-        if (!open || open.length === most) {
-          open = [];
-          groups.push({ stages: open, streamed });
-        }
-        open.push(stage);
-        continue;
-      }
-      open = undefined;
-      // The rows of a head are results of their own, so they need not be there together.
-      const parts =
-        stage.stage.kind === "head" && streamed.length > 0
-          ? stage.units.map((unit) => ({ ...stage, units: [unit] }))
-          : [stage];
-      for (const part of parts) groups.push({ stages: [part], streamed: this.#streamedOf(part.units) });
-    }
-    return groups;
-  }
-
   /** Runs one graph, handing out logits if it ends in the head. */
   async #compute(
+    bench: Bench,
     stages: readonly StageUnits[],
     chunk: Chunk,
     memory: StageMemory,
     selection: Selection,
     { receiver }: Run,
   ): Promise<void> {
-    const { graph, results } = this.#graph(stages, chunk, memory, selection);
-    await this.#p.device.compute(graph.handle, passWork(stages, chunk, selection.count));
+    const { graph, results } = this.#graph(bench, stages, chunk, memory, selection);
+    await bench.side.device.compute(graph, passWork(stages, chunk, selection.count));
     if (results.length === 0) return;
     if (this.#unchanged) await this.#unchanged;
-    await receiver.receive(results, selection);
+    await receiver.receive(bench.side.device, results, selection);
   }
 
   /** Builds a graph, or moves the last one on where nothing but the number of tokens in the cache differs. */
-  #graph(stages: readonly StageUnits[], chunk: Chunk, memory: StageMemory, selection: Selection): Built {
-    const { device, inputs, flash } = this.#p;
+  #graph(
+    bench: Bench,
+    stages: readonly StageUnits[],
+    chunk: Chunk,
+    memory: StageMemory,
+    selection: Selection,
+  ): Built {
+    const { side, graphs } = bench;
+    const { device, inputs, flash } = side;
     const units = stages.flatMap((stage) => stage.units);
     const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
     // Without the fused kernel the shapes of intermediate results depend on the tokens in the cache.
     const keep =
       flash &&
       chunk.parts.every((p) => p.count === 1) &&
-      this.#streamedOf(units).length === 0 &&
+      streamedOf(side, units).length === 0 &&
       headersCanChange(device);
     const places = [chunk.start, selection.first, ...chunk.parts.map((p) => p.base)];
     const key = [memory.kv, inputs.layout, this.adapter, ...shape, ...places];
-    const kept = this.#kept;
-    if (keep && kept && this.#graphs.holds(kept.graph) && same(kept.key, key)) {
+    const { kept } = bench;
+    if (keep && kept && graphs.holds(kept.graph) && same(kept.key, key)) {
       kept.window.move(chunk.parts);
       return kept;
     }
-    this.#kept = undefined;
-    const { graph, result } = this.#graphs.build(
+    bench.kept = undefined;
+    const { graph, result } = graphs.build(
       shape.join(),
       (g) => {
         const window = keep ? new CacheWindow() : undefined;
@@ -366,24 +326,25 @@ export class Executor {
       headerEstimate(stages, Math.max(1, chunk.parts.length)),
     );
     const { window, results } = result;
-    if (window) this.#kept = { graph, results, key, window };
+    if (window) bench.kept = { graph, results, key, window };
     return { graph, results };
   }
 
   /** Rows of tables that the device cannot look up itself. */
-  #gathered(pass: Pass, signal?: AbortSignal): GatheredRows[] {
-    const { units, rows, weights } = this.#p;
-    return units.flatMap((unit) =>
+  #gathered(side: Side, pass: Pass, signal?: AbortSignal): GatheredRows[] {
+    const { units, rows, sideOf } = this.#p;
+    const own = units.filter((unit) => sideOf(unit.stageIndex) === side);
+    return own.flatMap((unit) =>
       Object.entries(unit.matrices).flatMap(([key, matrix]) => {
         const by = unit.stage.weights[key]?.rows;
-        if (!by || weights.resident(matrix)) return [];
+        if (!by || side.weights.resident(matrix)) return [];
         return [rows.rows(matrix, by === "tokens" ? pass.ids : pass.positions, signal)];
       }),
     );
   }
 
-  #memory({ kv, pass, tail }: Run, find: FindMatrix): StageMemory {
-    const { inputs, residents, weights, flash } = this.#p;
+  #memory({ inputs, weights, flash }: Side, { kv, pass, tail }: Run, find: FindMatrix): StageMemory {
+    const { residents } = this.#p;
     const { adapter } = this;
     const source: OperandSource = {
       vectors: (_g, unit) => residents.vectors(unit),
@@ -412,18 +373,18 @@ export class Executor {
   }
 
   dispose(): void {
-    this.#graphs.dispose();
-    this.#ranges.dispose();
+    disposeAll([...this.#benches.values()].flatMap(({ graphs, ranges }) => [graphs, ranges]));
   }
 }
 
-function endsInHead({ stages }: Group): boolean {
-  return stages.at(-1)?.stage.kind === "head";
-}
-
-/** Stages of a chunk that one graph may have. */
-function mostJoined(chunk: Chunk): number {
-  return Math.max(1, Math.floor(JOINED_HEADERS / (48 + 24 * Math.max(1, chunk.parts.length))));
+/** Brings the hidden states that a group begins with from the side that computed them. */
+async function carryOver(
+  from: Side,
+  { bench, stages }: StageGroup,
+  { pass, wanted, tail }: Run,
+): Promise<void> {
+  const narrow = (stages[0]?.index ?? 0) > tail;
+  await bench.side.inputs.takeState(from.inputs, narrow ? wanted.length : pass.ids.length);
 }
 
 function same(a: readonly unknown[], b: readonly unknown[]): boolean {

@@ -1,7 +1,8 @@
 // Puts together the logits of a pass, which come in blocks of tokens and, from a large head, of rows of the vocabulary.
-import { download, downloadNow } from "../../backend/ggml/transfer.ts";
-import type { Ledger, Reservation } from "../../memory/ledger.ts";
-import { makeLogits, reserveLogits } from "./logits-memory.ts";
+import type { Device } from "../../backend/ggml/device.ts";
+import { downloadRows } from "../../backend/ggml/transfer.ts";
+import type { Ledger } from "../../memory/ledger.ts";
+import { enterLogits, type LogitsMemory, type LogitsRows } from "./logits-memory.ts";
 import type { HeadResult, Selection } from "./stage-graph.ts";
 
 /**
@@ -22,6 +23,8 @@ export interface PassLogits {
 export interface ReceiverParts {
   readonly vocab: number;
   readonly ledger: Ledger;
+  /** RAM for those on their way to a function. */
+  readonly memory: LogitsMemory;
   /** Whether all blocks of the head are computed in one graph; otherwise a function's rows are kept until the last one. */
   readonly headWhole: boolean;
   /** Whether a larger budget would stay free: for what an error advises. */
@@ -32,9 +35,7 @@ export class LogitsReceiver {
   readonly #p: ReceiverParts;
   readonly #pass: PassLogits;
   /** Rows that are not complete yet: f32 [wanted, vocab]. */
-  #held: { rows: Float32Array; entry: Reservation } | undefined;
-  /** One token's on their way to a function: f32 [vocab]. */
-  #row: Float32Array | undefined;
+  #held: LogitsRows | undefined;
 
   /** Throws BudgetError where rows have to be kept and there is no room for them. */
   constructor(parts: ReceiverParts, pass: PassLogits) {
@@ -42,63 +43,60 @@ export class LogitsReceiver {
     this.#pass = pass;
     const { vocab, ledger, headWhole, everythingResident } = parts;
     if (headWhole || typeof pass.sink !== "function" || pass.wanted.length === 0) return;
-    const entry = reserveLogits(ledger, pass.wanted.length, vocab, everythingResident);
+    this.#held = enterLogits(ledger, pass.wanted.length, vocab, everythingResident);
+  }
+
+  /** Takes the logits of a selection of the wanted tokens, as a graph of the device gave them. */
+  async receive(device: Device, results: readonly HeadResult[], { first, count }: Selection): Promise<void> {
+    const { wanted, start, sink } = this.#pass;
+    if (this.#held) return this.#copy(device, results, 0, count, this.#held.rows, first);
+    if (typeof sink !== "function") {
+      // Every token is wanted: they lie side by side there too.
+      return this.#copy(device, results, 0, count, sink, start + (wanted[first] as number));
+    }
+    const memory = this.#p.memory.take(count);
     try {
-      this.#held = { rows: makeLogits(pass.wanted.length * vocab), entry };
-    } catch (error) {
-      entry.release();
-      throw error;
+      for (let from = 0; from < count; from += memory.count) {
+        const some = Math.min(memory.count, count - from);
+        await this.#copy(device, results, from, some, memory.rows, 0);
+        this.#give(memory.rows, first + from, some);
+      }
+    } finally {
+      memory.release();
     }
   }
 
-  /** Takes the logits of a selection of the wanted tokens, as a graph gave them. */
-  async receive(results: readonly HeadResult[], { first, count }: Selection): Promise<void> {
+  /** Rows of the results to row `at` and on of `into`: of each as much of the vocabulary as it is of, in one transfer. */
+  async #copy(
+    device: Device,
+    results: readonly HeadResult[],
+    from: number,
+    count: number,
+    into: Float32Array,
+    at: number,
+  ): Promise<void> {
+    const { vocab } = this.#p;
+    for (const { logits, first } of results)
+      await downloadRows(device, into, logits, { first: from, count, at: at * vocab + first, stride: vocab });
+  }
+
+  /** Gives a function the first rows, which are those of the wanted tokens from `first` on. */
+  #give(rows: Float32Array, first: number, count: number): void {
     const { wanted, start, sink } = this.#pass;
     const { vocab } = this.#p;
-    if (this.#held) return void this.#rowByRow(results, this.#held.rows, first, count);
-    if (typeof sink === "function") {
-      this.#row ??= new Float32Array(vocab);
-      for (let i = 0; i < count; i++) {
-        this.#gather(results, i, this.#row);
-        sink(start + (wanted[first + i] as number), this.#row);
-      }
-      return;
-    }
-    const from = start + (wanted[first] as number); // every token is wanted: they lie side by side there too
-    const [only] = results;
-    if (only && only.logits.ne[0] === vocab) {
-      const into = sink.subarray(from * vocab, (from + count) * vocab);
-      await download(into, only.logits, 0, into.byteLength);
-    } else this.#rowByRow(results, sink, from, count);
-  }
-
-  #rowByRow(results: readonly HeadResult[], into: Float32Array, from: number, count: number): void {
-    const { vocab } = this.#p;
-    for (let i = 0; i < count; i++) {
-      this.#gather(results, i, into.subarray((from + i) * vocab, (from + i + 1) * vocab));
-    }
-  }
-
-  /** Token i of the results into its row [vocab]: as much of it as they are of. */
-  #gather(results: readonly HeadResult[], i: number, row: Float32Array): void {
-    for (const { logits, first } of results) {
-      const [count] = logits.ne;
-      downloadNow(row.subarray(first, first + count), logits, i * count * 4);
-    }
+    if (typeof sink !== "function") return;
+    for (let i = 0; i < count; i++)
+      sink(start + (wanted[first + i] as number), rows.subarray(i * vocab, (i + 1) * vocab));
   }
 
   /** Gives away what was kept: every block has been received. */
   finish(): void {
-    const { wanted, start, sink } = this.#pass;
-    if (!this.#held || typeof sink !== "function") return;
-    const { vocab } = this.#p;
-    for (const [i, token] of wanted.entries())
-      sink(start + token, this.#held.rows.subarray(i * vocab, (i + 1) * vocab));
+    if (this.#held) this.#give(this.#held.rows, 0, this.#pass.wanted.length);
   }
 
   /** Safe to call twice. */
   dispose(): void {
-    this.#held?.entry.release();
+    this.#held?.release();
     this.#held = undefined;
   }
 }

@@ -6,6 +6,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
 import { uploadNow } from "../../backend/ggml/transfer.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation, type LimitedSource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { Tier } from "../../memory/tiers.ts";
@@ -94,10 +95,19 @@ function joined(parts: readonly Staying[]): Staying[] {
 
 /** Where everything goes. */
 export interface ResidentDevices {
-  readonly compute: Device;
-  readonly hostMemory: BufferType;
-  /** Memory for a matrix in RAM, by its name, that {@link hostMemory} is not to be taken for. */
+  /** The one the model was opened on, and the CPU, which may be the same. */
+  readonly device: Device;
+  readonly cpu: Device;
+  /** The one that computes with a unit. */
+  readonly computes: (unit: Unit) => Device;
+  /** Memory for a matrix in RAM, by its name, where it is to be of another kind. */
   readonly memoryFor?: ((name: string) => LimitedSource | undefined) | undefined;
+}
+
+/** In RAM, what a GPU computes with lies where it copies from fastest. */
+function memoryOf(tier: "gpu" | "cpu", unit: Unit, { device, cpu, computes }: ResidentDevices): BufferType {
+  if (tier === device.kind) return device.memory;
+  return computes(unit).onHost ? cpu.memory : device.hostMemory;
 }
 
 export class Residents {
@@ -107,7 +117,7 @@ export class Residents {
   readonly #packed = new Map<string, { placed: Placed; bytes: number }>();
   readonly #vectors: Record<string, Tensor>[] = [];
   readonly #vectorPlaces: Record<string, NativeBuffer>[] = [];
-  #vectorMemory: Allocation | undefined;
+  readonly #vectorMemory: Allocation[] = [];
 
   private constructor(units: readonly Unit[]) {
     // twice: a matrix whose blocks of rows stay is there as a whole, too
@@ -132,7 +142,7 @@ export class Residents {
       const parts = units.flatMap((unit): Staying[] => {
         const tier = homes[unit.index] as Tier;
         if (tier === "disk") return [];
-        const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
+        const memory = memoryOf(tier, unit, devices);
         const range = (m: Matrix) => (packed.has(unit.index) ? m.packed : undefined);
         const source = (m: Matrix) => (tier === "cpu" && devices.memoryFor?.(m.name)) || memory;
         return unit.owned.map((m) => ({ m, tier, packed: range(m), memory, source: source(m) }));
@@ -145,13 +155,16 @@ export class Residents {
         jobs.push({ staged, run: () => residents.#loadMatrix(one, place, loader) });
       }
       // second, so that the disk has something to do while they are laid out
-      const vectors = () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader);
-      jobs.splice(1, 0, { staged: true, run: vectors });
+      const computing = new Set(units.map(devices.computes));
+      for (const device of computing) {
+        const own = units.filter((unit) => devices.computes(unit) === device);
+        const vectors = () => residents.#loadVectors(own, device, ctx.ledger, loader);
+        jobs.splice(1, 0, { staged: true, run: vectors });
+      }
       await inParallel(jobs);
       return residents;
     } catch (error) {
-      residents.dispose();
-      throw error;
+      undoNowAfter(error, [() => residents.dispose()]);
     } finally {
       loader.dispose();
     }
@@ -208,15 +221,10 @@ export class Residents {
 
   async #loadVectors(units: readonly Unit[], device: Device, ledger: Ledger, loader: Loader): Promise<void> {
     const tier = device.kind;
-    this.#vectorMemory = Allocation.take(
-      ledger,
-      tier,
-      device.memory,
-      vectorBytes(units),
-      "weights",
-      "weights",
-    );
-    const { buffer } = this.#vectorMemory;
+    const bytes = vectorBytes(units);
+    const memory = Allocation.take(ledger, tier, device.memory, bytes, "weights", "weights");
+    this.#vectorMemory.push(memory);
+    const { buffer } = memory;
     const wanted: PlacedVector[] = [];
     let offset = 0;
     for (const unit of units) {
@@ -266,9 +274,7 @@ export class Residents {
   dispose(): void {
     this.#matrices.clear();
     this.#packed.clear();
-    this.#memory.dispose();
-    this.#vectorMemory?.dispose();
-    this.#arena.dispose();
+    disposeAll([this.#memory, ...this.#vectorMemory, this.#arena]);
   }
 }
 

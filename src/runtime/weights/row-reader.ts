@@ -1,6 +1,8 @@
 // Fetches single rows of tables (token and position embeddings) whose home is RAM or disk.
+
 import type { Device } from "../../backend/ggml/device.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
+import { runAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { ReadQueue } from "../../memory/io/read-queue.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -152,7 +154,6 @@ export class RowReader {
   }
 
   async dispose(): Promise<void> {
-    await this.#queue.idle();
-    this.#staging.dispose();
+    await runAll([() => this.#queue.idle(), () => this.#staging.dispose()]);
   }
 }

@@ -6,6 +6,7 @@ import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { uploadBeside } from "../../backend/ggml/transfer.ts";
+import { disposeAll, runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { ReadQueue } from "../../memory/io/read-queue.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -102,8 +103,7 @@ export class UnitStreamer {
       }
       if (staging > 0) this.#staging = this.#take("cpu", staging, "staging ring", unpacks);
     } catch (error) {
-      for (const { memory } of this.#rings) memory.dispose();
-      throw error;
+      undoNowAfter(error, [() => this.#free()]);
     }
   }
 
@@ -199,10 +199,11 @@ export class UnitStreamer {
   }
 
   async dispose(): Promise<void> {
-    await this.reset();
-    await this.#o.queue.idle();
-    for (const { memory } of this.#rings) memory.dispose();
-    this.#headers.dispose();
+    await runAll([() => this.reset(), () => this.#o.queue.idle(), () => this.#free()]);
+  }
+
+  #free(): void {
+    disposeAll([...this.#rings.map(({ memory }) => memory), this.#headers]);
   }
 
   #bring(ring: Ring, job: Job, matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {

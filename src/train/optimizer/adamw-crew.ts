@@ -4,11 +4,13 @@
 // Not on the event loop's thread, which has reads and writes to start. There are as many threads as the device may compute
 // with; how many of them a job wakes is chosen from what the last jobs took. A thread costs about 8 MiB of resident memory, and 2 more where
 // it has to copy.
+
 import { Worker } from "node:worker_threads";
 import type { Device } from "../../backend/ggml/device.ts";
 import { ffiFile } from "../../backend/ggml/loading/ffi.ts";
 import { needThreads } from "../../backend/ggml/loading/threads.ts";
 import type { Work } from "../../backend/ggml/threads/choice.ts";
+import { runAll } from "../../base/async/cleanup.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { LibraryError } from "../../base/errors.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
@@ -203,7 +205,7 @@ class Team {
   }
 
   async end(): Promise<void> {
-    await Promise.all(this.#members.map((member) => member.end()));
+    await runAll(this.#members.map((member) => () => member.end()));
   }
 }
 

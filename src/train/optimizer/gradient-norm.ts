@@ -4,6 +4,7 @@
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { ConfigError, throwIfAborted } from "../../base/errors.ts";
 import { inGroups } from "../../base/groups.ts";
 import { Allocation } from "../../memory/allocate.ts";
@@ -90,8 +91,7 @@ export async function gradientNorm2(
       nonFinite: [...squares.keys()].filter((i) => !Number.isFinite(squares[i])),
     };
   } finally {
-    arena.dispose();
-    results.dispose();
+    disposeAll([arena, results]);
   }
 }
 

@@ -4,6 +4,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import type { FloatDType } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { ConfigError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -53,8 +54,7 @@ export class GraphStepper implements Stepper {
   }
 
   async dispose(): Promise<void> {
-    this.#scratch.dispose();
-    for (const arena of this.#arenas) arena.dispose();
+    disposeAll([this.#scratch, ...this.#arenas]);
   }
 
   /** The graph of a slice; the arena of the one before the last is free by now. */

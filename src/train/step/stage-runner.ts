@@ -109,7 +109,7 @@ export class StageRunner {
     const { graph, result } = this.#graphs.build([kind, unit.index, ...shapeOf(memory)].join(), build);
     const { sequences, length } = memory.batch;
     const amount = productsOf([unit], sequences * length);
-    await this.#p.device.compute(graph.handle, { kind, detail: unit.stage.kind, amount });
+    await this.#p.device.compute(graph, { kind, detail: unit.stage.kind, amount });
     return result;
   }
 

@@ -35,11 +35,11 @@ export class CpuThreads {
   }
 
   /** Runs a graph of the backend with as many threads as are best for it. Nothing else may run on the backend. */
-  async graph<T>(work: OptionalWork, run: () => Promise<T>): Promise<T> {
-    if (!this.#pools) return run();
+  async graph<T>(work: OptionalWork, run: (threads: number) => Promise<T>): Promise<T> {
+    if (!this.#pools) return run(this.most);
     return this.measured(work, (threads) => {
       this.#pools?.attach(threads);
-      return run();
+      return run(threads);
     });
   }
 
