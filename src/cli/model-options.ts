@@ -56,7 +56,11 @@ export function addModelOptions(command: Command): Command {
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
     .option("--max-sequences <n>", "sequences of that length to plan for at once (default: 1)", wholeNumber)
     .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
-    .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
+    .option(
+      "--threads <n>",
+      "CPU threads, always as many (default: what is fastest, measured as it runs)",
+      wholeNumber,
+    )
     .option(
       "--no-low-cpu-mem-usage",
       "read everything first and copy it, for comparison: needs the memory twice",

@@ -1,5 +1,6 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
 
+import type { Device } from "../backend/ggml/device.ts";
 import { runAll } from "../base/async/cleanup.ts";
 import { OneByOne } from "../base/async/one-by-one.ts";
 import { linkSignals } from "../base/async/signals.ts";
@@ -35,6 +36,9 @@ export interface StreamStatistics {
   readonly readBytes: number;
   readonly readSeconds: number;
 }
+
+/** Threads of the CPU used for each kind of work, with the seconds computed with each number of them. */
+export type ThreadUses = ReturnType<Device["threadUses"]>;
 
 export class Engine {
   #open: OpenModel;
@@ -390,6 +394,11 @@ export class Engine {
       readBytes: queue.stats().bytes + rows.readBytes,
       readSeconds: queue.stats().busySeconds,
     };
+  }
+
+  /** What was computed with how many threads of the CPU, training on this engine included. */
+  threadUses(): ThreadUses {
+    return this.prepared.cpu.threadUses();
   }
 
   get disposed(): boolean {
