@@ -164,10 +164,11 @@ export class TensorMerger {
   async #compute(build: (g: Graph) => Tensor): Promise<void> {
     this.#arena.reset();
     const g = new Graph(this.#cpu, this.#arena);
-    g.expand(build(g));
+    const result = build(g);
+    g.expand(result);
     g.checkSupport();
     this.#memory.place(g.handle);
-    await this.#cpu.compute(g.handle);
+    await this.#cpu.compute(g.handle, { kind: "merge", amount: result.elements });
   }
 
   dispose(): void {

@@ -103,7 +103,7 @@ export async function mergeAdapter(
     );
     await putTokenizer(resolve(adapterDir), folder);
     await putEndIds(resolve(adapterDir), folder);
-    const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
+    const cpu = Device.open(findDevice("cpu"), { threads: threadCount(), adaptive: true });
     const merger = new TensorMerger(cpu, ledger);
     try {
       const tensors = mergedTensors(merger, { base, spec, adapter, joined, model, dtype });

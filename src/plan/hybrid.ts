@@ -79,9 +79,16 @@ export function planHybrid(r: PlanRequest, h: HybridRequest): Plan {
     lasting: total(h.lastingOf),
     activations: computes ? h.host.activations : 0,
     scratch: computes ? h.host.scratch : 0,
+    products: computes ? h.host.products : 0,
   };
   const passes =
-    fixed.rows + (fixed.logits ?? 0) + share.kv + share.lasting + share.activations + share.scratch;
+    fixed.rows +
+    (fixed.logits ?? 0) +
+    share.kv +
+    share.lasting +
+    share.activations +
+    share.scratch +
+    share.products;
   const beside = Math.max(passes, share.lasting + fixed.staging);
   const { cpu: keptInRam, disk: gone, open } = byWish(rest, wanted);
   const cpuBase = beside + keptInRam.reduce((sum, u) => sum + u.resident, 0);

@@ -10,7 +10,8 @@ export function makePlan(r: PlanRequest): Plan {
   if (r.hybrid) return planHybrid(r, r.hybrid);
   const lasting = r.fixed.vectors + (r.fixed.adapter ?? 0);
   const training = r.fixed.training?.[r.compute] ?? 0;
-  const onDevice = r.fixed.kv + r.fixed.activations + r.fixed.scratch + lasting + training;
+  const { kv, activations, scratch, products = 0 } = r.fixed;
+  const onDevice = kv + activations + scratch + lasting + training + products;
   return r.compute === "gpu" ? planGpu(r, onDevice) : planCpu(r, onDevice, lasting);
 }
 

@@ -250,7 +250,7 @@ describe("whatever the units, the budgets and what else is needed", () => {
             computeOf: list.map((_, i) => computeOf[i]),
             kvOf: (stage: number) => (stage % 2 ? 40 : 0),
             lastingOf: () => each,
-            host: { activations: beside.activations, scratch: beside.scratch },
+            host: { activations: beside.activations, scratch: beside.scratch, products: 0 },
             sizes: list,
           };
           const r = () => request("gpu", list, { ...budgets }, { fixed: beside, wanted, hybrid });

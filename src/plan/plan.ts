@@ -24,6 +24,8 @@ export interface FixedBytes {
   readonly adapter?: number;
   /** What training keeps, taken after loading; absent where nothing is trained. */
   readonly training?: { readonly gpu: number; readonly cpu: number };
+  /** Threads that compute wide products, with their scratch; absent where none do. */
+  readonly products?: number;
   /** RAM for rows read from disk. */
   readonly rows: number;
   /** RAM for logits: of a token that is chosen, and of a few whose caller wants them. */
@@ -91,6 +93,8 @@ export interface HostShare {
   readonly kv: number;
   readonly activations: number;
   readonly scratch: number;
+  /** Threads that compute wide products, with their scratch. */
+  readonly products: number;
   /** Norms, biases and what an adapter adds. */
   readonly lasting: number;
   readonly ring: number;
@@ -106,7 +110,7 @@ export interface HybridRequest {
   readonly kvOf: (stage: number) => number;
   readonly lastingOf: (stage: number) => number;
   /** What the CPU takes if it computes any stage. Bytes. */
-  readonly host: { readonly activations: number; readonly scratch: number };
+  readonly host: Pick<HostShare, "activations" | "scratch" | "products">;
   /** Sizes of units where the CPU computes them. */
   readonly sizes: readonly UnitSize[];
 }

@@ -6,10 +6,12 @@ import { linkSignals } from "../base/async/signals.ts";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
+import { type EngineExtension, Extensions } from "./extensions.ts";
 import { type EngineParts, kvPlaces, type OpenModel, openModel, releaseModel } from "./open/open-model.ts";
 import type { EngineOptions } from "./open/prepare.ts";
 import type { Prepared } from "./open/prepared.ts";
 import { KvCache, type KvPlaces, type RowMove } from "./state/kv-cache.ts";
+import { RememberedSequence } from "./state/remembered.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./step/chunks.ts";
 import type { Executor, PassProgress } from "./step/executor.ts";
 import { inputBytes } from "./step/inputs.ts";
@@ -41,14 +43,10 @@ export class Engine {
   #disposed: Promise<void> | undefined;
   /** Calls that run or wait. */
   #queued = 0;
-  /** The tokens whose keys and values the cache holds from its first row on, of the sequence that was computed last. */
-  #sequence: { readonly ids: readonly number[]; readonly adapter: unknown } | undefined;
+  readonly #remembered = new RememberedSequence();
   readonly #waiting = new Set<() => void>();
 
-  /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
-  settle: (() => Promise<void>) | undefined;
-  /** Awaited before the weights are given up: what was taken beside them, and still works on them, goes first. */
-  beforeDispose: (() => Promise<void>) | undefined;
+  readonly #extensions = new Extensions();
 
   private constructor(open: OpenModel) {
     this.#open = open;
@@ -65,7 +63,7 @@ export class Engine {
    */
   async reopen(change: Partial<EngineOptions>): Promise<void> {
     const { prepared, options } = this.#open;
-    this.#sequence = undefined;
+    this.#remembered.forget();
     await releaseModel(this.#open);
     const { signal: _, progress_callback: __, warning_callback: ___, ...before } = options;
     try {
@@ -95,6 +93,22 @@ export class Engine {
 
   get #kv(): KvCache {
     return this.#open.kv;
+  }
+
+  /** Enters what works on the weights beside the engine; within {@link exclusive}. Dispose the result to undo it. */
+  attach(extension: EngineExtension): Disposable {
+    const attached = this.#extensions.attach(extension);
+    const apply = () => {
+      const { executor, adapter } = this.#parts;
+      executor.adapter = this.#extensions.adapter ?? adapter;
+    };
+    apply();
+    return {
+      [Symbol.dispose]: () => {
+        attached[Symbol.dispose]();
+        apply();
+      },
+    };
   }
 
   /** Only for use within {@link exclusive}; valid until the model is disposed. */
@@ -160,7 +174,7 @@ export class Engine {
     return this.#calls.run(async () => {
       try {
         if (this.#disposed) throw new DisposedError("the model");
-        if (!goesOn) this.#sequence = undefined;
+        if (!goesOn) this.#remembered.forget();
         return await work();
       } finally {
         this.#queued--;
@@ -192,18 +206,12 @@ export class Engine {
    * sequence before, all but the last at most. Only within {@link exclusive}, until {@link step}.
    */
   commonPrefix(prompt: readonly number[]): number {
-    const known = this.#sequence;
-    if (!known || known.adapter !== this.#parts.executor.adapter) return 0;
-    const most = Math.min(known.ids.length, prompt.length - 1);
-    let common = 0;
-    while (common < most && known.ids[common] === prompt[common]) common++;
-    return common;
+    return this.#remembered.commonPrefix(prompt, this.#parts.executor.adapter);
   }
 
   /** Says that the cache holds the keys and values of these tokens from row 0 on. Only within {@link exclusive}. */
   remember(ids: readonly number[]): void {
-    if (this.options.prefix_cache === false) return;
-    this.#sequence = { ids, adapter: this.#parts.executor.adapter };
+    if (this.options.prefix_cache !== false) this.#remembered.keep(ids, this.#parts.executor.adapter);
   }
 
   /** One run of the executor; only within {@link exclusive}. */
@@ -214,8 +222,8 @@ export class Engine {
     signal?: AbortSignal,
     progress?: PassProgress,
   ): Promise<void> {
-    await this.settle?.();
-    this.#sequence = undefined;
+    await this.#extensions.settle();
+    this.#remembered.forget();
     const { max_positions, positions } = this.prepared.spec;
     for (const { past, tokens, base } of sequences) {
       if (tokens.length === 0)
@@ -329,23 +337,22 @@ export class Engine {
 
   /** A cache of fewer rows, with the first of the sequence that is remembered. */
   #shrink(capacity: number): void {
-    const known = this.#sequence;
-    const rows = Math.min(known?.ids.length ?? 0, capacity);
-    if (!known || rows === 0) {
+    const rows = Math.min(this.#remembered.length, capacity);
+    if (rows === 0) {
       this.#renewCache(capacity);
       return;
     }
     try {
       this.moveRows(capacity, [{ from: 0, to: 0, rows }]);
-      this.#sequence = { ...known, ids: known.ids.slice(0, rows) };
+      this.#remembered.shorten(rows);
     } catch {
-      this.#sequence = undefined; // the rows are lost, and a cache of the planned size is there
+      this.#remembered.forget(); // the rows are lost, and a cache of the planned size is there
     }
   }
 
   /** Another cache in place of this one, whose contents are lost. */
   #renewCache(capacity: number): void {
-    this.#sequence = undefined;
+    this.#remembered.forget();
     this.#kv.dispose();
     this.#forgetBuffers();
     const { spec, kv_dtype } = this.prepared;
@@ -357,7 +364,7 @@ export class Engine {
     try {
       return make();
     } catch (error) {
-      this.#sequence = undefined;
+      this.#remembered.forget();
       const { spec, kv_dtype, context } = this.prepared;
       this.#forgetBuffers();
       this.#open.kv = new KvCache(spec, kv_dtype, context, this.#places);
@@ -399,7 +406,7 @@ export class Engine {
     this.#closing.abort(new AbortError("the model was disposed"));
     this.#wanted();
     await this.#calls.idle();
-    await runAll([() => this.beforeDispose?.(), () => releaseModel(this.#open)]);
+    await runAll([() => this.#extensions.beforeDispose(), () => releaseModel(this.#open)]);
   }
 }
 

@@ -35,6 +35,7 @@ export class Session {
   readonly #cleanup: Cleanup;
   readonly #cycle: readonly Unit[];
   readonly #trainedUnits: ReadonlySet<Unit>;
+  readonly #attached: Disposable;
   #following = false;
   /** Reads that were asked for, micro-batches made, and the last one that may be read for. */
   #calls = 0;
@@ -53,8 +54,10 @@ export class Session {
     this.#cycle = held.passes.cycle;
     const names = new Set(held.parameters.all.map((p) => p.name));
     this.#trainedUnits = new Set(this.#cycle.filter((u) => u.owned.some((m) => names.has(m.name))));
-    held.engine.settle = () => held.updates.idle();
-    held.engine.beforeDispose = () => this.#release();
+    this.#attached = held.engine.attach({
+      settle: () => held.updates.idle(),
+      beforeDispose: () => this.#release(),
+    });
   }
 
   /**
@@ -222,10 +225,10 @@ export class Session {
 
   async #release(): Promise<void> {
     const { engine, updates } = this.#h;
-    engine.beforeDispose = undefined;
     await updates.idle().catch(() => {});
+    this.#attached[Symbol.dispose]();
     // Weights that were lost must not be taken for trained ones by whoever uses the model afterwards.
-    engine.settle = updates.failed ? () => updates.idle() : undefined;
+    if (updates.failed) engine.attach({ settle: () => updates.idle() });
     await runAll([() => this.#h.passes.reset(), () => this.#cleanup.run()]);
   }
 

@@ -17,10 +17,16 @@ const HOMES = ["gpu", "cpu", "disk"] as const;
 
 async function logits(dir: string, ids: readonly number[], options: object): Promise<Float32Array> {
   return leavesNothing(async () => {
-    const common = { kv_dtype: "float32" as const, context_length: 64, threads: 1, ...options };
+    const common = {
+      ...{ kv_dtype: "float32" as const, context_length: 64, threads: 1, compute: "gpu" as const },
+      ...options,
+    };
     await using model = await AutoModelForCausalLM.from_pretrained(dir, common);
     const { data } = (await model.forward({ input_ids: [ids] })).logits;
-    if (model.plan.compute === "gpu")
+    if (
+      model.plan.computeOf.every((site) => site === model.plan.computeOf[0]) &&
+      model.plan.compute === "gpu"
+    )
       expect(model.memory().entries.find(({ what }) => what === "adapter")?.tier).toBe("gpu");
     return data;
   });
@@ -37,6 +43,11 @@ describeUnless(whyNoGpu(gpu))("on a GPU", () => {
     );
     const reference = new Float32Array(golden.buffer, golden.byteOffset, golden.byteLength / 4);
     const options = { device, device_map, adapter: PEFT_ADAPTER };
+    if (device_map === "cpu") {
+      const divided = { "": "cpu", "model.layers.1": "gpu" };
+      const said = await logits(dir, prompts[0]!.ids, { ...options, compute: "hybrid", device_map: divided });
+      expect(largestDifference(said, reference)).toBeLessThan(TOLERANCE);
+    }
     expect(largestDifference(await logits(dir, prompts[0]!.ids, options), reference)).toBeLessThan(TOLERANCE);
   });
 

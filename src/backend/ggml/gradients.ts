@@ -205,11 +205,14 @@ function isRun({ values, window }: Part): boolean {
   return values.contiguous && window.strides.every((stride, i) => stride === values.nb[i + 1]);
 }
 
+/** Operations with memory of their own, which can lie anywhere. */
+const PRODUCTS: ReadonlySet<string> = new Set(["mul_mat", "out_prod"]);
+
 /** Whether parts follow one another from the tensor's beginning to its end, each a product, which can go anywhere. */
 function isPartition(tensor: Tensor, parts: readonly Part[]): boolean {
   let end = 0;
   for (const part of parts) {
-    if (!isRun(part) || part.values.name !== "mul_mat" || part.window.offset !== end) return false;
+    if (!isRun(part) || !PRODUCTS.has(part.values.name) || part.window.offset !== end) return false;
     end += part.values.bytes;
   }
   return end === tensor.elements * 4;

@@ -5,6 +5,7 @@ import { HeaderArena } from "./graph.ts";
 import { library } from "./library.ts";
 import type { Graph } from "./ops.ts";
 import type { Tensor } from "./tensor.ts";
+import type { OptionalWork } from "./threads/threads.ts";
 
 /** Where weights are used, as indices of a graph's nodes. */
 export interface NodeRange {
@@ -54,7 +55,7 @@ export class GraphRanges {
   }
 
   /** Nodes `from` up to but not `to`, whose operands are there. Nothing happens for none. */
-  async compute(g: Graph, from: number, to: number): Promise<void> {
+  async compute(g: Graph, from: number, to: number, work?: OptionalWork): Promise<void> {
     if (to <= from) return;
     const { native } = library();
     const count = to - from;
@@ -64,8 +65,14 @@ export class GraphRanges {
     }
     this.#arena.reset();
     const graph = native.ggml_new_graph_custom(this.#arena.context, this.#arena.capacity, false);
-    for (let i = from; i < to; i++) native.ggml_graph_add_node(graph, native.ggml_graph_node(g.handle, i));
-    await this.#device.compute(graph);
+    const nodes = new Set<bigint>();
+    for (let i = from; i < to; i++) {
+      const node = native.ggml_graph_node(g.handle, i);
+      native.ggml_graph_add_node(graph, node);
+      nodes.add(node);
+    }
+    const products = g.products.filter(({ node }) => nodes.has(node));
+    await this.#device.compute({ handle: graph, products }, work);
   }
 
   dispose(): void {

@@ -1,6 +1,7 @@
 // A graph under construction: native headers, inputs, and the order of nodes. Operations are in ops.ts.
 // Everything ggml would assert is checked here or there first, because a failed assert ends the process.
 import { GraphError } from "../../base/errors.ts";
+import type { WideProduct } from "../products/product.ts";
 import type { NativeBuffer } from "./buffer.ts";
 import type { Device } from "./device.ts";
 import { bytesOf, DTYPES, type DType } from "./dtypes.ts";
@@ -93,6 +94,12 @@ export class ArenaFullError extends GraphError {
 export class GraphCore {
   readonly device: Device;
   readonly arena: HeaderArena;
+  /** Whether products may be computed outside the library; {@link Device.compute} then gets this object, not its handle. */
+  readonly wide: boolean;
+  /** Those that are, in the order they were built. */
+  readonly products: WideProduct[] = [];
+  /** Activations that were rounded for them. */
+  readonly rounded = new Map<Tensor, Tensor>();
   /** Set to record operations for differentiation. */
   tape: TapeEntry[] | undefined;
   /** Products are computed in the order in which they are built, so that their weights can come one after another. */
@@ -100,7 +107,8 @@ export class GraphCore {
   readonly #graph: bigint;
   readonly #nodes: Tensor[] = [];
 
-  constructor(device: Device, arena: HeaderArena) {
+  constructor(device: Device, arena: HeaderArena, options: { wide?: boolean } = {}) {
+    this.wide = options.wide ?? false;
     this.device = device;
     this.arena = arena;
     this.#graph = library().native.ggml_new_graph_custom(arena.context, arena.capacity, false);
@@ -151,7 +159,9 @@ export class GraphCore {
   /** Checks every operation against the device. Throws {@link GraphError} that names the first it cannot run. */
   checkSupport(): void {
     const { native } = library();
+    const elsewhere = new Set(this.products.map((product) => product.node));
     for (const node of this.#nodes) {
+      if (elsewhere.has(node.handle)) continue;
       if (!this.device.supports(node.handle)) {
         throw new GraphError(
           `${this.device.name} cannot run ${native.ggml_op_desc(node.handle)} giving ${node}` +

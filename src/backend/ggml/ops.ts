@@ -1,6 +1,7 @@
 // The operations of a graph. Each checks types and shapes as ggml would assert them and throws GraphError instead.
 // Shapes are in ggml's order, fastest-varying first.
 import { GraphError } from "../../base/errors.ts";
+import { wideResult } from "../products/wide.ts";
 import { DTYPES, type DType } from "./dtypes.ts";
 import { GraphCore } from "./graph.ts";
 import { library } from "./library.ts";
@@ -204,6 +205,9 @@ export class Graph extends GraphCore {
       () => `mul_mat: rows must be contiguous: ${a}, ${b}`,
     );
     need(!isInteger(a.dtype), () => `mul_mat: no products of ${a}`);
+    const wide = this.wide ? wideResult(this, a, b) : undefined;
+    if (wide && this.inOrder) this.expand(wide);
+    if (wide) return wide;
     const { native } = library();
     const handle = this.#call(native.ggml_mul_mat, a.handle, b.handle);
     if (options.precise ?? a.dtype === "f32") native.ggml_mul_mat_set_prec(handle, PREC_F32);

@@ -47,7 +47,7 @@ export function download(
 }
 
 /** Rows of a tensor and where they go in host memory, in elements. */
-export interface RowBlock {
+export interface StridedRows {
   /** The first row that is copied, and how many. */
   readonly first: number;
   readonly count: number;
@@ -64,7 +64,7 @@ export async function downloadRows(
   device: Device,
   to: Float32Array,
   tensor: Tensor,
-  rows: RowBlock,
+  rows: StridedRows,
 ): Promise<void> {
   const { first, count, at, stride } = rows;
   const [width] = tensor.ne;

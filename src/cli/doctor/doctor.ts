@@ -61,6 +61,7 @@ function lines(io: Io, f: Findings): string[] {
     : "not limited by a control group";
   rows.push(
     ["threads", `${f.threads}`],
+    ["wide products", productsLine(f.products)],
     ["memory", `${formatBytes(memory.available)} of ${formatBytes(memory.total)} available, ${limit}`],
     ["", `without --cpu Spillway takes at most ${formatBytes(memory.default_budget)}`],
     [
@@ -79,6 +80,17 @@ function lines(io: Io, f: Findings): string[] {
     ? styled(io.stdout, "green", "This machine can run models.")
     : styled(io.stdout, "red", "This machine cannot run models yet.");
   return [...text, "", verdict];
+}
+
+function productsLine(products: Findings["products"]): string {
+  if (!products) return "by the tensor library";
+  const { name, file, mode, from_columns } = products;
+  const where = `${name}: ${shortPath(file)}`;
+  if (mode !== "auto") return `${where}; SPILLWAY_DNNL=${mode}`;
+  const measured = Object.entries(from_columns).map(([type, columns]) =>
+    columns === null ? `${type} never` : `${type} from ${columns} columns`,
+  );
+  return `${where}; ${measured.length > 0 ? measured.join(", ") : "measured when a model first needs it"}`;
 }
 
 function diskLine({ path, bytes_per_second, direct, problem }: Findings["disk"]): string {

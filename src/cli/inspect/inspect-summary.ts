@@ -93,6 +93,7 @@ export function planSummary(prepared: Prepared, bandwidth: number | undefined): 
         { what: "streaming ring", bytes: ring },
         { what: "unpacking ring", bytes: unpacking },
         { what: "graph scratch", bytes: fixed.scratch },
+        { what: "wide products", bytes: fixed.products ?? 0 },
         { what: "activations", bytes: fixed.activations },
         { what: "norms and biases", bytes: fixed.vectors - (plan.host?.lasting ?? 0) },
         { what: "adapter", bytes: fixed.adapter ?? 0 },

@@ -32,11 +32,15 @@ export function openSide(site: Site, parts: SideParts, cleanup: Cleanup): Side {
   const { host } = plan;
   const beside = site === HOST && host;
   const device = beside ? cpu : prepared.device;
-  const { activations, scratch } = beside ? host : plan.fixed;
+  const { activations, scratch, products = 0 } = beside ? host : plan.fixed;
   const { ring, wholeStages } = beside ? host : plan;
   const inputs = new PassInputs(device, ledger, spec.hidden_size);
   cleanup.add(() => inputs.dispose());
   inputs.reserve(activations);
+  if (products > 0) {
+    const entry = ledger.reserve(device.kind, products, "wide products");
+    cleanup.add(() => entry.release());
+  }
   const memory = graphMemory(device, scratch, ledger);
   cleanup.add(memory.release);
   const streams = (unit: Unit) =>

@@ -3,6 +3,9 @@ import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
+import { LEAST_MATRIX } from "../../backend/products/choice.ts";
+import { productMode } from "../../backend/products/find.ts";
+import { openProducts } from "../../backend/products/open.ts";
 import { undoAfter } from "../../base/async/cleanup.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
@@ -76,7 +79,7 @@ export interface EngineOptions {
   readonly offload_packed?: boolean;
   /** false loads the whole state dict first and copies it, for comparison. */
   readonly low_cpu_mem_usage?: boolean;
-  /** CPU threads. Default: the cores this process may use. */
+  /** CPU threads. Default: for each kind of work what is fastest, up to the cores this process may use. */
   readonly threads?: number;
   readonly progress_callback?: (progress: LoadProgress) => void;
   /** Called with each of the model's warnings before anything is loaded; `model.warnings` holds them afterwards. */
@@ -103,12 +106,14 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   }
   const kv_dtype = kvDType(options.kv_dtype ?? "float16");
   const info = findDevice(options.device ?? "auto");
-  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, { threads });
+  const team = { threads, adaptive: options.threads === undefined };
+  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, team);
   let device = cpu;
   try {
-    if (isGpu(info)) device = Device.open(info, { threads });
+    if (isGpu(info)) device = Device.open(info, team);
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
+    await openWideProducts(device, model.units);
     const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
@@ -119,6 +124,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     const choice = parseCompute(options.compute ?? "auto", model.units, device.name);
     const mode = device.onHost || training ? "gpu" : choice.mode;
     const hostFlash = mode === "gpu" ? flash : hasFlashAttention(spec, cpu, kv_dtype);
+    if (mode !== "gpu") await openWideProducts(cpu, model.units);
     const rates = mode === "auto" ? await weightRates(device, cpu, mainDType(model)) : undefined;
     const planFor = (context: number) => {
       const measured = { context, kv_dtype, adapter };
@@ -183,6 +189,17 @@ function unusedCompute({ compute, training }: EngineOptions, device: Device): st
   if (training && compute !== "gpu")
     return [`compute is not used: all training is computed on ${device.name}`];
   return [];
+}
+
+/** Wide products for a model that has matrices large enough. */
+async function openWideProducts(device: Device, units: readonly Unit[]): Promise<void> {
+  const matrices = units.flatMap((u) => Object.values(u.matrices));
+  const large = matrices.filter((m) => productMode() === "all" || m.ne[0] * m.ne[1] >= LEAST_MATRIX);
+  if (large.length > 0)
+    await openProducts(
+      device,
+      large.map((m) => m.dtype),
+    );
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
@@ -289,6 +306,7 @@ function fixedBytes(
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
+    ...(device.products && { products: device.products.bytes }),
     rows: rowStagingBytes(gatheredTables(units)),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
   };
@@ -314,7 +332,7 @@ function hybridRequest(
     computeOf,
     kvOf: (stage) => (spec.stages[stage]?.layer === undefined ? 0 : own.kv / spec.num_layers),
     lastingOf: (stage) => lasting[stage] ?? 0,
-    host: { activations: own.activations, scratch },
+    host: { activations: own.activations, scratch, products: cpu.products?.bytes ?? 0 },
     sizes: unitSizes(units, cpu, cpu).cpu,
   };
 }

@@ -38,6 +38,7 @@ import {
   type StageMemory,
   tailStart,
 } from "./stage-graph.ts";
+import { passWork } from "./work.ts";
 
 export interface ExecutorParts {
   readonly spec: ModelSpec;
@@ -262,7 +263,8 @@ export class Executor {
       if (first < done) throw new Error(`${unit.name} is used before the unit ahead of it in the cycle`);
       using _lease = await arrivals.acquire(unit);
       if (i === streamed.length - 1) arrived();
-      await bench.ranges.compute(graph, done, last + 1);
+      const work = passWork([{ ...stage, units: [unit] }], chunk, wanted.length);
+      await bench.ranges.compute(graph, done, last + 1, work);
       done = last + 1;
     }
     await bench.ranges.compute(graph, done, nodeCount(graph));
@@ -283,7 +285,7 @@ export class Executor {
     { receiver }: Run,
   ): Promise<void> {
     const { graph, results } = this.#graph(bench, stages, chunk, memory, selection);
-    await bench.side.device.compute(graph.handle);
+    await bench.side.device.compute(graph, passWork(stages, chunk, selection.count));
     if (results.length === 0) return;
     if (this.#unchanged) await this.#unchanged;
     await receiver.receive(bench.side.device, results, selection);

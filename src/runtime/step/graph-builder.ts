@@ -37,7 +37,7 @@ export class GraphBuilder {
         this.#arena = new HeaderArena(capacity, { graph: true });
       } else this.#arena.reset();
       try {
-        const graph = new Graph(this.#device, this.#arena);
+        const graph = new Graph(this.#device, this.#arena, { wide: true });
         const result = build(graph);
         if (!this.#supported.has(kind)) graph.checkSupport();
         this.#supported.add(kind);

@@ -189,7 +189,7 @@ export function buildGraph(device: Device, headers: number, make: (g: Graph) => 
   for (let capacity = headers; ; capacity *= 2) {
     const arena = new HeaderArena(capacity, { graph: true });
     try {
-      make(new Graph(device, arena));
+      make(new Graph(device, arena, { wide: true }));
       return capacity;
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;

@@ -247,7 +247,6 @@ async function initialise(
 /** Texts that are generated meanwhile are those of the adapter as it is trained. */
 function useAdapter(engine: Engine, parameters: Parameters, trained: TrainedStates, cleanup: Cleanup): void {
   if (parameters.lowRank.length === 0) return;
-  const { executor } = engine.parts;
   const headers = new HeaderArena(2 * parameters.lowRank.length);
   const found = new Map<string, LowRank>();
   for (const { unit, key, target, a, b } of parameters.lowRank) {
@@ -262,10 +261,11 @@ function useAdapter(engine: Engine, parameters: Parameters, trained: TrainedStat
       scale: target.scale,
     });
   }
-  const before = executor.adapter;
-  executor.adapter = { lowRank: (unit, key) => found.get(`${unit.index} ${key}`) };
+  const attached = engine.attach({
+    adapter: { lowRank: (unit, key) => found.get(`${unit.index} ${key}`) },
+  });
   cleanup.add(() => {
-    executor.adapter = before;
+    attached[Symbol.dispose]();
     headers.dispose();
   });
 }

@@ -70,7 +70,8 @@ export async function gradientNorm2(
         g.put(g.mulMat(a, a), sums, at); // [1, 1, rows]
         at += rows;
       }
-      await cpu.compute(g.handle);
+      const amount = runs.reduce((sum, { length, rows }) => sum + length * rows, 0);
+      await cpu.compute(g.handle, { kind: "gradient norm", amount });
       const found = new Float32Array(results.buffer.view(0, at * 4));
       at = 0;
       for (const { index, first, length, rows } of runs) {

@@ -49,7 +49,7 @@ export class GraphStepper implements Stepper {
         const end = part.format.bytes(index * run.length + run.elements(index));
         await part.region.read(to.buffer, to.offset, to.offset, end - to.offset);
       }
-      await this.#cpu.compute(graph);
+      await this.#cpu.compute(graph, { kind: "optimizer", detail: "graph", amount: run.elements(index) });
     };
   }
 

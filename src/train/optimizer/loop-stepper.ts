@@ -67,7 +67,8 @@ export class LoopStepper implements Stepper {
     }
     return async () => {
       await this.#cpu.soon(() => this.#crew.run(job));
-      if (conversion !== undefined) await this.#cpu.compute(conversion);
+      if (conversion === undefined) return;
+      await this.#cpu.compute(conversion, { kind: "optimizer", detail: "copy", amount: count });
     };
   }
 

@@ -1,5 +1,6 @@
 // Derivatives of matrix products, as products of transposed copies: y = W x has dx = W^T dy and dW = dy x^T.
 // Large matrices are taken in slices of rows, so that beside a matrix and its gradient no third one is needed.
+import { wideInputGradient, wideWeightGradient } from "../../products/wide.ts";
 import type { Graph } from "../ops.ts";
 import type { Shape, Tensor } from "../tensor.ts";
 import { dense, repeatBack } from "./ops.ts";
@@ -29,7 +30,12 @@ export function productOfLeft(g: Graph, s: Step): Tensor | readonly Part[] {
     t.dtype === "f32"
       ? turnFilled(g, t, x.dtype === "f32" ? sumSize(g, t.ne[1]) : t.ne[1])
       : g.cast(g.transpose(t), "f32");
-  const [right, dy] = [columns(joined(x)), joined(s.dy)];
+  const dy = joined(s.dy);
+  if (a * b === 1) {
+    const whole = wideLeft(g, s, w, joined(x), dy);
+    if (whole) return whole;
+  }
+  const right = columns(joined(x));
   if (a * b === 1 && s.addsTo(w)) {
     return slices(w).map(([first, rows]) => {
       const some = g.view(dy, [rows, dy.ne[1]], [dy.nb[1]], first * dy.nb[0]); // [rows, m]
@@ -43,9 +49,30 @@ export function productOfLeft(g: Graph, s: Step): Tensor | readonly Part[] {
   return g.reshape(repeatBack(g, parts, g.arena.header("f32", [k * n * a, 1, b])), ...w.ne);
 }
 
+/** The same by products that go outside the library, if these do: they take X and dY as they lie. */
+function wideLeft(g: Graph, s: Step, w: Tensor, x: Tensor, dy: Tensor): Tensor | readonly Part[] | undefined {
+  const [k, n] = w.ne;
+  const matrix = (t: Tensor) => dense(g, t);
+  if (!g.wide || !g.device.wideArithmetic("weight-gradient", w.dtype, x.ne[1], n, k)) return undefined;
+  const [right, left] = [matrix(x), matrix(dy)];
+  if (!s.addsTo(w)) return wideWeightGradient(g, w, right, left, [0, n]);
+  const parts: Part[] = [];
+  for (const [first, rows] of slices(w)) {
+    const values = wideWeightGradient(g, w, right, left, [first, rows]); // [k, rows]
+    if (!values) return undefined;
+    parts.push({
+      values,
+      window: { strides: [4 * k, 4 * k * rows, 4 * k * rows], offset: 4 * k * first },
+    });
+  }
+  return parts;
+}
+
 /** dX [k, m, c, d] of W [k, n, a, b] x X [k, m, c, d]: W repeats over dy as it did over X. */
 export function productOfRight(g: Graph, s: Step): Tensor {
   const w = s.inputs[0] as Tensor;
+  const wide = g.wide ? wideInputGradient(g, w, s.dy) : undefined;
+  if (wide) return wide;
   const known = s.turned?.get(w);
   if (known) return g.mulMat(known, s.dy);
   const before = original(w, s);

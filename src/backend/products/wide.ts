@@ -1,0 +1,121 @@
+// Products of linear layers in a graph that are computed outside the tensor library: each is a node like any other, with
+// memory from the graph's allocator, and a record of what to compute there. Where a product does not go there, these
+// functions give undefined and the caller builds the operation itself.
+import { DTYPES } from "../ggml/dtypes.ts";
+import type { GraphCore } from "../ggml/graph.ts";
+import { library } from "../ggml/library.ts";
+import type { Shape, Tensor } from "../ggml/tensor.ts";
+import type { Arithmetic } from "./product.ts";
+
+/** y [n, m, c, d] = W [k, n] x X [k, m, c, d], f32. */
+export function wideResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefined {
+  const [k, n] = w.ne;
+  if (!isPlain(w) || !w.contiguous || !isDense(x)) return undefined;
+  const m = x.elements / k;
+  const arithmetic = g.device.wideArithmetic("result", w.dtype, m, n, k);
+  if (!arithmetic || !g.wide) return undefined;
+  const input = operand(g, x, arithmetic);
+  g.arena.take();
+  const handle = library().native.ggml_mul_mat(g.arena.context, w.handle, input.handle);
+  const y = g.node("mul_mat", handle, "f32", [n, x.ne[1], x.ne[2], x.ne[3]], [w, x]);
+  const packed = w.dtype === arithmetic ? undefined : w.dtype;
+  const strides = { lda: rowElements(input), ldb: k, ldc: n };
+  const turned = { turnedA: false, turnedB: true };
+  g.products.push({
+    ...{ node: y.handle, a: input.handle, b: w.handle, m, n, k, ...strides, ...turned, arithmetic, packed },
+  });
+  return y;
+}
+
+/** dX [k, m, c, d] from W [k, n] and dY [n, m, c, d], which is contiguous: W as it lies, without a transposed copy. */
+export function wideInputGradient(g: GraphCore, w: Tensor, dy: Tensor): Tensor | undefined {
+  const [k, n] = w.ne;
+  if (!isPlain(w) || !w.contiguous || !dy.contiguous) return undefined;
+  const m = dy.elements / n;
+  const arithmetic = g.device.wideArithmetic("input-gradient", w.dtype, m, k, n);
+  if (!arithmetic || arithmetic !== w.dtype || !g.wide) return undefined;
+  const from = operand(g, dy, arithmetic);
+  const { native } = library();
+  g.arena.take(3);
+  const { context } = g.arena;
+  const flat = native.ggml_reshape_4d(context, from.handle, n, m, 1, 1);
+  const columns = native.ggml_permute(context, flat, 1, 0, 2, 3); // [m, n]
+  // out_prod [k, m] = sum over n of W [k, n] and dY [m, n]: it stands for the product and is not computed.
+  const handle = native.ggml_out_prod(context, w.handle, columns);
+  const ne: Shape = [k, m, 1, 1];
+  const product = g.node("out_prod", handle, "f32", ne, [w, dy]);
+  const strides = { lda: n, ldb: k, ldc: k };
+  const turned = { turnedA: false, turnedB: false };
+  g.products.push({
+    ...{ node: handle, a: from.handle, b: w.handle, m, n: k, k: n, ...strides, ...turned, arithmetic },
+  });
+  if (m === dy.ne[1]) return product;
+  g.arena.take();
+  const [, c, d, e] = dy.ne;
+  const shaped = native.ggml_reshape_4d(context, handle, k, c, d, e);
+  return g.node("reshape", shaped, "f32", [k, c, d, e], [product]);
+}
+
+/**
+ * Rows `first` ... of dW [k, rows] from X [k, m] and dY [n, m], both contiguous matrices, for weights of a type: sums over m
+ * in f32. X and dY are taken as they lie.
+ */
+export function wideWeightGradient(
+  g: GraphCore,
+  w: Tensor,
+  x: Tensor,
+  dy: Tensor,
+  [first, rows]: readonly [first: number, rows: number],
+): Tensor | undefined {
+  const [k, m] = x.ne;
+  const [n] = dy.ne;
+  if (![x, dy].every((t) => t.dtype === "f32" && isPlain(t) && t.contiguous)) return undefined;
+  const arithmetic = g.device.wideArithmetic("weight-gradient", w.dtype, m, n, k);
+  if (!arithmetic || !g.wide) return undefined;
+  const [right, left] = [operand(g, x, arithmetic), operand(g, dy, arithmetic)];
+  const { native } = library();
+  g.arena.take(2);
+  const { context } = g.arena;
+  const [size, row] = left.nb;
+  const some = native.ggml_view_4d(context, left.handle, rows, m, 1, 1, row, row * m, row * m, first * size);
+  const handle = native.ggml_out_prod(context, right.handle, some);
+  const gradient = g.node("out_prod", handle, "f32", [k, rows, 1, 1], [x, dy]);
+  const strides = { lda: n, ldb: k, ldc: k };
+  const turned = { turnedA: true, turnedB: false };
+  g.products.push({
+    ...{ node: handle, a: some, b: right.handle, m: rows, n: k, k: m, ...strides, ...turned, arithmetic },
+  });
+  return gradient;
+}
+
+/** An activation in the type of the arithmetic; rounded once for all products that take it. */
+function operand(g: GraphCore, x: Tensor, arithmetic: Arithmetic): Tensor {
+  if (arithmetic === "f32") return x;
+  const known = g.rounded.get(x);
+  if (known) return known;
+  const recording = g.tape;
+  g.tape = undefined; // it is part of the product, whose derivative is taken as if it were exact
+  try {
+    g.arena.take();
+    const handle = library().native.ggml_cast(g.arena.context, x.handle, DTYPES.bf16.id);
+    const rounded = g.node("cast", handle, "bf16", x.ne, [x]);
+    g.rounded.set(x, rounded);
+    return rounded;
+  } finally {
+    g.tape = recording;
+  }
+}
+
+function isPlain(t: Tensor): boolean {
+  return t.ne[2] === 1 && t.ne[3] === 1;
+}
+
+/** f32 in rows at one distance from each other. */
+function isDense(x: Tensor): boolean {
+  return x.dtype === "f32" && (x.contiguous || (isPlain(x) && x.contiguousRows && !x.transposed));
+}
+
+/** Elements from row to row. */
+function rowElements(x: Tensor): number {
+  return x.ne[1] === 1 ? x.ne[0] : x.nb[1] / x.nb[0];
+}
