@@ -1,9 +1,11 @@
 // The options of every command that opens a model, and what they mean to the engine. One table, so that run, chat and
 // inspect cannot drift apart.
 
-import { readFile } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { type Command, InvalidArgumentError } from "commander";
 import { ConfigError, IoError } from "../base/errors.ts";
+import { parseJson } from "../base/json.ts";
+import { readText } from "../formats/files/json-files.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS } from "../memory/tiers.ts";
 import type { CacheDType, ComputeMap, DeviceMap, WeightDType } from "../plan/options.ts";
@@ -98,7 +100,7 @@ async function mapOf(option: string, text: string): Promise<DeviceMap> {
   const json = text.startsWith("@") ? await readMap(where) : text;
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = parseJson(json);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new ConfigError(`${where}: not JSON (${reason}); write {"model.layers.0": "cpu", "": "disk"}`);
@@ -116,7 +118,8 @@ async function mapOf(option: string, text: string): Promise<DeviceMap> {
 
 async function readMap(path: string): Promise<string> {
   try {
-    return await readFile(path, "utf8");
+    await stat(path);
+    return await readText(path); // of a bounded size, and never from a pipe
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new IoError(`the device map could not be read (${reason})`, path, { cause: error });

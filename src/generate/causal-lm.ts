@@ -344,16 +344,12 @@ export class CausalLM {
     const eos = named ?? (await this.#endIds());
     const { vocab_size } = this.#engine.prepared.spec;
     const sequences = prompts.map((prompt, i) => request.sequence(prompt, i, eos, vocab_size));
-    const work = () => {
-      let since = performance.now();
-      const lap = (counter: { tokens: number; seconds: number }, tokens: number) => {
-        const now = performance.now();
-        counter.tokens += tokens;
-        counter.seconds += (now - since) / 1000;
-        since = now;
-      };
-      const begun = new Set<number>();
-      return decode(this.#engine, {
+    const count = (counter: { tokens: number; seconds: number }) => (tokens: number, seconds: number) => {
+      counter.tokens += tokens;
+      counter.seconds += seconds;
+    };
+    const work = () =>
+      decode(this.#engine, {
         sequences,
         eos,
         max_time: request.max_time,
@@ -364,15 +360,11 @@ export class CausalLM {
         onReuse: (tokens) => {
           this.#reused += tokens;
         },
-        onPrefill: (tokens) => lap(this.#prefill, tokens),
-        onToken: (sequence, id) => {
-          // The first token comes with the prompt's pass; each later one has a pass of its own.
-          if (begun.has(sequence)) lap(this.#decode, 1);
-          begun.add(sequence);
-          return onToken(sequence, id);
-        },
+        onPrefill: count(this.#prefill),
+        // The first token of each sequence comes with the prompt's pass; each later one has a pass of its own.
+        onDecode: count(this.#decode),
+        onToken,
       });
-    };
     return this.#engine.exclusive(work, { goesOn: true });
   }
 
