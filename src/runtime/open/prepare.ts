@@ -3,7 +3,7 @@ import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
-import { LEAST_MATRIX } from "../../backend/products/choice.ts";
+import { LEAST_LARGEST_MATRIX } from "../../backend/products/choice.ts";
 import { productMode } from "../../backend/products/find.ts";
 import { openProducts } from "../../backend/products/open.ts";
 import { undoAfter } from "../../base/async/cleanup.ts";
@@ -28,7 +28,7 @@ import {
   type WeightDType,
 } from "../../plan/options.ts";
 import { type FixedBytes, type HybridRequest, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import { byStage, type ModelUnits, type Unit } from "../../plan/units.ts";
+import { byStage, type Matrix, type ModelUnits, type Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
 import { adapterBytes, adapterStaging, targetBytes } from "../step/adapter.ts";
 import { CHUNK_TOKENS } from "../step/chunks.ts";
@@ -213,15 +213,16 @@ function unusedCompute({ compute, training }: EngineOptions, device: Device): st
   return [];
 }
 
-/** Wide products for a model that has matrices large enough. */
+/** Wide products for a model whose matrices are large enough. */
 async function openWideProducts(device: Device, units: readonly Unit[]): Promise<void> {
   const matrices = units.flatMap((u) => Object.values(u.matrices));
-  const large = matrices.filter((m) => productMode() === "all" || m.ne[0] * m.ne[1] >= LEAST_MATRIX);
-  if (large.length > 0)
-    await openProducts(
-      device,
-      large.map((m) => m.dtype),
-    );
+  const elements = (m: Matrix) => m.ne[0] * m.ne[1];
+  const worthwhile = matrices.some((m) => elements(m) >= LEAST_LARGEST_MATRIX);
+  if (!worthwhile && productMode() !== "all") return;
+  await openProducts(
+    device,
+    matrices.map((m) => m.dtype),
+  );
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
