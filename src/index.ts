@@ -23,8 +23,15 @@ export type { BeforeRead, DirectFile, ReadOptions, SystemRead } from "./memory/i
 export type { FileLock } from "./memory/locks/file-lock.ts";
 export type { BeforeTransfer, SystemTransfer } from "./memory/stores/state-file.ts";
 export type { Tier } from "./memory/tiers.ts";
-export type { CacheDType, DeviceMap, MaxMemory, TierName, WeightDType } from "./plan/options.ts";
-export type { FixedBytes, Plan } from "./plan/plan.ts";
+export type {
+  CacheDType,
+  ComputeMap,
+  DeviceMap,
+  MaxMemory,
+  TierName,
+  WeightDType,
+} from "./plan/options.ts";
+export type { FixedBytes, HostShare, Plan, Site } from "./plan/plan.ts";
 export type { MemoryReader, ProbedMemory, ResidentMemory } from "./report/memory-probe.ts";
 export { MemoryProbe } from "./report/memory-probe.ts";
 export type { TrainingRecord } from "./report/training-log.ts";

@@ -1,7 +1,8 @@
 // AbortSignals and dispose() at awkward moments: what was running stops, nothing leaks, and what is still open works.
+
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { latch, turn } from "../src/base/async/testing-events.ts";
 import { AbortError, DisposedError } from "../src/base/errors.ts";
 import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
@@ -40,7 +41,7 @@ test("a signal hears many reads at once without a warning of a leak", async () =
     const dir = join(FIXTURES, "qwen2");
     await using model = await AutoModelForCausalLM.from_pretrained(dir, { ...ON_DISK, signal });
     await model.generate({ input_ids: [[1, 2, 3]], max_new_tokens: 2, ignore_eos: true, signal });
-    await sleep(0); // warnings come a tick later
+    await turn(); // warnings come a tick later
   } finally {
     process.off("warning", listen);
   }
@@ -210,7 +211,7 @@ test("one signal for many reads and many calls draws no warning of a leak", asyn
       Array.from({ length: 12 }, () => model.generate({ input_ids, max_new_tokens: 2, signal })),
     );
     await model.generate({ input_ids, max_new_tokens: 2 });
-    await sleep(1); // warnings are given on the next turn
+    await turn(); // warnings come a tick later
   } finally {
     process.off("warning", note);
   }
@@ -251,13 +252,23 @@ describe("dispose", () => {
 
   test("during a read that takes its time", async () => {
     await leavesNothing(async () => {
+      const [reading, answer] = [latch(), latch()];
+      let held = false;
       const model = await AutoModelForCausalLM.from_pretrained(LLAMA, {
         ...ON_DISK,
-        beforeRead: () => sleep(20),
+        beforeRead: () => {
+          if (!held) return;
+          reading.open();
+          return answer.opened;
+        },
       });
+      held = true;
       const generating = rejection(model.generate({ input_ids: [[1, 2, 3]] }));
-      await sleep(50);
-      await model.dispose();
+      await reading.opened;
+      const disposing = model.dispose();
+      await turn();
+      answer.open();
+      await disposing;
       expect(await generating).toBeInstanceOf(AbortError);
     });
   });

@@ -6,6 +6,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { BudgetError, IoError } from "../src/base/errors.ts";
+import { cannotProve } from "../src/base/testing-unproven.ts";
 import type { SyntheticOptions } from "../src/formats/synthetic.ts";
 import { rejection, temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, engineOf } from "../src/generate/causal-lm.ts";
@@ -221,12 +222,12 @@ describe("a batch whose graphs need more memory than was planned", () => {
   });
 });
 
-test("a full disk under offload_folder: an IoError that says how much is needed, and no remains", async (context) => {
+test("a full disk under offload_folder: an IoError that says how much is needed, and no remains", async () => {
   const folder = join(temporaryFolder(), "small");
   mkdirSync(folder);
   const mount = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], { encoding: "utf8" });
   if (mount.status !== 0)
-    context.skip(`a small file system cannot be mounted: ${mount.error ?? mount.stderr}`);
+    cannotProve(`a small file system cannot be mounted: ${mount.error ?? mount.stderr}`);
   onTestFinished(() => {
     spawnSync("umount", [folder]);
     rmSync(folder, { recursive: true, force: true });
@@ -238,4 +239,27 @@ test("a full disk under offload_folder: an IoError that says how much is needed,
     expect((error as IoError).message).toMatch(/\d+ bytes|KiB|MiB/);
   });
   expect(spawnSync("ls", ["-A", folder], { encoding: "utf8" }).stdout).toBe("");
+});
+
+test("max_sequences: a batch that is planned for is read at once, within the least budget that works", async () => {
+  const dir = await checkpoint({ family: "llama", dtype: "bf16" });
+  const options = { ...CPU, context_length: 64, max_sequences: 8 };
+  const { least } = await budgetRange(dir, options);
+  const model = await AutoModelForCausalLM.from_pretrained(dir, { ...options, max_memory: { cpu: least } });
+  const input_ids = Array.from({ length: 8 }, (_, i) =>
+    Array.from({ length: 40 }, (_, t) => (i * 40 + t) % 500),
+  );
+  const totals = new Set<number>();
+  const batch = await model.generate({
+    input_ids,
+    max_new_tokens: 24,
+    ignore_eos: true,
+    prompt_callback: ({ total }) => void totals.add(total),
+  });
+  expect([...totals]).toEqual([8 * 40]);
+  expect(batch.map((ids) => ids.length)).toEqual(input_ids.map(() => 64));
+  expect(model.memory().peak.cpu).toBeLessThanOrEqual(least);
+  await model.dispose();
+  await using roomy = await AutoModelForCausalLM.from_pretrained(dir, { ...CPU, device_map: "cpu" });
+  expect(batch).toEqual(await roomy.generate({ input_ids, max_new_tokens: 24, ignore_eos: true }));
 });

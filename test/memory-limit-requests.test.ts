@@ -1,9 +1,11 @@
 // The promise about memory for what grows with the request: logits, batches, masks of training, merges, exports and copies,
 // each in a memory cgroup of its budget + 256 MiB. Skipped, with the reason, where cgroups cannot be made.
+
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { describeUnless } from "../src/base/testing-unproven.ts";
 import { makeCheckpoint } from "../src/formats/synthetic.ts";
 import { randomAdapter } from "./support/adapters.ts";
 import { BESIDE_MIB, DIST, MemoryGroup, MIB, whyNoMemoryGroup } from "./support/memory-group.ts";
@@ -23,7 +25,7 @@ interface Outcome {
   readonly said?: unknown;
 }
 
-describe.skipIf(reason !== undefined)("in a memory cgroup of the budget + 256 MiB", () => {
+describeUnless(reason)("in a memory cgroup of the budget + 256 MiB", () => {
   let folder: string;
 
   beforeAll(async () => {

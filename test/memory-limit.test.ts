@@ -1,17 +1,18 @@
 // The promise about memory, kept by the kernel: a model of 4 GiB runs in a memory cgroup of its budget + 256 MiB. Skipped,
 // with the reason, where cgroups cannot be made or the program is not built.
+
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { describeUnless } from "../src/base/testing-unproven.ts";
 import { makeCheckpoint } from "../src/formats/synthetic.ts";
 import { BESIDE_MIB, DIST, MemoryGroup, MIB, whyNoMemoryGroup } from "./support/memory-group.ts";
 
 const PROGRAM = join(DIST, "cli.js");
 const reason = whyNoMemoryGroup();
-if (reason) console.warn(`memory limits are not tested: ${reason}`);
 
-describe.skipIf(reason !== undefined)("a model of 4 GiB in a memory cgroup", () => {
+describeUnless(reason)("a model of 4 GiB in a memory cgroup", () => {
   let folder: string;
   let model: string;
   let bytes: number;

@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { SyntheticOptions } from "../src/formats/synthetic.ts";
+import { temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../src/runtime/open/prepare.ts";
 import { FIXTURES } from "./golden/golden.ts";
@@ -51,7 +52,7 @@ async function askUnder(dir: string, options: EngineOptions, prompt: readonly nu
     });
     const said = await ask(model, prompt);
     if (budget !== undefined) expect(model.memory().peak.cpu).toBeLessThanOrEqual(budget);
-    return { said, weights: await weightsByTier(model) };
+    return { said, weights: await weightsByTier(model, options.unitBytes) };
   });
 }
 
@@ -129,6 +130,64 @@ describe("prompts longer than what is computed at once", () => {
     const prefix = (await model.forward({ input_ids: [ids.slice(0, 100)] })).logits;
     const vocab = whole.dims[2];
     for (let i = 0; i < 100 * vocab; i++) expect(whole.data[i]).toBeCloseTo(prefix.data[i] as number, 4);
+  });
+});
+
+describe("stages of several units: matrices one by one, the rows of the head in blocks", () => {
+  const context = { context_length: 256 };
+  test.each<[string, SyntheticOptions, EngineOptions]>([
+    ["llama", { family: "llama", dtype: "bf16", shape: { vocab_size: 1000 } }, {}],
+    ["llama, tied", { family: "llama", dtype: "f32", tie_word_embeddings: true, seed: 4 }, {}],
+    ["qwen2, biases", { family: "qwen2", dtype: "f16", seed: 3 }, { kv_dtype: "float32" }],
+    ["gpt2, transposed", { family: "gpt2", dtype: "bf16", tie_word_embeddings: false }, {}],
+    ["unpacked as they come", { family: "llama", dtype: "bf16", seed: 6 }, { offload_packed: true }],
+  ])("%s", async (_what, made, more) => {
+    const dir = await checkpoint(made);
+    const folder = more.offload_packed ? { offload_folder: temporaryFolder() } : {};
+    const options = { ...CPU, ...context, ...more, ...folder, unitBytes: 20_000 };
+    await expectSameEverywhere(dir, options, someIds(23), 5);
+    // On the CPU a row of a product does not depend on the others.
+    const whole = await askUnder(
+      dir,
+      { ...CPU, ...context, ...more, ...folder, device_map: "cpu" },
+      someIds(23),
+    );
+    const apart = await askUnder(dir, { ...options, device_map: "cpu" }, someIds(23));
+    expectSame(apart.said, whole.said, "units of stages");
+  });
+
+  test("a prompt of several chunks and logits of every token", async () => {
+    const made: SyntheticOptions = {
+      family: "llama",
+      dtype: "bf16",
+      shape: { max_position_embeddings: 4096, vocab_size: 3000 },
+    };
+    const options = { ...CPU, context_length: 1200, unitBytes: 20_000 };
+    await expectSameEverywhere(await checkpoint(made), options, someIds(1100), 3);
+  });
+
+  test("the smallest budget is that of the largest unit", async () => {
+    const dir = await checkpoint({ family: "llama", dtype: "bf16", shape: { vocab_size: 9001 } });
+    const options = { ...CPU, context_length: 32 };
+    const whole = await budgetRange(dir, options);
+    const apart = await budgetRange(dir, { ...options, unitBytes: 100_000 });
+    const head = 9001 * 64 * 2;
+    expect(whole.least - apart.least).toBeGreaterThan(head - 120_000);
+  });
+
+  test("a map may name rows of the head and matrices of a stage, as a plan's own does", async () => {
+    const dir = await checkpoint({ family: "llama", dtype: "bf16", shape: { vocab_size: 1000 } });
+    const options = { ...CPU, ...context, unitBytes: 20_000 };
+    const resident = await askUnder(dir, { ...options, device_map: "cpu" }, someIds(9));
+    const map = { "": "cpu", "model.layers.1.mlp.up_proj": "disk", "lm_head[128:256]": "disk" };
+    await using model = await AutoModelForCausalLM.from_pretrained(dir, { ...options, device_map: map });
+    expect(model.device_map).toMatchObject({
+      ...{ "model.layers.0.mlp": "cpu", "model.layers.1.mlp.up_proj": "disk" },
+      ...{ "model.layers.1.mlp.gate_proj": "cpu", "lm_head[0:128]": "cpu", "lm_head[128:256]": "disk" },
+    });
+    expectSame(await ask(model, someIds(9)), resident.said, "a map of units");
+    const again = await askUnder(dir, { ...options, device_map: model.device_map }, someIds(9));
+    expectSame(again.said, resident.said, "the plan's own map");
   });
 });
 

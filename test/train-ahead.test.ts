@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { listDevices } from "../src/backend/ggml/device.ts";
 import { AbortError, IoError } from "../src/base/errors.ts";
+import { testUnless, whyNoGpu } from "../src/base/testing-unproven.ts";
 import { systemError } from "../src/memory/testing.ts";
 import type { Tier } from "../src/memory/tiers.ts";
 import type { EngineOptions } from "../src/runtime/open/prepare.ts";
@@ -80,9 +81,8 @@ describe.each(["float32", "bfloat16"] as const)("%s", (precision) => {
 });
 
 const gpu = listDevices().find((device) => device.kind === "gpu");
-if (!gpu) console.log("updates ahead on a GPU: no GPU device was found; skipped");
 
-test.skipIf(!gpu)("on a GPU too, weights there or on disk", { timeout: 240_000 }, async () => {
+testUnless(whyNoGpu(gpu))("on a GPU too, weights there or on disk", { timeout: 240_000 }, async () => {
   const options = { ...COMMON, max_grad_norm: (await limitInBetween(COMMON)).limit };
   const device: EngineOptions = { device: gpu?.name ?? "gpu" };
   const run = async (offload: OffloadOptions, precision: "float32" | "bfloat16", update_ahead: boolean) =>

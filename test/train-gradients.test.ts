@@ -1,5 +1,6 @@
 // The first training step of whole models, stage by stage as the trainer does it, held to the reference's loss and to
 // each of its gradients by name.
+
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -13,6 +14,7 @@ import {
 } from "../src/backend/ggml/gradients/testing.ts";
 import type { Graph } from "../src/backend/ggml/ops.ts";
 import type { Tensor } from "../src/backend/ggml/tensor.ts";
+import { testUnless, whyNoGpu } from "../src/base/testing-unproven.ts";
 import { type Checkpoint, openCheckpoint, readConfigJson, readTensor } from "../src/formats/index.ts";
 import { modelSpec } from "../src/models/families.ts";
 import type { ModelSpec, Stage } from "../src/models/spec.ts";
@@ -211,10 +213,10 @@ describe("on the CPU: the loss within 1e-5, gradients within 1e-4 of the largest
 });
 
 describe("on a GPU: the same, as far as it multiplies in f32", () => {
-  const gpu = TestGpu.find("whole models' gradients");
+  const gpu = TestGpu.find();
   afterAll(() => gpu?.dispose());
 
-  test.skipIf(!gpu).each(FAMILIES)("%s", (name) => {
+  testUnless(whyNoGpu(gpu)).each(FAMILIES)("%s", (name) => {
     const { tolerance } = gpu!;
     const within = tolerance <= F32.gradients ? F32 : { loss: tolerance, gradients: 10 * tolerance };
     return expectReference((inputs, build) => gpu!.evaluate(inputs, build), name, within);

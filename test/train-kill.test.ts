@@ -1,5 +1,6 @@
 // A training that is killed twenty times, at seeded random moments and in the middle of saves, and started again each
 // time: in the end its log, every checkpoint and its weights are those of one that nothing happened to, bit for bit.
+
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readdir, readFile, symlink } from "node:fs/promises";
@@ -8,8 +9,9 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "tsdown";
-import { expect, test } from "vitest";
+import { expect } from "vitest";
 import { workerText } from "../scripts/worker-text.ts";
+import { needsPosix, testUnless } from "../src/base/testing-unproven.ts";
 import { temporaryFolder } from "../src/formats/testing.ts";
 import { Xoshiro128 } from "../src/generate/sampling/random.ts";
 import { latestCheckpoint, listCheckpoints, openTrainingCheckpoint } from "../src/train/checkpoints/index.ts";
@@ -166,7 +168,7 @@ class Life {
   }
 }
 
-test.runIf(process.platform !== "win32")(
+testUnless(needsPosix("kill"))(
   `killed ${KILLS} times (SPILLWAY_TEST_SEED=${SEED})`,
   { timeout: 240_000 },
   async () => {

@@ -1,7 +1,9 @@
 // Five optimizer steps of the reference implementation, repeated by the trainer: losses, gradient norms and every weight,
 // wherever the parts of training live; and what accumulation and clipping make of them.
+
 import { afterEach, describe, expect, test } from "vitest";
 import { listDevices } from "../src/backend/ggml/device.ts";
+import { describeUnless, whyNoGpu } from "../src/base/testing-unproven.ts";
 import { temporaryFolder } from "../src/formats/testing.ts";
 import { AutoModelForCausalLM } from "../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../src/runtime/open/prepare.ts";
@@ -206,13 +208,6 @@ describe("clipping: one step against AdamW in doubles on the reference's gradien
 });
 
 const gpu = listDevices().find((device) => device.kind === "gpu");
-const demanded = process.env.SPILLWAY_TEST_GPU === "1";
-const reason = "training on a GPU: no GPU device was found (a Vulkan driver such as Mesa's lavapipe will do)";
-if (!gpu && !demanded) console.log(`${reason}; skipped`);
-
-test.runIf(demanded)("a GPU is there, as SPILLWAY_TEST_GPU demands", () => {
-  expect(gpu, reason).toBeDefined();
-});
 
 /**
  * Kernels of GPUs add in another order and take exponentials from faster formulas; those of CUDA round operands of
@@ -224,7 +219,7 @@ const GPU = onVulkan
   ? { loss: 1e-4, weights: 1e-4, noise: 1e-4 }
   : { loss: 1e-2, weights: 1e-3, noise: 1e-2 };
 
-describe.skipIf(!gpu)(`on ${gpu?.name}, states in RAM`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU, states in RAM", () => {
   const model: EngineOptions = { ...CPU, device: gpu?.name ?? "gpu", context_length: 32 };
   const weightsHere: OffloadOptions = {
     optimizer: "cpu",

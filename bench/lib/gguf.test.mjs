@@ -1,4 +1,5 @@
 // The converter against llama.cpp itself (where `npm ci --prefix bench` was run) and, everywhere, against the format.
+
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
@@ -7,6 +8,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describeUnless } from "../../src/base/testing-unproven.ts";
 import { convertLlama } from "./gguf.mjs";
 import { GGML_TYPE } from "./gguf-writer.mjs";
 
@@ -192,20 +194,23 @@ describe("the file", () => {
   });
 });
 
-describe.skipIf(!installed)("llama.cpp", () => {
-  test.each(["llama", "llama-tied-sharded", "llama3-rope", "llama-yarn"])(
-    "continues %s as the reference does",
-    async (name) => {
-      await convertLlama(fixture(name), out(name));
-      const golden = JSON.parse(await readFile(path.join(fixture(name), "golden.json"), "utf8"));
-      expect(golden.prompts.length).toBeGreaterThan(0);
-      for (const { ids, greedy } of golden.prompts) {
-        const args = ["--model", out(name), "--ids", ids.join(), "--new-tokens", String(greedy.length)];
-        const exact = ["--kv", "f32", "--flash", "false", "--context", "256"];
-        const runner = inBench("runners/llama-cpp.mjs");
-        const { stdout } = await promisify(execFile)(process.execPath, [runner, ...args, ...exact]);
-        expect(JSON.parse(stdout.trim().split("\n").at(-1)).tokens).toEqual(greedy);
-      }
-    },
-  );
-});
+describeUnless(installed ? undefined : "node-llama-cpp is not installed (npm ci --prefix bench)")(
+  "llama.cpp",
+  () => {
+    test.each(["llama", "llama-tied-sharded", "llama3-rope", "llama-yarn"])(
+      "continues %s as the reference does",
+      async (name) => {
+        await convertLlama(fixture(name), out(name));
+        const golden = JSON.parse(await readFile(path.join(fixture(name), "golden.json"), "utf8"));
+        expect(golden.prompts.length).toBeGreaterThan(0);
+        for (const { ids, greedy } of golden.prompts) {
+          const args = ["--model", out(name), "--ids", ids.join(), "--new-tokens", String(greedy.length)];
+          const exact = ["--kv", "f32", "--flash", "false", "--context", "256"];
+          const runner = inBench("runners/llama-cpp.mjs");
+          const { stdout } = await promisify(execFile)(process.execPath, [runner, ...args, ...exact]);
+          expect(JSON.parse(stdout.trim().split("\n").at(-1)).tokens).toEqual(greedy);
+        }
+      },
+    );
+  },
+);

@@ -1,5 +1,7 @@
 // The protocol both runners speak.
+
 import { expect, test } from "vitest";
+import { needsLinux, testUnless } from "../../src/base/testing-unproven.ts";
 import { count, measurement, promptIds, readBytes, residentMemory } from "./runner.mjs";
 
 test("the standard prompt is the same every time and stays inside the vocabulary", () => {
@@ -33,7 +35,7 @@ test("a count that is not a whole number in range is refused by name", () => {
     expect(() => count({ tokens }, "tokens", 1)).toThrow(/--tokens/);
 });
 
-test.skipIf(process.platform !== "linux")("memory and reads are those of this process", () => {
+testUnless(needsLinux("/proc"))("memory and reads are those of this process", () => {
   const { rss_bytes, peak_rss_bytes } = residentMemory();
   expect(rss_bytes).toBeGreaterThan(1 << 20);
   expect(peak_rss_bytes).toBeGreaterThanOrEqual(rss_bytes - (1 << 24));

@@ -1,5 +1,7 @@
 // The clock of training: steps one after the other, each with its time and its bytes.
-import { expect, test } from "vitest";
+
+import { expect } from "vitest";
+import { needsLinux, testUnless } from "../../src/base/testing-unproven.ts";
 import { timedSteps } from "./training-runner.mjs";
 
 /** An engine that remembers its batches. */
@@ -17,21 +19,18 @@ function recorder() {
 
 const batches = [[[0]], [[1]], [[2]]];
 
-test.skipIf(process.platform !== "linux")(
-  "the warm-up is in the losses, not in the measured steps",
-  async () => {
-    const run = await timedSteps(recorder(), batches, { steps: 2, warmupSteps: 1 });
-    expect(run.losses).toEqual([0, 1, 2]);
-    expect(run.steps.map(({ loss }) => loss)).toEqual([1, 2]);
-    expect(run.steps[0]).toMatchObject({ read_bytes: 7, written_bytes: 9 });
-    for (const { seconds, kernel_read_bytes } of run.steps) {
-      expect(seconds).toBeGreaterThanOrEqual(0);
-      expect(kernel_read_bytes).toBeGreaterThanOrEqual(0);
-    }
-  },
-);
+testUnless(needsLinux("/proc"))("the warm-up is in the losses, not in the measured steps", async () => {
+  const run = await timedSteps(recorder(), batches, { steps: 2, warmupSteps: 1 });
+  expect(run.losses).toEqual([0, 1, 2]);
+  expect(run.steps.map(({ loss }) => loss)).toEqual([1, 2]);
+  expect(run.steps[0]).toMatchObject({ read_bytes: 7, written_bytes: 9 });
+  for (const { seconds, kernel_read_bytes } of run.steps) {
+    expect(seconds).toBeGreaterThanOrEqual(0);
+    expect(kernel_read_bytes).toBeGreaterThanOrEqual(0);
+  }
+});
 
-test.skipIf(process.platform !== "linux")(
+testUnless(needsLinux("/proc"))(
   "a run that goes on takes the batches where the one before left off",
   async () => {
     const engine = recorder();

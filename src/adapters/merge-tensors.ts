@@ -8,6 +8,7 @@ import { HeaderArena } from "../backend/ggml/graph.ts";
 import { GraphMemory } from "../backend/ggml/graph-memory.ts";
 import { Graph } from "../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../backend/ggml/tensor.ts";
+import { disposeAll, runAllNow } from "../base/async/cleanup.ts";
 import { CheckpointError } from "../base/errors.ts";
 import { narrowDoubles } from "../base/narrow-doubles.ts";
 import { readExactly, withFile } from "../formats/files/files.ts";
@@ -163,16 +164,15 @@ export class TensorMerger {
   async #compute(build: (g: Graph) => Tensor): Promise<void> {
     this.#arena.reset();
     const g = new Graph(this.#cpu, this.#arena);
-    g.expand(build(g));
+    const result = build(g);
+    g.expand(result);
     g.checkSupport();
     this.#memory.place(g.handle);
-    await this.#cpu.compute(g.handle);
+    await this.#cpu.compute(g.handle, { kind: "merge", amount: result.elements });
   }
 
   dispose(): void {
-    this.#memory.dispose();
-    this.#scratch.release();
-    this.#arena.dispose();
+    runAllNow([() => this.#memory.dispose(), () => this.#scratch.release(), () => this.#arena.dispose()]);
   }
 }
 
@@ -247,8 +247,9 @@ class Buffers {
     this.#held.delete(buffer);
   }
   [Symbol.dispose](): void {
-    for (const taken of this.#held.values()) taken.dispose();
+    const held = [...this.#held.values()];
     this.#held.clear();
+    disposeAll(held);
   }
 }
 

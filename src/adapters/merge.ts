@@ -1,9 +1,11 @@
 // Merges an adapter into its base: a new checkpoint with W + scale B A in the place of W, written tensor by tensor in
 // bounded memory. The base and the adapter are only read.
+
 import { mkdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { Device, findDevice } from "../backend/ggml/device.ts";
 import { DTYPES, type FloatDType } from "../backend/ggml/dtypes.ts";
+import { disposeInTurn } from "../base/async/cleanup.ts";
 import { Listener, requireFunctions } from "../base/async/listener.ts";
 import { ConfigError, throwIfAborted } from "../base/errors.ts";
 import { temporaryName } from "../base/files/temporary.ts";
@@ -101,7 +103,7 @@ export async function mergeAdapter(
     );
     await putTokenizer(resolve(adapterDir), folder);
     await putEndIds(resolve(adapterDir), folder);
-    const cpu = Device.open(findDevice("cpu"), { threads: threadCount() });
+    const cpu = Device.open(findDevice("cpu"), { threads: threadCount(), adaptive: true });
     const merger = new TensorMerger(cpu, ledger);
     try {
       const tensors = mergedTensors(merger, { base, spec, adapter, joined, model, dtype });
@@ -124,8 +126,7 @@ export async function mergeAdapter(
       };
       return { path: out, files, tensors: tensors.length, bytes: total, ...counts };
     } finally {
-      merger.dispose();
-      await cpu.dispose();
+      await disposeInTurn([merger, cpu]);
     }
   });
 }

@@ -1,11 +1,12 @@
 // Errors are told apart by class, by code and by name. Names are written out, because bundlers shorten those of classes.
 import { expect, test } from "vitest";
 import * as errors from "./errors.ts";
-import { AbortError, BudgetError, DisposedError, IoError, SpillwayError } from "./errors.ts";
+import { AbortError, BudgetError, CleanupError, DisposedError, IoError, SpillwayError } from "./errors.ts";
 
 test("each class has the name it is exported by", () => {
   const numbers = { tier: "cpu", needed: 2, budget: 1 } as const;
   const made: Record<string, SpillwayError> = {
+    CleanupError: new CleanupError([new Error("x"), new Error("y")]),
     BudgetError: new BudgetError("x", numbers),
     DisposedError: new DisposedError("x"),
     AbortError: new AbortError(),

@@ -12,6 +12,7 @@ export type ErrorCode =
   | "numerics" // a loss or a gradient is not a finite number
   | "graph" // an operation was given tensors it does not take
   | "disposed" // use after dispose
+  | "cleanup" // several things could not be given back
   | "aborted"; // an AbortSignal fired
 
 /** The name of each kind of error, which is that of its class. */
@@ -25,6 +26,7 @@ const NAMES: Readonly<Record<ErrorCode, string>> = {
   numerics: "NumericsError",
   graph: "GraphError",
   disposed: "DisposedError",
+  cleanup: "CleanupError",
   aborted: "AbortError",
 };
 
@@ -119,6 +121,22 @@ export class NumericsError extends SpillwayError {
 export class DisposedError extends SpillwayError {
   constructor(what: string) {
     super("disposed", `${what} was used after dispose()`);
+  }
+}
+
+/** Several steps of giving memory, files or threads back failed. `cause` is an AggregateError of what each threw. */
+export class CleanupError extends SpillwayError {
+  constructor(failures: readonly unknown[]) {
+    const [first] = failures;
+    const others = failures.length - 1;
+    const why = first instanceof Error ? first.message : String(first);
+    super(
+      "cleanup",
+      `${why}; ${others} more step${others === 1 ? "" : "s"} of giving back what was taken failed`,
+      {
+        cause: new AggregateError(failures),
+      },
+    );
   }
 }
 

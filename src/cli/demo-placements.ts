@@ -6,6 +6,7 @@ import { BudgetError, UnsupportedError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
 import { type EngineOptions, prepare } from "../runtime/open/prepare.ts";
+import { closeDevices } from "../runtime/open/prepared.ts";
 
 export interface Placement {
   readonly title: string;
@@ -64,8 +65,7 @@ async function squeezed(dir: string, options: EngineOptions, tier: "gpu" | "cpu"
 
 async function plan(dir: string, options: EngineOptions): Promise<Plan> {
   const prepared = await prepare(dir, options);
-  if (prepared.device !== prepared.cpu) await prepared.device.dispose();
-  await prepared.cpu.dispose();
+  await closeDevices(prepared);
   return prepared.plan;
 }
 

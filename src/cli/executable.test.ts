@@ -1,17 +1,18 @@
-// The built program as a shell starts it. Skipped, with a word, where it was not built: npm ci and npm run build do that.
+// The built program as a shell starts it. Left out where it was not built: npm ci and npm run build do that.
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { describeUnless } from "../base/testing-unproven.ts";
 import { makeCheckpoint } from "../formats/synthetic.ts";
 import { PLAIN, TINY } from "./testing.ts";
 
 const PROGRAM = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
 const built = existsSync(PROGRAM);
-if (!built) console.warn("dist/cli.js is not there, so the built program is not tested: npm run build");
 
 interface Ended {
   code: number | null;
@@ -53,7 +54,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-describe.skipIf(!built)("the built program", () => {
+describeUnless(built ? undefined : "dist/cli.js is not there: npm run build")("the built program", () => {
   const endless = () => ["run", model, "once", ...PLAIN, "--max-new-tokens", "8000", "--ignore-eos"];
 
   test("runs, and ends by itself with 0", async () => {

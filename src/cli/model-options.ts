@@ -6,7 +6,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { ConfigError, IoError } from "../base/errors.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS } from "../memory/tiers.ts";
-import type { CacheDType, DeviceMap, WeightDType } from "../plan/options.ts";
+import type { CacheDType, ComputeMap, DeviceMap, WeightDType } from "../plan/options.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 
 export interface ModelFlags {
@@ -16,12 +16,15 @@ export interface ModelFlags {
   readonly disk?: number;
   readonly device?: string;
   readonly deviceMap?: string;
+  readonly compute?: string;
   readonly offloadFolder?: string;
   readonly offloadPacked?: boolean;
   readonly dtype?: string;
   readonly kvDtype?: string;
   readonly contextLength?: number;
+  readonly maxSequences?: number;
   readonly threads?: number;
+  readonly prefixCache: boolean;
   readonly lowCpuMemUsage: boolean;
   readonly json?: boolean;
 }
@@ -39,6 +42,10 @@ export function addModelOptions(command: Command): Command {
       "--device-map <map>",
       'where weights live: auto, cpu, gpu, disk, {"module": "tier"} or @file.json',
     )
+    .option(
+      "--compute <how>",
+      'on a GPU, where what is not in its memory is computed: auto, gpu, hybrid, {"module": "cpu"} or @file.json',
+    )
     .option("--offload-folder <dir>", "where converted and packed copies of weights go")
     .option(
       "--offload-packed",
@@ -47,7 +54,13 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
-    .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
+    .option("--max-sequences <n>", "sequences of that length to plan for at once (default: 1)", wholeNumber)
+    .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
+    .option(
+      "--threads <n>",
+      "CPU threads, always as many (default: what is fastest, measured as it runs)",
+      wholeNumber,
+    )
     .option(
       "--no-low-cpu-mem-usage",
       "read everything first and copy it, for comparison: needs the memory twice",
@@ -63,22 +76,25 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
   return {
     max_memory,
     low_cpu_mem_usage: flags.lowCpuMemUsage,
+    prefix_cache: flags.prefixCache,
     ...(flags.adapter !== undefined && { adapter: flags.adapter }),
     ...(flags.device !== undefined && { device: flags.device }),
-    ...(flags.deviceMap !== undefined && { device_map: await deviceMap(flags.deviceMap) }),
+    ...(flags.deviceMap !== undefined && { device_map: await mapOf("--device-map", flags.deviceMap) }),
+    ...(flags.compute !== undefined && { compute: (await mapOf("--compute", flags.compute)) as ComputeMap }),
     ...(flags.offloadFolder !== undefined && { offload_folder: flags.offloadFolder }),
     ...(flags.offloadPacked !== undefined && { offload_packed: flags.offloadPacked }),
     ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
     ...(flags.kvDtype !== undefined && { kv_dtype: flags.kvDtype as CacheDType }),
     ...(flags.contextLength !== undefined && { context_length: flags.contextLength }),
+    ...(flags.maxSequences !== undefined && { max_sequences: flags.maxSequences }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };
 }
 
 /** A name of a tier, a JSON object, or @file with one. The engine checks names against the model. */
-async function deviceMap(text: string): Promise<DeviceMap> {
+async function mapOf(option: string, text: string): Promise<DeviceMap> {
   if (!text.startsWith("@") && !text.startsWith("{")) return text as DeviceMap;
-  const where = text.startsWith("@") ? text.slice(1) : "--device-map";
+  const where = text.startsWith("@") ? text.slice(1) : option;
   const json = text.startsWith("@") ? await readMap(where) : text;
   let value: unknown;
   try {

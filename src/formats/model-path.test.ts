@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CheckpointError, ConfigError, UnsupportedError } from "../base/errors.ts";
+import { cannotProve } from "../base/testing-unproven.ts";
 import { requireAdapterFolder, requireModelFolder } from "./model-path.ts";
 import { fixture, rejection, temporaryFolder } from "./testing.ts";
 
@@ -196,8 +197,8 @@ describe("a model's path", () => {
       expect(await rejection(requireModelFolder(odd))).toBeInstanceOf(ConfigError);
   });
 
-  test("of a pipe is refused without waiting for it", async ({ skip }) => {
-    if (process.platform === "win32") skip("no named pipes in folders");
+  test("of a pipe is refused without waiting for it", async () => {
+    if (process.platform === "win32") cannotProve("no named pipes in folders");
     const dir = folder({ "config.json": "{}" });
     execFileSync("mkfifo", [join(dir, "pipe"), join(dir, "model.safetensors")]);
     await expect(requireModelFolder(join(dir, "pipe"))).rejects.toThrow("is a pipe or a device");

@@ -24,7 +24,7 @@ export function startingRows(tokens: number): number {
 }
 
 /**
- * Lays out sequences that have filled nothing yet, `needed` rows each for their prompts. They get all they can ever fill
+ * Lays out sequences that have filled nothing yet, or one that goes on from the first row; `needed` rows each for their prompts. They get all they can ever fill
  * where that fits in the planned cache, else equal shares of what the prompts leave.
  * Throws BudgetError where the prompts alone do not fit in the budget.
  */
@@ -38,9 +38,24 @@ export async function openRows(
   if (prompts > engine.capacity) {
     // More than the prompts only where their own passes have room beside it.
     const roomy = Math.min(most, prompts + sequences.length * SMALLEST_GROWTH);
-    await engine.ensureCapacity(roomy <= engine.largestCapacity ? roomy : prompts);
+    const wanted = roomy <= engine.largestCapacity ? roomy : prompts;
+    const [only] = sequences;
+    const movable = Math.min(wanted, engine.largestMove);
+    const keep = only && only.past > 0 && movable >= prompts;
+    if (!keep || !tryMove(engine, movable, only.past)) await engine.ensureCapacity(wanted);
   }
   share(sequences, needed, engine.capacity);
+}
+
+/** Makes the cache as large, keeping its first rows; false where the system refused memory, and the rows are gone. */
+function tryMove(engine: Engine, capacity: number, rows: number): boolean {
+  try {
+    engine.moveRows(capacity, [{ from: 0, to: 0, rows }]);
+    return true;
+  } catch (error) {
+    if (error instanceof BudgetError || error instanceof LibraryError) return false;
+    throw error;
+  }
 }
 
 /**

@@ -8,7 +8,7 @@ import { joinNotes } from "../base/notes.ts";
 import { requireModelFolder } from "../formats/model-path.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
-import { Engine, type EngineMemory, type StreamStatistics } from "../runtime/engine.ts";
+import { Engine, type EngineMemory, type StreamStatistics, type ThreadUses } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
@@ -38,9 +38,13 @@ export interface ForwardOutput {
 /** Tokens and seconds since the model was opened, and what moved meanwhile. */
 export interface ModelStatistics extends StreamStatistics {
   readonly prefillTokens: number;
+  /** Tokens of prompts that need not be read, because the text before begins with them too. */
+  readonly reusedTokens: number;
   readonly prefillSeconds: number;
   readonly decodeTokens: number;
   readonly decodeSeconds: number;
+  /** By kind of work ("decode", "prefill", "backward" ...): threads of the CPU now, and seconds with each number of them. */
+  readonly threads: ThreadUses;
 }
 
 /** How a model is opened. */
@@ -78,6 +82,7 @@ export class CausalLM {
   /** What calls gave that was not used. */
   readonly #notes: string[] = [];
   #prefill = { tokens: 0, seconds: 0 };
+  #reused = 0;
   #decode = { tokens: 0, seconds: 0 };
 
   private constructor(path: string, engine: Engine, generation: GenerationConfig) {
@@ -147,9 +152,11 @@ export class CausalLM {
     return {
       ...this.#engine.statistics(),
       prefillTokens: this.#prefill.tokens,
+      reusedTokens: this.#reused,
       prefillSeconds: this.#prefill.seconds,
       decodeTokens: this.#decode.tokens,
       decodeSeconds: this.#decode.seconds,
+      threads: this.#engine.threadUses(),
     };
   }
 
@@ -337,7 +344,7 @@ export class CausalLM {
     const eos = named ?? (await this.#endIds());
     const { vocab_size } = this.#engine.prepared.spec;
     const sequences = prompts.map((prompt, i) => request.sequence(prompt, i, eos, vocab_size));
-    return this.#engine.exclusive(() => {
+    const work = () => {
       let since = performance.now();
       const lap = (counter: { tokens: number; seconds: number }, tokens: number) => {
         const now = performance.now();
@@ -354,6 +361,9 @@ export class CausalLM {
         onPrompt: prompt_callback
           ? (processed, total) => prompt_callback({ processed: Math.floor(processed), total })
           : undefined,
+        onReuse: (tokens) => {
+          this.#reused += tokens;
+        },
         onPrefill: (tokens) => lap(this.#prefill, tokens),
         onToken: (sequence, id) => {
           // The first token comes with the prompt's pass; each later one has a pass of its own.
@@ -362,7 +372,8 @@ export class CausalLM {
           return onToken(sequence, id);
         },
       });
-    });
+    };
+    return this.#engine.exclusive(work, { goesOn: true });
   }
 
   /** Looks for stop strings in each sequence as it grows; undefined where there are none. */

@@ -33,6 +33,8 @@ export interface DecodeRequest {
   readonly onToken: (sequence: number, id: number) => boolean | undefined | Promise<boolean | undefined>;
   /** Called when so many tokens have been read at once: prompts, or a text so far that goes on alone. */
   readonly onPrefill?: (tokens: number) => void;
+  /** Called with the tokens of a prompt that need not be read: the sequence before begins with them too. */
+  readonly onReuse?: (tokens: number) => void;
   /** Called while they are read: tokens so far, and all. */
   readonly onPrompt?: ((processed: number, total: number) => void) | undefined;
 }
@@ -105,11 +107,31 @@ async function decodeTogether(
   late: () => boolean,
 ): Promise<Row[]> {
   const later: Row[] = [];
+  const alone = r.sequences.length === 1 ? group[0] : undefined;
+  if (alone) alone.past = engine.commonPrefix(alone.ids);
   await openRows(
     engine,
     group,
     group.map((row) => row.ids.length),
   );
+  if (alone) {
+    alone.past = engine.commonPrefix(alone.ids); // what was there is lost where the cache had to grow anew
+    if (alone.past > 0) r.onReuse?.(alone.past);
+  }
+  try {
+    return await decodeOpen(engine, r, group, late, later);
+  } finally {
+    if (alone) engine.remember(alone.ids.slice(0, alone.past));
+  }
+}
+
+async function decodeOpen(
+  engine: Engine,
+  r: DecodeRequest,
+  group: readonly Row[],
+  late: () => boolean,
+  later: Row[],
+): Promise<Row[]> {
   let live = [...group];
   for (let first = true; live.length > 0; first = false) {
     const inputs = live.map((row) => ({ base: row.base, past: row.past, tokens: row.ids.slice(row.past) }));

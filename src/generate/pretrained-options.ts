@@ -27,9 +27,16 @@ const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
     text,
     object,
   ),
+  compute: either(
+    '"auto", "gpu", "hybrid", or a device for each module, such as { "": "gpu" }',
+    text,
+    object,
+  ),
   max_memory: { ...object, range: 'bytes for each tier, such as { cpu: "4GiB" }' },
   kv_dtype: text,
   context_length: number,
+  max_sequences: number,
+  prefix_cache: flag,
   offload_folder: folder,
   offload_packed: flag,
   low_cpu_mem_usage: flag,
@@ -39,6 +46,7 @@ const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
   signal,
   training: object,
   beforeRead: callback,
+  unitBytes: number,
 };
 
 const QUANTIZE =

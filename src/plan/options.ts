@@ -5,7 +5,8 @@ import { ConfigError } from "../base/errors.ts";
 import { shown } from "../base/shown.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS, type Tier } from "../memory/tiers.ts";
-import type { Unit } from "./units.ts";
+import { HOST, MAIN, type Site } from "./plan.ts";
+import { byStage, type Unit } from "./units.ts";
 
 /** A tier, or what means the GPU: a device's index or name. */
 export type TierName =
@@ -89,7 +90,8 @@ export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | 
   const lookup = (path: string) => {
     let best: (typeof entries)[number] | undefined;
     for (const entry of entries) {
-      if (entry.key !== "" && path !== entry.key && !path.startsWith(`${entry.key}.`)) continue;
+      const inside = path.startsWith(`${entry.key}.`) || path.startsWith(`${entry.key}[`); // some rows: "lm_head[0:4096]"
+      if (entry.key !== "" && path !== entry.key && !inside) continue;
       used.add(entry.key);
       if (!best || entry.key.length > best.key.length) best = entry;
     }
@@ -109,6 +111,7 @@ export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | 
         `device_map: ${unit.name} is one unit and moves as a whole, but it puts ${parts}`,
       );
     }
+    if (unit.owned.some((m) => m.within) && entries.some(({ key }) => key === unit.name)) return own;
     return [...tiers.keys()][0] ?? own;
   });
   const unused = entries.filter((e) => !used.has(e.key) && !WITHOUT_WEIGHTS.test(e.key));
@@ -122,4 +125,65 @@ export function parseDeviceMap(map: DeviceMap, units: readonly Unit[]): (Tier | 
   if (open)
     throw new ConfigError(`device_map names no tier for ${open.name}; add "": "cpu" for all the rest`);
   return homes.map((tier) => tier ?? "cpu");
+}
+
+/** Where stages are computed: see {@link parseCompute}. */
+export type ComputeMap = "auto" | "gpu" | "hybrid" | Readonly<Record<string, string>>;
+
+/** What a {@link ComputeMap} comes to. */
+export interface ComputeChoice {
+  /** auto: as gpu or as hybrid, whichever is predicted to be faster. A map of modules is a hybrid of one's own. */
+  readonly mode: "auto" | "gpu" | "hybrid";
+  /** By stage, where the map says it. */
+  readonly computeOf: readonly (Site | undefined)[];
+}
+
+/**
+ * Reads `compute`. "gpu": the device computes everything, and what is in RAM or on disk is brought to it. "hybrid": what is
+ * not in its memory is computed by the CPU where it lies. A map names "gpu" (or the device) or "cpu" for module paths; the
+ * longest matching path wins, and what it leaves open is computed where its weights are.
+ * Throws ConfigError for other words, other devices, and paths that match nothing.
+ */
+export function parseCompute(compute: ComputeMap, units: readonly Unit[], device: string): ComputeChoice {
+  const stages = byStage(units);
+  const open = stages.map(() => undefined);
+  if (typeof compute === "string") {
+    const mode = (["auto", "gpu", "hybrid"] as const).find((known) => known === compute.toLowerCase());
+    if (mode) return { mode, computeOf: open };
+    throw new ConfigError(
+      `compute: ${shown(compute)} is not one of auto, gpu, hybrid, or a map such as { "": "gpu", "model.layers.0": "cpu" }`,
+    );
+  }
+  const used = new Set<string>();
+  const computeOf = stages.map(({ stage }): Site | undefined => {
+    const matching = Object.keys(compute).filter(
+      (key) => key === "" || stage.name === key || stage.name.startsWith(`${key}.`),
+    );
+    for (const key of matching) used.add(key);
+    const key = matching.sort((a, b) => b.length - a.length)[0];
+    return key === undefined ? undefined : siteOf(compute[key], key, device);
+  });
+  const unused = Object.keys(compute).find((key) => !used.has(key));
+  if (unused !== undefined) {
+    const names = stages.slice(0, 3).map(({ stage }) => stage.name);
+    throw new ConfigError(
+      `compute: "${unused}" matches no stage; stages are ${names.join(", ")} ... ${stages.at(-1)?.stage.name}`,
+    );
+  }
+  return { mode: "hybrid", computeOf };
+}
+
+function siteOf(value: unknown, key: string, device: string): Site {
+  const name = typeof value === "string" ? value.toLowerCase() : "";
+  const sites: Record<string, Site | undefined> = {
+    gpu: MAIN,
+    [device]: MAIN,
+    [device.split(":")[0] ?? ""]: MAIN,
+    cpu: HOST,
+  };
+  const site = sites[name];
+  if (site !== undefined) return site;
+  throw new ConfigError(
+    `compute["${key}"]: ${shown(value)} is neither cpu nor the device that was opened (${device})`,
+  );
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { choosePacked, type PackedChoice, streamedBytes } from "./packed-placement.ts";
-import { chooseResident, fullRing, smallestRing, type UnitSize } from "./placement.ts";
+import { chooseResident, type UnitSize, unitRing } from "./placement.ts";
 
 /** Units of one matrix each, of these sizes; packed they take three quarters. */
 function unitsOf(...sizes: number[]): UnitSize[] {
@@ -50,8 +50,8 @@ describe("whatever the units and the space", () => {
         const { resident, packed, ring, unpacking } = choice;
         expect(bytesOf(open, choice) + ring + unpacking).toBeLessThanOrEqual(space);
         const streaming = [...open.filter((u) => !resident.has(u.index)), ...gone];
-        expect(ring).toBeGreaterThanOrEqual(smallestRing(streaming));
-        expect(unpacking).toBeGreaterThanOrEqual(smallestRing(open.filter((u) => packed.has(u.index))));
+        expect(ring).toBeGreaterThanOrEqual(unitRing.smallest(streaming));
+        expect(unpacking).toBeGreaterThanOrEqual(unitRing.smallest(open.filter((u) => packed.has(u.index))));
         for (const index of packed) {
           expect(resident.has(index)).toBe(true);
           expect(units[index]?.packed).toBeLessThan(units[index]?.resident as number);
@@ -77,7 +77,7 @@ describe("ten layers of 100", () => {
   test("in 950 all stay, packed, and the rest of the room holds as many unpacked as it can", () => {
     const { resident, packed, ring, unpacking } = choosePacked(layers, [], 950) as PackedChoice;
     expect(resident.size).toBe(10);
-    expect([ring, unpacking]).toEqual([0, fullRing(layers)]);
+    expect([ring, unpacking]).toEqual([0, unitRing.full(layers)]);
     // 950 less the ring is 750: ten packed. Each 25 more unpacks one.
     expect(packed.size).toBe(10);
     expect(choosePacked(layers, [], 1000)?.packed.size).toBe(8);
@@ -87,7 +87,7 @@ describe("ten layers of 100", () => {
     for (const space of [450, 550, 700, 850]) {
       const choice = choosePacked(layers, [], space) as PackedChoice;
       const plain = chooseResident(layers, space);
-      expect(choice.ring).toBe(fullRing(layers));
+      expect(choice.ring).toBe(unitRing.full(layers));
       expect(choice.unpacking).toBe(100);
       expect(choice.streamed).toBeLessThanOrEqual(streamedBytes(layers, plain?.resident ?? new Set()));
     }

@@ -1,6 +1,6 @@
 // Decides what stays in RAM where weights may stay there packed: unpacked into a ring of their own when they are used, they
 // take less room, so that less streams from disk. Pure arithmetic, as placement.ts.
-import { fill, fullRing, residentBytes, smallestRing, type UnitSize } from "./placement.ts";
+import { fill, type RingRule, residentBytes, type UnitSize, unitRing } from "./placement.ts";
 
 /** What stays, in which form, and the rings. */
 export interface PackedChoice {
@@ -33,6 +33,7 @@ export function choosePacked(
   open: readonly UnitSize[],
   gone: readonly UnitSize[],
   space: number,
+  rule: RingRule = unitRing,
 ): PackedChoice | undefined {
   const sizes = [...new Set(open.filter((u) => !u.rowsOnly).map((u) => u.slot))].sort((a, b) => a - b);
   let best: Found | undefined;
@@ -40,7 +41,7 @@ export function choosePacked(
     const whole = open.filter((u) => !u.rowsOnly && u.slot > largest);
     const rest = open.filter((u) => u.rowsOnly || u.slot <= largest);
     for (const full of [true, false]) {
-      const found = choose(whole, rest, gone, space, full);
+      const found = choose(whole, rest, gone, space, rule, full);
       if (found && found.choice.packed.size > 0 && (!best || isBetter(found, best))) best = found;
     }
   }
@@ -65,9 +66,10 @@ function choose(
   rest: readonly UnitSize[],
   gone: readonly UnitSize[],
   space: number,
+  rule: RingRule,
   full: boolean,
 ): Found | undefined {
-  const ringOf = full ? fullRing : smallestRing;
+  const ringOf = full ? rule.full : rule.smallest;
   const wholeBytes = whole.reduce((sum, u) => sum + u.resident, 0);
   const packable = rest.filter((u) => packedSize(u) < u.resident);
   const shrunk = rest.map((u) => ({ ...u, resident: packedSize(u) }));
@@ -76,7 +78,7 @@ function choose(
   const everything = residentBytes(shrunk, new Set(rest.map((u) => u.index)));
   const alone = gone.some((u) => !u.rowsOnly) ? undefined : ringOf(packable);
   const fits = alone !== undefined && everything <= space - wholeBytes - alone;
-  const unpacking = fits ? alone : smallestRing(packable);
+  const unpacking = fits ? alone : rule.smallest(packable);
   const ring = fits ? 0 : ringOf([...rest, ...gone]);
 
   let left = space - wholeBytes - ring - unpacking;

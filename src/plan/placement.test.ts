@@ -3,11 +3,10 @@ import { describe, expect, test } from "vitest";
 import {
   type Choice,
   chooseResident,
-  fullRing,
   residentBytes,
-  smallestRing,
   smallestSpace,
   type UnitSize,
+  unitRing,
 } from "./placement.ts";
 
 /** Units of one matrix each, of these sizes; slots are one byte larger than what stays. */
@@ -57,8 +56,8 @@ describe("whatever the units and the space", () => {
         const choice = chooseResident(units, bytes);
         if (!choice) return;
         expect(residentBytes(units, choice.resident) + choice.ring).toBeLessThanOrEqual(bytes);
-        expect(choice.ring).toBeGreaterThanOrEqual(smallestRing(streamed(units, choice)));
-        expect(choice.ring).toBeLessThanOrEqual(fullRing(streamed(units, choice)));
+        expect(choice.ring).toBeGreaterThanOrEqual(unitRing.smallest(streamed(units, choice)));
+        expect(choice.ring).toBeLessThanOrEqual(unitRing.full(streamed(units, choice)));
         for (const index of choice.resident) expect(units[index]).toBeDefined();
       }),
     );
@@ -126,11 +125,11 @@ describe("which units stay", () => {
 
 test("a ring in which reading goes on has room for a unit and a matrix of the next", () => {
   const units = unitsOf(100, 40, 60);
-  expect(smallestRing(units)).toBe(101);
-  expect(fullRing(units)).toBe(202);
-  expect(fullRing(units.map((u) => ({ ...u, piece: 30 })))).toBe(131);
-  expect(fullRing(units.slice(0, 1))).toBe(101);
-  expect(fullRing([])).toBe(0);
+  expect(unitRing.smallest(units)).toBe(101);
+  expect(unitRing.full(units)).toBe(202);
+  expect(unitRing.full(units.map((u) => ({ ...u, piece: 30 })))).toBe(131);
+  expect(unitRing.full(units.slice(0, 1))).toBe(101);
+  expect(unitRing.full([])).toBe(0);
 });
 
 /** The longest stretches, round the cycle, of units that stream and of units that stay. */

@@ -14,6 +14,8 @@ export interface UnitSize {
   readonly rowsOnly: boolean;
   /** In RAM, when it stays packed; absent where it cannot. */
   readonly packed?: number;
+  /** Units of one stage have the same; absent where a unit is a stage of its own. */
+  readonly stage?: number;
 }
 
 /** A choice of what stays, and the ring the rest streams through. */
@@ -29,19 +31,49 @@ export function residentBytes(units: readonly UnitSize[], resident: ReadonlySet<
   return units.reduce((sum, u) => sum + (resident.has(u.index) ? u.resident : 0), 0);
 }
 
-/** The smallest ring that can run these streamed units: one at a time. */
-export function smallestRing(streamed: readonly UnitSize[]): number {
-  return Math.max(0, ...streamed.filter((u) => !u.rowsOnly).map((u) => u.slot));
+/** How large a ring has to be for units that stream through it. Bytes. */
+export interface RingRule {
+  /** The least that can run them. */
+  smallest(streamed: readonly UnitSize[]): number;
+  /** In which reading goes on while one is computed: there is room for a matrix of the next. (A matrix takes longer to read
+   * than a unit to compute, so more would only take memory from units that could stay.) */
+  full(streamed: readonly UnitSize[]): number;
 }
 
-/**
- * A ring in which reading goes on while a unit is computed: one unit and one matrix of the next. (A matrix takes longer
- * to read than a unit to compute, so more would only take memory from units that could stay.)
- */
-export function fullRing(streamed: readonly UnitSize[]): number {
-  const cycle = streamed.filter((u) => !u.rowsOnly);
-  if (cycle.length < 2) return smallestRing(cycle);
-  return smallestRing(cycle) + Math.max(...cycle.map((u) => u.piece));
+/** One unit at a time: a stage of several is computed as they come and go. */
+export const unitRing: RingRule = {
+  smallest: (streamed) => Math.max(0, ...cycleOf(streamed).map((u) => u.slot)),
+  full: (streamed) => withNext(cycleOf(streamed), unitRing.smallest(streamed)),
+};
+
+/** All units of a stage at a time: many tokens can go through it before they make room. */
+export const stageRing: RingRule = {
+  smallest: (streamed) => {
+    const needs = stagesOf(cycleOf(streamed)).map((own) => {
+      const together = own.reduce((sum, u) => sum + u.slot, 0);
+      // Slots of several units may leave a gap at the end of the ring.
+      return own.length === 1 ? together : together + Math.max(...own.map((u) => u.piece));
+    });
+    return Math.max(0, ...needs);
+  },
+  full: (streamed) => withNext(cycleOf(streamed), stageRing.smallest(streamed)),
+};
+
+const cycleOf = (units: readonly UnitSize[]) => units.filter((u) => !u.rowsOnly);
+
+function stagesOf(units: readonly UnitSize[]): UnitSize[][] {
+  const stages = new Map<string, UnitSize[]>();
+  for (const u of units) {
+    const key = u.stage === undefined ? `unit ${u.index}` : `stage ${u.stage}`;
+    const own = stages.get(key);
+    if (own) own.push(u);
+    else stages.set(key, [u]);
+  }
+  return [...stages.values()];
+}
+
+function withNext(cycle: readonly UnitSize[], smallest: number): number {
+  return cycle.length < 2 ? smallest : smallest + Math.max(...cycle.map((u) => u.piece));
 }
 
 /**
@@ -51,7 +83,11 @@ export function fullRing(streamed: readonly UnitSize[]): number {
  * The ring must hold the largest unit that streams, so a very large unit (a head over a big vocabulary) may be worth
  * keeping: every size is tried as the largest that may stream. Returns undefined if not even one unit at a time fits.
  */
-export function chooseResident(units: readonly UnitSize[], space: number): Choice | undefined {
+export function chooseResident(
+  units: readonly UnitSize[],
+  space: number,
+  rule: RingRule = unitRing,
+): Choice | undefined {
   const all = new Set(units.map((u) => u.index));
   if (residentBytes(units, all) <= space) return { resident: all, ring: 0 };
   const sizes = [...new Set(units.filter((u) => !u.rowsOnly).map((u) => u.slot))].sort((a, b) => a - b);
@@ -59,13 +95,13 @@ export function chooseResident(units: readonly UnitSize[], space: number): Choic
   for (const largest of sizes) {
     const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
     const open = units.filter((u) => u.rowsOnly || u.slot <= largest);
-    for (const reserve of [fullRing(open), smallestRing(open)]) {
+    for (const reserve of [rule.full(open), rule.smallest(open)]) {
       const left = space - reserve - kept.reduce((sum, u) => sum + u.resident, 0);
       if (left < 0) continue;
       const resident = new Set([...kept.map((u) => u.index), ...fill(open, left)]);
       const rest = units.filter((u) => !resident.has(u.index));
       // What stays decides what the ring must hold, so the ring it wants is known only now.
-      const wanted = fullRing(rest);
+      const wanted = rule.full(rest);
       const ring = Math.min(wanted, space - residentBytes(units, resident));
       const streamed = rest.reduce((sum, u) => sum + (u.rowsOnly ? 0 : u.slot), 0);
       const full = ring === wanted;
@@ -78,11 +114,12 @@ export function chooseResident(units: readonly UnitSize[], space: number): Choic
 }
 
 /** The least space in which {@link chooseResident} finds a choice. Bytes. */
-export function smallestSpace(units: readonly UnitSize[]): number {
+export function smallestSpace(units: readonly UnitSize[], rule: RingRule = unitRing): number {
   const sizes = [...new Set(units.filter((u) => !u.rowsOnly).map((u) => u.slot))];
   const needs = sizes.map((largest) => {
     const kept = units.filter((u) => !u.rowsOnly && u.slot > largest);
-    return largest + kept.reduce((sum, u) => sum + u.resident, 0);
+    const open = units.filter((u) => u.rowsOnly || u.slot <= largest);
+    return rule.smallest(open) + kept.reduce((sum, u) => sum + u.resident, 0);
   });
   const everything = units.reduce((sum, u) => sum + u.resident, 0);
   return Math.min(everything, ...needs);

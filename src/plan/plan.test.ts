@@ -2,8 +2,17 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { BudgetError, ConfigError } from "../base/errors.ts";
 import type { Tier } from "../memory/tiers.ts";
+import { makePlan } from "./make-plan.ts";
 import type { UnitSize } from "./placement.ts";
-import { type FixedBytes, makePlan, type Plan, type PlanRequest } from "./plan.ts";
+import {
+  type FixedBytes,
+  HOST,
+  type HybridRequest,
+  MAIN,
+  type Plan,
+  type PlanRequest,
+  type Site,
+} from "./plan.ts";
 import type { Unit } from "./units.ts";
 
 const MiB = 2 ** 20;
@@ -12,7 +21,8 @@ const NOTHING: FixedBytes = { kv: 0, activations: 0, scratch: 0, vectors: 0, row
 /** A plan is made from names and sizes alone, so units need no more here. */
 function unitsOf(sizes: readonly UnitSize[]): Unit[] {
   return sizes.map(
-    ({ index, name, resident, rowsOnly }) => ({ index, name, bytes: resident, rowsOnly }) as unknown as Unit,
+    ({ index, name, resident, rowsOnly }) =>
+      ({ index, name, stageIndex: index, stage: { name }, bytes: resident, rowsOnly }) as unknown as Unit,
   );
 }
 
@@ -218,4 +228,70 @@ describe("whatever the units, the budgets and what else is needed", () => {
       { numRuns: 400 },
     );
   });
+
+  test("a GPU and the CPU beside it: within both budgets, or a refusal whose budget works", () => {
+    const stages = fc.array(fc.constantFrom<Site | undefined>(MAIN, HOST, undefined, undefined), {
+      minLength: 20,
+      maxLength: 20,
+    });
+    const lasting = fc.nat(50);
+    fc.assert(
+      fc.property(
+        sizes,
+        fixed,
+        fc.tuple(budget, budget),
+        homes(["cpu", "disk"]),
+        stages,
+        lasting,
+        (list, beside, [gpu, cpu], named, computeOf, each) => {
+          const budgets = { gpu, cpu };
+          const wanted = list.map((_, i) => named?.[i]);
+          const hybrid = {
+            computeOf: list.map((_, i) => computeOf[i]),
+            kvOf: (stage: number) => (stage % 2 ? 40 : 0),
+            lastingOf: () => each,
+            host: { activations: beside.activations, scratch: beside.scratch, products: 0 },
+            sizes: list,
+          };
+          const r = () => request("gpu", list, { ...budgets }, { fixed: beside, wanted, hybrid });
+          for (let refusals = 0; ; refusals++) {
+            try {
+              expectDivided(r(), makePlan(r()));
+              return;
+            } catch (error) {
+              if (!(error instanceof BudgetError)) throw error;
+              expect(refusals).toBeLessThan(2);
+              budgets[error.tier as "gpu" | "cpu"] = error.needed;
+            }
+          }
+        },
+      ),
+      { numRuns: 400 },
+    );
+  });
+
+  /** What each side takes when the engine runs fits in what the plan says, which fits in the budgets. */
+  function expectDivided(r: PlanRequest, plan: Plan): void {
+    const { kvOf, lastingOf } = r.hybrid as HybridRequest;
+    const at = (site: Site, of: (stage: number) => number) =>
+      plan.computeOf.reduce<number>((sum, s, i) => sum + (s === site ? of(i) : 0), 0);
+    const on = (tier: Tier) =>
+      r.sizes.cpu.reduce((sum, u) => sum + (plan.homes[u.index] === tier ? u.resident : 0), 0);
+    const own = (site: Site) =>
+      plan.computeOf.includes(site)
+        ? r.fixed.activations + r.fixed.scratch + at(site, kvOf) + at(site, lastingOf)
+        : 0;
+    for (const tier of ["gpu", "cpu"] as const)
+      expect(plan.bytes[tier]).toBeLessThanOrEqual(r.budgets[tier] ?? Number.POSITIVE_INFINITY);
+    expect(plan.bytes.gpu).toBeGreaterThanOrEqual(own(MAIN) + on("gpu") + plan.ring);
+    const ring = plan.host?.ring ?? 0;
+    expect(plan.bytes.cpu).toBeGreaterThanOrEqual(own(HOST) + on("cpu") + r.fixed.rows + plan.staging + ring);
+    // A unit on the GPU is computed there; what streams fits through the ring of the side that computes it.
+    for (const [i, home] of plan.homes.entries()) {
+      const { slot, rowsOnly } = r.sizes.cpu[i] as UnitSize;
+      if (home === "gpu") expect(plan.computeOf[i]).toBe(MAIN);
+      else if (plan.computeOf[i] === MAIN && !rowsOnly) expect(plan.ring).toBeGreaterThanOrEqual(slot);
+      else if (home === "disk" && !rowsOnly) expect(ring).toBeGreaterThanOrEqual(slot);
+    }
+  }
 });

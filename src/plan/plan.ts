@@ -1,18 +1,18 @@
 // The plan: where every byte will live, decided before anything is allocated.
-import { BudgetError, ConfigError } from "../base/errors.ts";
+import { BudgetError } from "../base/errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
 import { choosePacked, streamedBytes } from "./packed-placement.ts";
 import {
   type Choice,
   chooseResident,
-  fullRing,
-  residentBytes,
-  smallestRing,
+  type RingRule,
   smallestSpace,
+  stageRing,
   type UnitSize,
+  unitRing,
 } from "./placement.ts";
-import type { Matrix, Unit } from "./units.ts";
+import { byStage, type Matrix, modulePath, type Unit } from "./units.ts";
 
 /** What is taken whatever the placement, in bytes: on the computing device, and in RAM when that is a GPU. */
 export interface FixedBytes {
@@ -50,18 +50,24 @@ export interface PlanRequest {
   /** A tier per unit where the user named one. */
   readonly wanted: readonly (Tier | undefined)[];
   readonly fixed: FixedBytes;
+  /** Stages of several units are computed only with all of them there; otherwise also as they come and go. */
+  readonly wholeStages?: boolean;
+  /** Given where the CPU may compute some stages beside a GPU. */
+  readonly hybrid?: HybridRequest | undefined;
 }
 
 /** Where everything goes. All sizes in bytes. */
 export interface Plan {
-  /** Module path of each unit -> tier. */
+  /** Module path of each stage -> tier; where its units are on several, of each matrix, or of each block of its rows. */
   readonly device_map: Readonly<Record<string, Tier>>;
   readonly homes: readonly Tier[];
-  /** The device that computes: the one place where that is chosen is {@link computeTier}. */
+  /** The device the model was opened on; {@link computeOf} says where it does not compute. */
   readonly compute: "cpu" | "gpu";
   /** Ring that graphs compute from, and host memory between disk and device. */
   readonly ring: number;
   readonly staging: number;
+  /** All units of a stage have room in the ring at once; otherwise they are computed as they come and go. */
+  readonly wholeStages: boolean;
   /** Ring for what stays in RAM packed. */
   readonly unpacking: number;
   /** Indices of the units that do; their home is cpu. */
@@ -71,85 +77,64 @@ export interface Plan {
   /** Bytes that move to the computing device in every pass, from RAM and from disk. */
   readonly streamed: { readonly cpu: number; readonly disk: number };
   readonly fixed: FixedBytes;
+  /** Where each stage is computed. */
+  readonly computeOf: readonly Site[];
+  /** What the CPU takes for the stages that it computes beside a GPU; absent where one device computes all. */
+  readonly host?: HostShare;
 }
 
-/** Which device computes the stages whose weights live on a tier: the GPU if there is one. */
-export function computeTier(_home: Tier, compute: "cpu" | "gpu"): "cpu" | "gpu" {
-  return compute;
+/** A device that computes: the one the model was opened on, or the CPU beside that GPU. */
+export type Site = typeof MAIN | typeof HOST;
+export const MAIN = 0;
+export const HOST = 1;
+
+/** What the CPU takes beside a GPU. All in bytes. */
+export interface HostShare {
+  readonly kv: number;
+  readonly activations: number;
+  readonly scratch: number;
+  /** Threads that compute wide products, with their scratch. */
+  readonly products: number;
+  /** Norms, biases and what an adapter adds. */
+  readonly lasting: number;
+  readonly ring: number;
+  /** See {@link Plan.wholeStages}, of that ring. */
+  readonly wholeStages: boolean;
 }
 
-/** Places every unit. Throws BudgetError with the smallest budget that works. */
-export function makePlan(r: PlanRequest): Plan {
-  const lasting = r.fixed.vectors + (r.fixed.adapter ?? 0);
-  const training = r.fixed.training?.[r.compute] ?? 0;
-  const onDevice =
-    r.fixed.kv + r.fixed.activations + r.fixed.scratch + lasting + training + (r.fixed.products ?? 0);
-  return r.compute === "gpu" ? planGpu(r, onDevice) : planCpu(r, onDevice, lasting);
+/** What is to be known to divide a model's stages between a GPU and the CPU beside it. */
+export interface HybridRequest {
+  /** By stage, where it was said; the others are computed where their weights are. */
+  readonly computeOf: readonly (Site | undefined)[];
+  /** Keys and values of a stage, and what it keeps all the time beside its matrices. Bytes. */
+  readonly kvOf: (stage: number) => number;
+  readonly lastingOf: (stage: number) => number;
+  /** What the CPU takes if it computes any stage. Bytes. */
+  readonly host: Pick<HostShare, "activations" | "scratch" | "products">;
+  /** Sizes of units where the CPU computes them. */
+  readonly sizes: readonly UnitSize[];
 }
 
-/** `lasting`: the part of `onDevice` that is there from loading on. */
-function planCpu(r: PlanRequest, onDevice: number, lasting: number): Plan {
-  const { sizes, wanted, fixed, units } = r;
-  const gpuUnit = units.find((u, i) => wanted[i] === "gpu" && u.bytes > 0);
-  if (gpuUnit) {
-    throw new ConfigError(
-      `device_map puts ${gpuUnit.name} on gpu, but the model runs on the CPU; use device: "auto"`,
-    );
-  }
-  const kept = sizes.cpu.filter((u) => wanted[u.index] === "cpu");
-  const gone = sizes.cpu.filter((u) => wanted[u.index] === "disk");
-  const open = sizes.cpu.filter((u) => wanted[u.index] === undefined);
-  // While loading, staging is there and what the passes need is not yet.
-  const passes = onDevice + fixed.rows + (fixed.logits ?? 0);
-  const beside = Math.max(passes, lasting + fixed.staging);
-  const base = beside + kept.reduce((sum, u) => sum + u.resident, 0);
-  const budget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
-  const chosen = place(open, gone, budget - base, { tier: "cpu", base, budget });
-  const { resident, ring, packed, unpacking } = chosen;
-  for (const u of kept) resident.add(u.index);
-  const homes = sizes.cpu.map((u): Tier => (resident.has(u.index) ? "cpu" : "disk"));
-  const inPlace = sizes.cpu.map((u) =>
-    packed.has(u.index) ? { ...u, resident: u.packed ?? u.resident } : u,
-  );
-  const weights = residentBytes(inPlace, resident);
-  const cpu = weights + Math.max(passes + ring + unpacking, lasting + fixed.staging);
-  return finish(r, homes, packed, { ring, staging: 0, unpacking, gpu: 0, cpu });
+/** Units by the tier that was named for them. */
+export function byWish(
+  sizes: readonly UnitSize[],
+  wanted: readonly (Tier | undefined)[],
+): Readonly<Record<Tier | "open", readonly UnitSize[]>> {
+  const found: Record<Tier | "open", UnitSize[]> = { gpu: [], cpu: [], disk: [], open: [] };
+  for (const u of sizes) found[wanted[u.index] ?? "open"].push(u);
+  return found;
 }
 
-function planGpu(r: PlanRequest, onDevice: number): Plan {
-  const { sizes, wanted, fixed } = r;
-  const gpuBudget = r.budgets.gpu ?? Number.POSITIVE_INFINITY;
-  const cpuBudget = r.budgets.cpu ?? Number.POSITIVE_INFINITY;
-  const keptOnGpu = sizes.gpu.filter((u) => wanted[u.index] === "gpu");
-  const away = sizes.gpu.filter((u) => wanted[u.index] === "cpu" || wanted[u.index] === "disk");
-  const open = sizes.gpu.filter((u) => wanted[u.index] === undefined);
-  const gpuBase = onDevice + keptOnGpu.reduce((sum, u) => sum + u.resident, 0);
-  const device = place(open, away, gpuBudget - gpuBase, { tier: "gpu", base: gpuBase, budget: gpuBudget });
-  for (const u of keptOnGpu) device.resident.add(u.index);
+/** Rings for whole stages, which let many tokens go through one before its weights make room, take this part of the space. */
+const STAGE_RING_SHARE = 1 / 8;
 
-  const rest = sizes.cpu.filter((u) => !device.resident.has(u.index));
-  const keptInRam = rest.filter((u) => wanted[u.index] === "cpu");
-  const gone = rest.filter((u) => wanted[u.index] === "disk");
-  const beside = fixed.rows + (fixed.logits ?? 0) + (fixed.training?.cpu ?? 0);
-  const cpuBase = Math.max(beside, fixed.staging) + keptInRam.reduce((sum, u) => sum + u.resident, 0);
-  const host = place(
-    rest.filter((u) => wanted[u.index] === undefined),
-    gone,
-    cpuBudget - cpuBase,
-    { tier: "cpu", base: cpuBase, budget: cpuBudget },
-  );
-  for (const u of keptInRam) host.resident.add(u.index);
-  const homes = sizes.gpu.map(
-    (u): Tier => (device.resident.has(u.index) ? "gpu" : host.resident.has(u.index) ? "cpu" : "disk"),
-  );
-  const gpu = onDevice + residentBytes(sizes.gpu, device.resident) + device.ring;
-  const weights = residentBytes(sizes.cpu, host.resident);
-  const cpu = weights + Math.max(beside + host.ring, fixed.staging);
-  return finish(r, homes, new Set(), { ring: device.ring, staging: host.ring, unpacking: 0, gpu, cpu });
+/** How a device that can do either streams these units in `space` bytes. */
+export function roomyRule(streaming: readonly UnitSize[], space: number): RingRule {
+  return stageRing.full(streaming) <= space * STAGE_RING_SHARE ? stageRing : unitRing;
 }
 
 /** What {@link place} chose. */
-interface Placed {
+export interface Chosen {
   readonly resident: Set<number>;
   readonly ring: number;
   readonly packed: ReadonlySet<number>;
@@ -159,27 +144,27 @@ interface Placed {
 const NONE_PACKED = { packed: new Set<number>(), unpacking: 0 } as const;
 
 /** Chooses among `open` units what stays in `space`; `gone` ones stream whatever is chosen. */
-function place(
+export function place(
   open: readonly UnitSize[],
   gone: readonly UnitSize[],
   space: number,
   numbers: { tier: "gpu" | "cpu"; base: number; budget: number },
-): Placed {
+  rule: RingRule,
+): Chosen {
   const all = [...open, ...gone].sort((a, b) => a.index - b.index);
   const everything = open.reduce((sum, u) => sum + u.resident, 0);
-  for (const ringOf of [fullRing, smallestRing]) {
-    const ring = ringOf(gone);
+  for (const ring of [rule.full(gone), rule.smallest(gone)]) {
     if (everything + ring <= space) {
       return { resident: new Set(open.map((u) => u.index)), ring, ...NONE_PACKED };
     }
   }
-  const plain = chooseUnpacked(open, gone, space);
-  const packed = choosePacked(open, gone, space);
+  const plain = chooseUnpacked(open, gone, space, rule);
+  const packed = choosePacked(open, gone, space, rule);
   if (packed && (!plain || packed.streamed < streamedBytes(all, plain.resident))) {
     return { ...packed, resident: new Set(packed.resident) };
   }
   if (plain) return { resident: new Set(plain.resident), ring: plain.ring, ...NONE_PACKED };
-  const smallest = numbers.base + (gone.length === 0 ? smallestSpace(open) : smallestRing(all));
+  const smallest = numbers.base + (gone.length === 0 ? smallestSpace(open, rule) : rule.smallest(all));
   refuse(numbers.tier, smallest, numbers.budget, smallest);
 }
 
@@ -187,17 +172,19 @@ function chooseUnpacked(
   open: readonly UnitSize[],
   gone: readonly UnitSize[],
   space: number,
+  rule: RingRule,
 ): Choice | undefined {
-  if (gone.length === 0) return chooseResident(open, space);
+  if (gone.length === 0) return chooseResident(open, space, rule);
   // Some stream by the user's word: the ring is sized for all that may stream.
-  for (const ringOf of [fullRing, smallestRing]) {
-    const ring = ringOf([...open, ...gone]);
-    if (ring <= space) return { resident: chooseResident(open, space - ring)?.resident ?? new Set(), ring };
+  const all = [...open, ...gone];
+  for (const ring of [rule.full(all), rule.smallest(all)]) {
+    if (ring <= space)
+      return { resident: chooseResident(open, space - ring, rule)?.resident ?? new Set(), ring };
   }
   return undefined;
 }
 
-function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: number): never {
+export function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: number): never {
   const mib = Math.ceil(smallest / 2 ** 20);
   throw new BudgetError(
     `does not fit: ${tier} needs at least ${formatBytes(needed)}, the budget is ${formatBytes(budget)}; ` +
@@ -206,33 +193,46 @@ function refuse(tier: "gpu" | "cpu", needed: number, budget: number, smallest: n
   );
 }
 
-function finish(
+export function finish(
   r: PlanRequest,
   homes: readonly Tier[],
   packed: ReadonlySet<number>,
-  sizes: { ring: number; staging: number; unpacking: number; gpu: number; cpu: number },
+  sizes: Pick<Plan, "ring" | "wholeStages" | "staging" | "unpacking"> & { gpu: number; cpu: number },
+  shared: { computeOf: readonly Site[]; host: HostShare } | undefined = undefined,
 ): Plan {
   const device_map: Record<string, Tier> = {};
   const streamed = { cpu: 0, disk: 0 };
   let disk = 0;
+  for (const { stage, units } of byStage(r.units)) {
+    const together = (some: readonly Unit[]) => new Set(some.map((u) => homes[u.index])).size === 1;
+    for (const unit of units) {
+      const matrix = modulePath(unit);
+      const blocks = units.filter((u) => modulePath(u) === matrix);
+      const name = together(units) ? stage.name : together(blocks) ? matrix : unit.name;
+      device_map[name] = homes[unit.index] as Tier;
+    }
+  }
   for (const unit of r.units) {
     const home = homes[unit.index] as Tier;
-    device_map[unit.name] = home;
     if (home === "disk") disk += unit.bytes;
     if (unit.rowsOnly || home === "gpu") continue;
-    if (home !== computeTier(home, r.compute) || packed.has(unit.index)) streamed[home] += unit.bytes;
+    const computed = shared?.computeOf[unit.stageIndex] === HOST ? "cpu" : r.compute;
+    if (home !== computed || packed.has(unit.index)) streamed[home] += unit.bytes;
   }
   return {
     device_map,
     homes,
     compute: r.compute,
     ring: sizes.ring,
+    wholeStages: sizes.wholeStages,
     staging: sizes.staging,
     unpacking: sizes.unpacking,
     packed,
     bytes: { gpu: sizes.gpu, cpu: sizes.cpu, disk },
     streamed,
     fixed: r.fixed,
+    computeOf: shared?.computeOf ?? byStage(r.units).map(() => MAIN),
+    ...(shared && { host: shared.host }),
   };
 }
 

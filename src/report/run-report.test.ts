@@ -12,10 +12,12 @@ function model(streamed: { cpu: number; disk: number }) {
     readBytes: 0,
     readSeconds: 0,
     prefillTokens: 0,
+    reusedTokens: 0,
     prefillSeconds: 0,
     decodeTokens: 0,
     decodeSeconds: 0,
-  } satisfies Record<keyof ModelStatistics, number>;
+    threads: [],
+  } satisfies ModelStatistics;
   const reported = {
     config: { model_type: "llama" },
     device: "cpu",

@@ -53,7 +53,11 @@ export interface RunReport {
   readonly tiers: readonly TierReport[];
   readonly loading_seconds: number;
   readonly prefill: Speed;
+  /** Tokens of prompts that were there already, from a text before that begins with them too. */
+  readonly reused_tokens: number;
   readonly decode: Speed;
+  /** Threads of the CPU that computed each kind of work, with the seconds for each number of them. */
+  readonly threads: ModelStatistics["threads"];
   /** null where everything is resident. */
   readonly streaming: StreamingReport | null;
 }
@@ -126,7 +130,9 @@ export class RunRecorder {
       tiers: tiers(model),
       loading_seconds: this.#loadingSeconds,
       prefill: speed(statistics.prefillTokens, statistics.prefillSeconds),
+      reused_tokens: statistics.reusedTokens,
       decode: speed(statistics.decodeTokens, statistics.decodeSeconds),
+      threads: statistics.threads,
       streaming: this.#streaming(model),
     };
   }

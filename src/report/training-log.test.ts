@@ -3,6 +3,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, statSync, writeFil
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ConfigError, DisposedError, IoError } from "../base/errors.ts";
+import { testUnless } from "../base/testing-unproven.ts";
 import { openHandles, rejection, temporaryFolder } from "../formats/testing.ts";
 import { AppendFile, readTrainingLog, TrainingLog, type TrainingRecord } from "./training-log.ts";
 
@@ -183,12 +184,15 @@ describe("a file that is no log", () => {
 });
 
 // The one device that is always full; Linux only.
-test.skipIf(!existsSync("/dev/full"))("a full disk is an IoError that says so, each time", async () => {
-  const file = await AppendFile.open("/dev/full");
-  for (let i = 0; i < 2; i++) {
-    const error = await rejection(file.append(Buffer.from("x")));
-    expect(error).toBeInstanceOf(IoError);
-    expect(String(error)).toContain("no space left");
-  }
-  await file.close().catch(() => undefined); // a device cannot be flushed
-});
+testUnless(existsSync("/dev/full") ? undefined : "no device that is always full")(
+  "a full disk is an IoError that says so, each time",
+  async () => {
+    const file = await AppendFile.open("/dev/full");
+    for (let i = 0; i < 2; i++) {
+      const error = await rejection(file.append(Buffer.from("x")));
+      expect(error).toBeInstanceOf(IoError);
+      expect(String(error)).toContain("no space left");
+    }
+    await file.close().catch(() => undefined); // a device cannot be flushed
+  },
+);

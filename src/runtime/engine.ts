@@ -1,18 +1,23 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
 
+import type { Device } from "../backend/ggml/device.ts";
+import { runAll } from "../base/async/cleanup.ts";
 import { OneByOne } from "../base/async/one-by-one.ts";
 import { linkSignals } from "../base/async/signals.ts";
 import { AbortError, BudgetError, ConfigError, DisposedError } from "../base/errors.ts";
 import { formatBytes } from "../memory/sizes.ts";
 import type { Tier } from "../memory/tiers.ts";
-import { type EngineParts, kvPlace, type OpenModel, openModel, releaseModel } from "./open/open-model.ts";
+import { type EngineExtension, Extensions } from "./extensions.ts";
+import { type EngineParts, kvPlaces, type OpenModel, openModel, releaseModel } from "./open/open-model.ts";
 import type { EngineOptions } from "./open/prepare.ts";
 import type { Prepared } from "./open/prepared.ts";
-import { KvCache, kvBytes, mostTokens, type RowMove } from "./state/kv-cache.ts";
+import { KvCache, type KvPlaces, type RowMove } from "./state/kv-cache.ts";
+import { RememberedSequence } from "./state/remembered.ts";
 import { CHUNK_TOKENS, PASS_TOKENS, type SequenceInput } from "./step/chunks.ts";
-import { Executor, type LogitsSink, type PassProgress } from "./step/executor.ts";
+import type { Executor, PassProgress } from "./step/executor.ts";
 import { inputBytes } from "./step/inputs.ts";
 import { makeLogits, reserveLogits } from "./step/logits-memory.ts";
+import type { LogitsSink } from "./step/logits-receiver.ts";
 import { gatheredRowBytes } from "./step/measure.ts";
 
 /** Bytes per tier and what they are for. */
@@ -32,6 +37,9 @@ export interface StreamStatistics {
   readonly readSeconds: number;
 }
 
+/** Threads of the CPU used for each kind of work, with the seconds computed with each number of them. */
+export type ThreadUses = ReturnType<Device["threadUses"]>;
+
 export class Engine {
   #open: OpenModel;
   readonly #calls = new OneByOne();
@@ -39,12 +47,10 @@ export class Engine {
   #disposed: Promise<void> | undefined;
   /** Calls that run or wait. */
   #queued = 0;
+  readonly #remembered = new RememberedSequence();
   readonly #waiting = new Set<() => void>();
 
-  /** Awaited before the weights are used for anything but training: updates of them may still be under way. */
-  settle: (() => Promise<void>) | undefined;
-  /** Awaited before the weights are given up: what was taken beside them, and still works on them, goes first. */
-  beforeDispose: (() => Promise<void>) | undefined;
+  readonly #extensions = new Extensions();
 
   private constructor(open: OpenModel) {
     this.#open = open;
@@ -61,6 +67,7 @@ export class Engine {
    */
   async reopen(change: Partial<EngineOptions>): Promise<void> {
     const { prepared, options } = this.#open;
+    this.#remembered.forget();
     await releaseModel(this.#open);
     const { signal: _, progress_callback: __, warning_callback: ___, ...before } = options;
     try {
@@ -92,6 +99,22 @@ export class Engine {
     return this.#open.kv;
   }
 
+  /** Enters what works on the weights beside the engine; within {@link exclusive}. Dispose the result to undo it. */
+  attach(extension: EngineExtension): Disposable {
+    const attached = this.#extensions.attach(extension);
+    const apply = () => {
+      const { executor, adapter } = this.#parts;
+      executor.adapter = this.#extensions.adapter ?? adapter;
+    };
+    apply();
+    return {
+      [Symbol.dispose]: () => {
+        attached[Symbol.dispose]();
+        apply();
+      },
+    };
+  }
+
   /** Only for use within {@link exclusive}; valid until the model is disposed. */
   get parts(): EngineParts {
     return this.#parts;
@@ -107,14 +130,15 @@ export class Engine {
    * those of one sequence of the planned context.
    */
   get largestCapacity(): number {
-    const { spec, kv_dtype, context, plan } = this.prepared;
+    const { spec, rows: planned, plan } = this.prepared;
     const { ledger, units } = this.#parts;
     const { capacity } = this.#kv;
-    const inputs = inputBytes(Math.max(context, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
-    const wider = Math.max(0, CHUNK_TOKENS / context - 1);
+    const places = this.#places;
+    const inputs = inputBytes(Math.max(planned, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
+    const wider = Math.max(0, CHUNK_TOKENS / planned - 1);
     const passes = Math.max(0, inputs - plan.fixed.activations) + Math.ceil(plan.fixed.scratch * wider);
-    const room = ledger.free(kvPlace(this.prepared, ledger).tier) + kvBytes(spec, kv_dtype, capacity);
-    return Math.max(capacity, mostTokens(spec, kv_dtype, room - passes));
+    const room = (tier: "gpu" | "cpu") => ledger.free(tier) + places.bytes(tier, capacity) - passes;
+    return Math.max(capacity, places.most(room));
   }
 
   /**
@@ -122,10 +146,13 @@ export class Engine {
    * alone. What else is held at the moment does not count, so a text that fits later is not refused.
    */
   get longestText(): number {
-    const { spec, kv_dtype } = this.prepared;
     const { ledger } = this.#parts;
-    const budget = ledger.budget(kvPlace(this.prepared, ledger).tier);
-    return Math.min(spec.max_positions, mostTokens(spec, kv_dtype, budget));
+    const most = this.#places.most((tier) => ledger.budget(tier));
+    return Math.min(this.prepared.spec.max_positions, most);
+  }
+
+  get #places(): KvPlaces {
+    return kvPlaces(this.prepared, this.#parts.ledger);
   }
 
   /**
@@ -141,13 +168,17 @@ export class Engine {
     return this.exclusive(() => this.step(sequences, want, sink, signal));
   }
 
-  /** Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. */
-  exclusive<T>(work: () => Promise<T>): Promise<T> {
+  /**
+   * Runs `work` when earlier callers are done; within it, {@link step} has the cache to itself. `goesOn`: it may go on from
+   * the sequence before, which for any other work is forgotten: it may change the weights.
+   */
+  exclusive<T>(work: () => Promise<T>, { goesOn = false } = {}): Promise<T> {
     this.#queued++;
     this.#wanted();
     return this.#calls.run(async () => {
       try {
         if (this.#disposed) throw new DisposedError("the model");
+        if (!goesOn) this.#remembered.forget();
         return await work();
       } finally {
         this.#queued--;
@@ -174,6 +205,19 @@ export class Engine {
     for (const wake of this.#waiting) wake();
   }
 
+  /**
+   * Tokens at the start of a prompt whose keys and values are there already, from row 0 on: those it has in common with the
+   * sequence before, all but the last at most. Only within {@link exclusive}, until {@link step}.
+   */
+  commonPrefix(prompt: readonly number[]): number {
+    return this.#remembered.commonPrefix(prompt, this.#parts.executor.adapter);
+  }
+
+  /** Says that the cache holds the keys and values of these tokens from row 0 on. Only within {@link exclusive}. */
+  remember(ids: readonly number[]): void {
+    if (this.options.prefix_cache !== false) this.#remembered.keep(ids, this.#parts.executor.adapter);
+  }
+
   /** One run of the executor; only within {@link exclusive}. */
   async step(
     sequences: readonly SequenceInput[],
@@ -182,7 +226,8 @@ export class Engine {
     signal?: AbortSignal,
     progress?: PassProgress,
   ): Promise<void> {
-    await this.settle?.();
+    await this.#extensions.settle();
+    this.#remembered.forget();
     const { max_positions, positions } = this.prepared.spec;
     for (const { past, tokens, base } of sequences) {
       if (tokens.length === 0)
@@ -235,14 +280,14 @@ export class Engine {
 
   /** Makes sure the cache holds `tokens` tokens. Its contents are lost when it grows. Throws BudgetError. */
   async ensureCapacity(tokens: number): Promise<void> {
-    const { spec, kv_dtype } = this.prepared;
     const planned = this.#kv.capacity;
     if (tokens <= planned) return;
     const { ledger } = this.#parts;
-    const { tier } = kvPlace(this.prepared, ledger);
-    const needed = kvBytes(spec, kv_dtype, tokens);
-    const room = ledger.free(tier) + kvBytes(spec, kv_dtype, planned);
-    if (needed > room) {
+    const places = this.#places;
+    for (const tier of places.tiers) {
+      const needed = places.bytes(tier, tokens);
+      const room = ledger.free(tier) + places.bytes(tier, planned);
+      if (needed <= room) continue;
       throw new BudgetError(
         `the KV cache has room for ${planned} tokens and ${tokens} are needed: they take ${formatBytes(needed)} on ` +
           `${tier}, of whose budget ${formatBytes(room)} are left for it; open the model with context_length ` +
@@ -256,7 +301,7 @@ export class Engine {
   /** The largest cache that {@link moveRows} can make within the budget. Tokens. */
   get largestMove(): number {
     const { ledger } = this.#parts;
-    return this.#kv.largest(ledger.free(kvPlace(this.prepared, ledger).tier));
+    return this.#kv.largest((tier) => ledger.free(tier));
   }
 
   /**
@@ -269,32 +314,53 @@ export class Engine {
       return;
     }
     this.#open.kv = this.#guarded(() => this.#kv.movedTo(capacity, moves));
-    this.prepared.device.forgetBuffers();
+    this.#forgetBuffers();
+  }
+
+  /** To be called when device memory was freed. */
+  #forgetBuffers(): void {
+    for (const { device } of this.#parts.sides) device.forgetBuffers();
   }
 
   /** Keeps only as much room for inputs as passes of one token of `sequences` sequences need. */
   trimInputs(sequences: number): void {
-    const { inputs, units } = this.#parts;
-    inputs.trim(inputBytes(sequences, this.prepared.spec.hidden_size, gatheredRowBytes(units)));
+    const { sides, units } = this.#parts;
+    const bytes = inputBytes(sequences, this.prepared.spec.hidden_size, gatheredRowBytes(units));
+    for (const { inputs } of sides) inputs.trim(bytes);
   }
 
-  /** Makes cache and inputs as large as planned again, for what comes next. The cache's contents are lost if it has grown. */
+  /** Makes cache and inputs as large as planned again, for what comes next. Of what the cache holds, as much stays as fits. */
   releaseGrowth(): void {
-    const { context, plan } = this.prepared;
-    if (this.#kv.capacity !== context) this.#renewCache(context);
-    const { inputs } = this.#parts;
-    inputs.trim(plan.fixed.activations);
-    inputs.reserve(plan.fixed.activations);
+    const { rows, plan } = this.prepared;
+    if (this.#kv.capacity !== rows) this.#shrink(rows);
+    for (const { inputs } of this.#parts.sides) {
+      inputs.trim(plan.fixed.activations);
+      inputs.reserve(plan.fixed.activations);
+    }
+  }
+
+  /** A cache of fewer rows, with the first of the sequence that is remembered. */
+  #shrink(capacity: number): void {
+    const rows = Math.min(this.#remembered.length, capacity);
+    if (rows === 0) {
+      this.#renewCache(capacity);
+      return;
+    }
+    try {
+      this.moveRows(capacity, [{ from: 0, to: 0, rows }]);
+      this.#remembered.shorten(rows);
+    } catch {
+      this.#remembered.forget(); // the rows are lost, and a cache of the planned size is there
+    }
   }
 
   /** Another cache in place of this one, whose contents are lost. */
   #renewCache(capacity: number): void {
+    this.#remembered.forget();
     this.#kv.dispose();
-    this.prepared.device.forgetBuffers();
+    this.#forgetBuffers();
     const { spec, kv_dtype } = this.prepared;
-    this.#open.kv = this.#guarded(
-      () => new KvCache(spec, kv_dtype, capacity, kvPlace(this.prepared, this.#parts.ledger)),
-    );
+    this.#open.kv = this.#guarded(() => new KvCache(spec, kv_dtype, capacity, this.#places));
   }
 
   /** What `make` makes; if it fails, a cache of the planned size takes the place of the one that is gone. */
@@ -302,9 +368,10 @@ export class Engine {
     try {
       return make();
     } catch (error) {
-      const { spec, kv_dtype, context } = this.prepared;
-      this.prepared.device.forgetBuffers();
-      this.#open.kv = new KvCache(spec, kv_dtype, context, kvPlace(this.prepared, this.#parts.ledger));
+      this.#remembered.forget();
+      const { spec, kv_dtype, rows } = this.prepared;
+      this.#forgetBuffers();
+      this.#open.kv = new KvCache(spec, kv_dtype, rows, this.#places);
       throw error;
     }
   }
@@ -321,12 +388,17 @@ export class Engine {
   }
 
   statistics(): StreamStatistics {
-    const { streamer, queue, rows } = this.#parts;
+    const { sides, queue, rows } = this.#parts;
     return {
-      streamedBytes: streamer?.streamedBytes ?? 0,
+      streamedBytes: sides.reduce((sum, { streamer }) => sum + (streamer?.streamedBytes ?? 0), 0),
       readBytes: queue.stats().bytes + rows.readBytes,
       readSeconds: queue.stats().busySeconds,
     };
+  }
+
+  /** What was computed with how many threads of the CPU, training on this engine included. */
+  threadUses(): ThreadUses {
+    return this.prepared.cpu.threadUses();
   }
 
   get disposed(): boolean {
@@ -343,11 +415,7 @@ export class Engine {
     this.#closing.abort(new AbortError("the model was disposed"));
     this.#wanted();
     await this.#calls.idle();
-    try {
-      await this.beforeDispose?.();
-    } finally {
-      await releaseModel(this.#open);
-    }
+    await runAll([() => this.#extensions.beforeDispose(), () => releaseModel(this.#open)]);
   }
 }
 

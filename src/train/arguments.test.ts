@@ -30,6 +30,12 @@ afterAll(async () => {
   await model.dispose();
 });
 
+/** A folder's name is taken within a folder of the test's own. */
+const ownFolder = (name: string, value: unknown) =>
+  /_(dir|folder)$/.test(name) && typeof value === "string" && value !== ""
+    ? join(temporaryFolder(), value)
+    : value;
+
 /** Runs each odd value and lists what was neither fine nor a typed error. */
 async function untyped(work: (value: unknown) => unknown, not: readonly string[] = []): Promise<string[]> {
   const wrong: string[] = [];
@@ -105,7 +111,11 @@ describe("each option of", () => {
   test.each(CREATE.split(" "))("Trainer.create: %s", async (name) => {
     await using fresh = await AutoModelForCausalLM.from_pretrained(LLAMA, CPU);
     const call = async (value: unknown) => {
-      const made = await Trainer.create(fresh, { max_length: 16, lora: LORA, [name]: value });
+      const made = await Trainer.create(fresh, {
+        max_length: 16,
+        lora: LORA,
+        [name]: ownFolder(name, value),
+      });
       await made.dispose();
     };
     // What can train is loaded anew for each value: a few kinds of values stand for the rest.
@@ -122,7 +132,7 @@ describe("each option of", () => {
     const call = async (value: unknown) => {
       const output_dir = join(temporaryFolder(), "out");
       const base = { data, output_dir, tokenizer: numbers, max_length: 8, packing: false, max_steps: 1 };
-      await fit(new FakeTrainer(), { ...base, [name]: value } as never);
+      await fit(new FakeTrainer(), { ...base, [name]: ownFolder(name, value) } as never);
     };
     // A class throws its own error when it is called.
     expect(await untyped(call, /^on_|callback$/.test(name) ? ["class"] : [])).toEqual([]);

@@ -1,8 +1,10 @@
 // A trainer while it is open: the model loaded for it, and the rhythm of steps: which weights may be read when, so that
 // what streams ahead is never older than it should be. What it holds is session-parts.ts.
+
 import { type Adapter, checkNames, openAdapter, withoutAllLinear } from "../adapters/index.ts";
 import type { Device } from "../backend/ggml/device.ts";
 import { parseDType } from "../backend/ggml/dtypes.ts";
+import { Cleanup, runAll, undoAfter } from "../base/async/cleanup.ts";
 import { ConfigError } from "../base/errors.ts";
 import type { Checkpoint } from "../formats/types.ts";
 import type { BeforeRead } from "../memory/io/direct-io.ts";
@@ -10,7 +12,6 @@ import type { Ledger } from "../memory/ledger.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { Unit } from "../plan/units.ts";
-import { Cleanup } from "../runtime/cleanup.ts";
 import type { Engine } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 import type { Prepared } from "../runtime/open/prepared.ts";
@@ -34,6 +35,7 @@ export class Session {
   readonly #cleanup: Cleanup;
   readonly #cycle: readonly Unit[];
   readonly #trainedUnits: ReadonlySet<Unit>;
+  readonly #attached: Disposable;
   #following = false;
   /** Reads that were asked for, micro-batches made, and the last one that may be read for. */
   #calls = 0;
@@ -52,8 +54,10 @@ export class Session {
     this.#cycle = held.passes.cycle;
     const names = new Set(held.parameters.all.map((p) => p.name));
     this.#trainedUnits = new Set(this.#cycle.filter((u) => u.owned.some((m) => names.has(m.name))));
-    held.engine.settle = () => held.updates.idle();
-    held.engine.beforeDispose = () => this.#release();
+    this.#attached = held.engine.attach({
+      settle: () => held.updates.idle(),
+      beforeDispose: () => this.#release(),
+    });
   }
 
   /**
@@ -93,9 +97,8 @@ export class Session {
       const held = await take(engine, loading, cleanup, signal);
       return new Session(held, cleanup, prints);
     } catch (error) {
-      await cleanup.run();
-      await engine.reopen({ training: undefined, ...asBefore(before) }).catch(() => {});
-      throw error;
+      const reopen = () => engine.reopen({ training: undefined, ...asBefore(before) });
+      return await undoAfter(error, [() => cleanup.run(), reopen]);
     }
   }
 
@@ -222,12 +225,11 @@ export class Session {
 
   async #release(): Promise<void> {
     const { engine, updates } = this.#h;
-    engine.beforeDispose = undefined;
     await updates.idle().catch(() => {});
-    await this.#h.passes.reset();
+    this.#attached[Symbol.dispose]();
     // Weights that were lost must not be taken for trained ones by whoever uses the model afterwards.
-    engine.settle = updates.failed ? () => updates.idle() : undefined;
-    await this.#cleanup.run();
+    if (updates.failed) engine.attach({ settle: () => updates.idle() });
+    await runAll([() => this.#h.passes.reset(), () => this.#cleanup.run()]);
   }
 
   async #mayRead(unit: Unit): Promise<void> {

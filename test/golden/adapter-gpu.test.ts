@@ -1,7 +1,9 @@
 // PEFT's adapter on a GPU, wherever the weights are; see gpu.test.ts for which GPUs will do, and for the tolerance.
+
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { listDevices } from "../../src/backend/ggml/device.ts";
+import { describeUnless, whyNoGpu } from "../../src/base/testing-unproven.ts";
 import { openCheckpoint, readTensor } from "../../src/formats/index.ts";
 import { AutoModelForCausalLM } from "../../src/generate/causal-lm.ts";
 import { PEFT_ADAPTER, randomAdapter } from "../support/adapters.ts";
@@ -15,16 +17,22 @@ const HOMES = ["gpu", "cpu", "disk"] as const;
 
 async function logits(dir: string, ids: readonly number[], options: object): Promise<Float32Array> {
   return leavesNothing(async () => {
-    const common = { kv_dtype: "float32" as const, context_length: 64, threads: 1, ...options };
+    const common = {
+      ...{ kv_dtype: "float32" as const, context_length: 64, threads: 1, compute: "gpu" as const },
+      ...options,
+    };
     await using model = await AutoModelForCausalLM.from_pretrained(dir, common);
     const { data } = (await model.forward({ input_ids: [ids] })).logits;
-    if (model.plan.compute === "gpu")
+    if (
+      model.plan.computeOf.every((site) => site === model.plan.computeOf[0]) &&
+      model.plan.compute === "gpu"
+    )
       expect(model.memory().entries.find(({ what }) => what === "adapter")?.tier).toBe("gpu");
     return data;
   });
 }
 
-describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU", () => {
   const device = gpu?.name ?? "gpu";
 
   test.each(HOMES)("the reference's logits with weights on %s", async (device_map) => {
@@ -35,6 +43,11 @@ describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
     );
     const reference = new Float32Array(golden.buffer, golden.byteOffset, golden.byteLength / 4);
     const options = { device, device_map, adapter: PEFT_ADAPTER };
+    if (device_map === "cpu") {
+      const divided = { "": "cpu", "model.layers.1": "gpu" };
+      const said = await logits(dir, prompts[0]!.ids, { ...options, compute: "hybrid", device_map: divided });
+      expect(largestDifference(said, reference)).toBeLessThan(TOLERANCE);
+    }
     expect(largestDifference(await logits(dir, prompts[0]!.ids, options), reference)).toBeLessThan(TOLERANCE);
   });
 

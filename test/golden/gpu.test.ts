@@ -1,8 +1,10 @@
-// The reference implementation's logits and greedy tokens on a GPU, wherever the weights are. Where no GPU is found the
-// tests are skipped with the reason; SPILLWAY_TEST_GPU=1 makes that a failure. Mesa's lavapipe will do:
+// The reference implementation's logits and greedy tokens on a GPU, wherever the weights are. Where no GPU is found
+// they are left out; SPILLWAY_TEST_GPU=1 makes that a failure. Mesa's lavapipe will do:
 //   GGML_VK_VISIBLE_DEVICES=0 SPILLWAY_TEST_GPU=1 npx vitest run test/golden/gpu.test.ts
-import { describe, expect, test } from "vitest";
+
+import { expect, test } from "vitest";
 import { listDevices } from "../../src/backend/ggml/device.ts";
+import { describeUnless, whyNoGpu } from "../../src/base/testing-unproven.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../../src/runtime/open/prepare.ts";
 import { weightsByTier } from "../support/checkpoints.ts";
@@ -14,9 +16,6 @@ import { GREEDY_TOKENS, largestDifference, REFERENCES, readGolden } from "./gold
 process.env.GGML_VK_DISABLE_F16 ??= "1";
 
 const gpu = listDevices().find((device) => device.kind === "gpu");
-const demanded = process.env.SPILLWAY_TEST_GPU === "1";
-const reason = "no GPU device was found (a Vulkan driver such as Mesa's lavapipe will do)";
-if (!gpu && !demanded) console.log(`skipped: ${reason}`);
 
 /** Kernels of GPUs add in another order, and take exponentials and sines from faster formulas than the C library's. */
 const TOLERANCE = 1e-3;
@@ -25,15 +24,12 @@ const GPU: EngineOptions = {
   kv_dtype: "float32",
   context_length: 128,
   threads: 1,
+  compute: "gpu", // what is computed by the CPU beside it is in hybrid.test.ts
 };
 /** A GPU may be a simulated one: the prompts of 150 tokens are left to the CPU. */
 const LONGEST = 40;
 
-test.runIf(demanded)("a GPU is there, as SPILLWAY_TEST_GPU demands", () => {
-  expect(gpu, reason).toBeDefined();
-});
-
-describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
+describeUnless(whyNoGpu(gpu))("on a GPU", () => {
   /** Opens a model, expects its weights on just these tiers, and asks for the logits and some tokens of each prompt. */
   async function ask(
     dir: string,
@@ -41,11 +37,16 @@ describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
     tiers: readonly string[],
     prompts: readonly (readonly number[])[],
     max_new_tokens: number,
+    more: EngineOptions = {},
   ): Promise<{ logits: Float32Array[]; tokens: number[][] }> {
     return leavesNothing(async () => {
-      await using model: CausalLM = await AutoModelForCausalLM.from_pretrained(dir, { ...GPU, device_map });
+      await using model: CausalLM = await AutoModelForCausalLM.from_pretrained(dir, {
+        ...GPU,
+        ...more,
+        device_map,
+      });
       expect(model.device).toBe(gpu?.name);
-      const weights = await weightsByTier(model);
+      const weights = await weightsByTier(model, more.unitBytes);
       expect((["gpu", "cpu", "disk"] as const).filter((tier) => weights[tier] > 0)).toEqual(tiers);
       const logits: Float32Array[] = [];
       for (const ids of prompts) logits.push((await model.forward({ input_ids: [ids] })).logits.data);
@@ -53,6 +54,28 @@ describe.skipIf(!gpu)(`on ${gpu?.name}: ${gpu?.description}`, () => {
       return { logits, tokens };
     });
   }
+
+  test("stages of several units, and a head in blocks of rows, from anywhere", async () => {
+    const golden = await readGolden("llama-tied-sharded");
+    const prompts = golden.prompts.filter((p) => p.ids.length <= LONGEST);
+    const ids = prompts.map((p) => p.ids);
+    const units = { unitBytes: 20_000 };
+    const onGpu = await ask(golden.dir, "gpu", ["gpu"], ids, 3, units);
+    for (const [i, { logits }] of prompts.entries())
+      expect(largestDifference(onGpu.logits[i] as Float32Array, logits)).toBeLessThan(TOLERANCE);
+    const spread = {
+      "": "disk",
+      "model.layers.0": "gpu",
+      "model.layers.1.mlp.up_proj": "cpu",
+      lm_head: "cpu",
+    };
+    for (const device_map of ["cpu", "disk", spread] as const) {
+      const tiers = device_map === spread ? ["gpu", "cpu", "disk"] : [device_map as string];
+      const said = await ask(golden.dir, device_map, tiers, ids, 3, units);
+      expect(said.logits).toEqual(onGpu.logits);
+      expect(said.tokens).toEqual(onGpu.tokens);
+    }
+  });
 
   test.each(REFERENCES)(
     "%s, weights on the GPU, and the same bits from RAM, disk and all three",

@@ -8,7 +8,8 @@ import { makeCheckpoint, type SyntheticOptions } from "../../src/formats/synthet
 import { temporaryFolder } from "../../src/formats/testing.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../../src/generate/causal-lm.ts";
 import type { Tier } from "../../src/memory/tiers.ts";
-import { type EngineOptions, readSkeleton } from "../../src/runtime/open/prepare.ts";
+import type { EngineOptions } from "../../src/runtime/open/prepare.ts";
+import { readSkeleton } from "../../src/runtime/open/skeleton.ts";
 import { FIXTURES } from "../golden/golden.ts";
 
 let root: string | undefined;
@@ -69,9 +70,9 @@ export function budgetsBetween({ least, full }: BudgetRange, count: number): num
 }
 
 /** Bytes of weights that have their home on each tier. */
-export async function weightsByTier(model: CausalLM): Promise<Record<Tier, number>> {
-  const { units } = (await readSkeleton(model.path)).model;
+export async function weightsByTier(model: CausalLM, unitBytes?: number): Promise<Record<Tier, number>> {
+  const skeleton = await readSkeleton(model.path, { unitBytes });
   const bytes = { gpu: 0, cpu: 0, disk: 0 };
-  for (const unit of units) bytes[model.device_map[unit.name] as Tier] += unit.bytes;
+  for (const unit of skeleton.model.units) bytes[model.plan.homes[unit.index] as Tier] += unit.bytes;
   return bytes;
 }

@@ -97,6 +97,7 @@ const BASE = {
   ggml_build_forward_expand: "v:pp",
   ggml_graph_n_nodes: "i:p",
   ggml_graph_node: "p:pi",
+  ggml_graph_add_node: "v:pp",
   ggml_op_desc: "s:p",
   // operations
   ggml_view_4d: "p:ppllllzzzz",
@@ -177,6 +178,7 @@ const BASE = {
   ggml_backend_tensor_alloc: "i:ppp",
   ggml_backend_tensor_set: "v:ppzz",
   ggml_backend_tensor_get: "v:ppzz",
+  ggml_backend_tensor_get_2d: "v:ppzzzzz",
   ggml_backend_tensor_memset: "v:puzz",
   ggml_backend_tensor_set_async: "v:pppzz",
   ggml_backend_tensor_get_async: "v:pppzz",

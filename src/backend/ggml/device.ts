@@ -7,7 +7,9 @@ import { BufferType } from "./buffer.ts";
 import { structures } from "./declarations.ts";
 import { library, onThread } from "./library.ts";
 import { ffi } from "./loading/ffi.ts";
-import { needThreads } from "./loading/threads.ts";
+import type { ThreadUse } from "./threads/choice.ts";
+import { ThreadPools } from "./threads/pools.ts";
+import { CpuThreads, type OptionalWork, type ThreadOptions } from "./threads/threads.ts";
 
 export interface DeviceInfo {
   /** "cpu", "cuda:0", "vulkan:1", "metal:0" */
@@ -114,19 +116,18 @@ export class Device {
   readonly hostMemory: BufferType;
   /** Copies can be queued on a second stream and ordered with events. */
   readonly asyncCopies: boolean;
-  readonly threads: number;
+  /** Chooses how many threads compute on the CPU; the optimizer and others that use its cores ask it too. */
+  readonly team: CpuThreads;
   /** What computes wide products instead of the library, if anything: see products/open.ts. Disposed with the device. */
   products: WideProducts | undefined;
   #compute: bigint | undefined;
   #copy: bigint | undefined;
-  #threadpool: { handle: bigint; free: () => void } | undefined;
   readonly #queue = new OneByOne();
 
-  private constructor(info: DeviceInfo, threads: number) {
+  private constructor(info: DeviceInfo, options: ThreadOptions) {
     const { native } = library();
     this.info = info;
     this.kind = info.kind;
-    this.threads = threads;
     const p = props(info.handle);
     this.memory = new BufferType(native.ggml_backend_dev_buffer_type(info.handle));
     const pinned = isGpu(info) ? native.ggml_backend_dev_host_buffer_type(info.handle) : null;
@@ -135,16 +136,27 @@ export class Device {
     this.#compute = native.ggml_backend_dev_init(info.handle, null) ?? undefined;
     if (!this.#compute) throw new LibraryError(`${info.name}: the device could not be opened`);
     try {
-      if (this.onHost) this.#threadpool = attachThreadpool(info.handle, this.#compute, threads);
+      const pools = this.onHost ? new ThreadPools(info.handle, this.#compute) : undefined;
+      this.team = new CpuThreads(options, pools);
     } catch (error) {
       native.ggml_backend_free(this.#compute);
       throw error;
     }
   }
 
-  /** Opens a device; `threads` counts for the CPU alone. */
-  static open(info: DeviceInfo, options: { threads: number }): Device {
-    return new Device(info, options.threads);
+  /** Opens a device; the options count for the CPU alone. */
+  static open(info: DeviceInfo, options: ThreadOptions): Device {
+    return new Device(info, options);
+  }
+
+  /** The most threads that compute on the CPU. */
+  get threads(): number {
+    return this.team.most;
+  }
+
+  /** What was computed with how many threads of the CPU so far. */
+  threadUses(): ThreadUse[] {
+    return this.team.uses();
   }
 
   get name(): string {
@@ -174,19 +186,23 @@ export class Device {
 
   /**
    * Runs a graph and resolves when its results are in memory. Graphs of one device run one after another. A handle alone will
-   * do for graphs that were not built to have wide products.
+   * do for graphs that were not built to have wide products. `work` says how runs are compared to choose a number of threads;
+   * without it a graph gets all.
    */
-  compute(graph: bigint | WideGraph): Promise<void> {
+  compute(graph: bigint | WideGraph, work?: OptionalWork): Promise<void> {
     return this.alone(async () => {
       const { native } = library();
+      const { backend } = this;
       const { handle, products } = typeof graph === "bigint" ? { handle: graph, products: [] } : graph;
       if (products.length > 0) {
-        const { backend } = this;
-        if (!this.products) throw new DisposedError("what computes wide products");
-        await this.products.compute(backend, handle, products);
+        const wide = this.products;
+        if (!wide) throw new DisposedError("what computes wide products");
+        await this.team.graph(work, (threads) => wide.compute(backend, handle, products, threads));
         return;
       }
-      const status = await onThread(native.ggml_backend_graph_compute, this.backend, handle);
+      const status = await this.team.graph(work, () =>
+        onThread(native.ggml_backend_graph_compute, backend, handle),
+      );
       if (status !== 0) {
         throw new LibraryError(`${this.name}: computing failed: ${native.ggml_status_to_string(status)}`);
       }
@@ -258,9 +274,8 @@ export class Device {
     const { native } = library();
     if (this.#copy !== undefined) native.ggml_backend_free(this.#copy);
     if (this.#compute !== undefined) native.ggml_backend_free(this.#compute);
-    this.#threadpool?.free();
-    this.#copy = this.#compute = this.#threadpool = undefined;
-    this.products = undefined;
+    this.team.dispose();
+    this.#copy = this.#compute = this.products = undefined;
   }
 }
 
@@ -269,37 +284,4 @@ export function cpuMemory(): BufferType {
   const cpu = listDevices({ gpu: false }).find((d) => !isGpu(d));
   if (!cpu) throw new LibraryError("the library reports no CPU device");
   return new BufferType(library().native.ggml_backend_dev_buffer_type(cpu.handle));
-}
-
-/**
- * Gives a CPU backend threads that stay: without them it starts new ones for every graph.
- * Threads sleep between graphs (poll 0): spinning would starve the reads that run meanwhile.
- */
-function attachThreadpool(device: bigint, backend: bigint, threads: number) {
-  const { native } = library();
-  const registry = native.ggml_backend_dev_backend_reg(device);
-  const find = (name: string) => {
-    const address = native.ggml_backend_reg_get_proc_address(registry, name);
-    if (!address) throw new LibraryError(`the CPU backend lacks ${name}`);
-    return address;
-  };
-  const koffi = ffi();
-  const types = structures();
-  const params = Buffer.alloc(koffi.sizeof(types.threadpoolParams));
-  koffi.encode(params, types.threadpoolParams, {
-    cpumask: new Array(512).fill(false),
-    n_threads: threads,
-    prio: 0,
-    poll: 0,
-    strict_cpu: false,
-    paused: false,
-  });
-  // The library aborts the process where the system refuses a thread.
-  needThreads(threads - 1, `computing with ${threads} threads`);
-  const handle = koffi.call(find("ggml_threadpool_new"), types.newThreadpool, params) as bigint | null;
-  if (!handle) throw new LibraryError(`a pool of ${threads} threads could not be made`);
-  koffi.call(find("ggml_backend_set_n_threads"), types.setThreads, backend, threads);
-  koffi.call(find("ggml_backend_cpu_set_threadpool"), types.setThreadpool, backend, handle);
-  const free = find("ggml_threadpool_free");
-  return { handle, free: () => void koffi.call(free, types.freeThreadpool, handle) };
 }

@@ -2,6 +2,7 @@ import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe, expect, test } from "vitest";
+import { needsPosix, testUnless } from "../../base/testing-unproven.ts";
 import { temporaryFolder } from "../../formats/testing.ts";
 import {
   discover,
@@ -129,7 +130,7 @@ describe("where it is looked for", () => {
     expect(refused).toMatchObject([{ dir: "libs", reason: expect.stringContaining("name an absolute one") }]);
   });
 
-  test.skipIf(process.platform === "win32")("what others may write is left out, with the reason", () => {
+  testUnless(needsPosix("modes of files"))("what others may write is left out, with the reason", () => {
     const dir = folderOf("libggml-base.so", "libggml.so", "libggml-cpu.so");
     chmodSync(join(dir, "libggml-cpu.so"), 0o666);
     const { folders, refused } = discover({ SPILLWAY_GGML_DIR: dir });
@@ -151,7 +152,7 @@ describe("where it is looked for", () => {
     }
   });
 
-  test.skipIf(packagesFor().length === 0)(
+  testUnless(packagesFor().length > 0 ? undefined : "no package of the library is for this platform")(
     "the place of the package counts: folders above it, nearest first",
     () => {
       const dir = temporaryFolder();

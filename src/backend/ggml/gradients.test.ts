@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { GraphError } from "../../base/errors.ts";
+import { testUnless, whyNoGpu } from "../../base/testing-unproven.ts";
 import { CASES } from "./gradients/cases.ts";
 import { RULES } from "./gradients/rules.ts";
 import {
@@ -88,11 +89,11 @@ describe("every rule agrees with central differences", () => {
 });
 
 describe("a GPU gives the CPU's gradients", () => {
-  const gpu = TestGpu.find("gradients");
+  const gpu = TestGpu.find();
   afterAll(() => gpu?.dispose());
 
   const cases = CASES.filter((c) => !c.cpuOnly).map((c) => [c.name, c] as const);
-  test.skipIf(!gpu).each(cases)("%s", (_name, c) =>
+  testUnless(whyNoGpu(gpu)).each(cases)("%s", (_name, c) =>
     onCpu(async (device) => {
       const { flat, direction } = projected(device, c);
       const expected = await gradientsOf(device, flat, direction);

@@ -102,6 +102,8 @@ export class GraphCore {
   readonly rounded = new Map<Tensor, Tensor>();
   /** Set to record operations for differentiation. */
   tape: TapeEntry[] | undefined;
+  /** Products are computed in the order in which they are built, so that their weights can come one after another. */
+  inOrder = false;
   readonly #graph: bigint;
   readonly #nodes: Tensor[] = [];
 

@@ -1,6 +1,7 @@
 // Fields of native tensor headers that may change between two runs of one graph: where data lies and how many rows there
 // are. Everything else of a header is as ggml made it.
 
+import { disposeAll } from "../../base/async/cleanup.ts";
 import type { Device } from "./device.ts";
 import { HeaderArena } from "./graph.ts";
 import { library } from "./library.ts";
@@ -31,8 +32,7 @@ function layoutIsKnown(device: Device): boolean {
     const ne = [0, 1, 2, 3].map((i) => Number(ffi().decode(tensor.handle, NE1 - 8 + i * 8, "int64_t")));
     return ne.join() === "3,5,7,1" && ffi().decode(tensor.handle, DATA, "void *") === dataOf(tensor);
   } finally {
-    buffer.dispose();
-    arena.dispose();
+    disposeAll([buffer, arena]);
   }
 }
 

@@ -1,14 +1,17 @@
 // Loading goes wrong in ways that people can mend, so the message must say how. Each of these loads fails, and this file
 // has a process of its own, so no other test meets what they leave behind.
+
 import { copyFileSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { LibraryError } from "../../base/errors.ts";
+import { needsLinux, needsPosix, testUnless } from "../../base/testing-unproven.ts";
 import { temporaryFolder } from "../../formats/testing.ts";
 import { discover, GGML_VERSION, inspectFolder, installCommand, type LibraryFolder } from "./discover.ts";
 import { library, libraryFound } from "./library.ts";
 
 const installed = discover({}).folders.find((folder) => folder.cpu.length > 0);
+const notInstalled = installed ? undefined : "no folder of the tensor library was found";
 
 afterEach(() => {
   delete process.env.SPILLWAY_GGML_DIR;
@@ -51,7 +54,7 @@ test("files that are no libraries", () => {
   expect(error.cause).toBeInstanceOf(Error);
 });
 
-test.skipIf(!installed || process.platform === "win32")("libraries without a CPU backend", () => {
+testUnless(notInstalled ?? needsPosix("links to files"))("libraries without a CPU backend", () => {
   const dir = temporaryFolder();
   const { base, registry } = installed as LibraryFolder;
   for (const path of [base, registry]) symlinkSync(path, join(dir, basename(path)));
@@ -59,7 +62,7 @@ test.skipIf(!installed || process.platform === "win32")("libraries without a CPU
   expect(failure(dir).message).toContain("libggml-cpu are needed");
 });
 
-test.skipIf(!installed || process.platform !== "linux")(
+testUnless(notInstalled ?? needsLinux("ELF libraries"))(
   "another version: the message names both and the remedy",
   () => {
     const folder = installed as LibraryFolder;

@@ -8,6 +8,7 @@ import { library } from "./library.ts";
 import {
   canRepeat,
   contiguousStrides,
+  RowBlocks,
   rowBytes,
   type Shape,
   sameShape,
@@ -191,6 +192,11 @@ export class Graph extends GraphCore {
    * `precise` asks GPUs for f32 accumulation and products.
    */
   mulMat(a: Tensor, b: Tensor, options: { precise?: boolean } = {}): Tensor {
+    if (a instanceof RowBlocks)
+      return this.join(
+        a.blocks.map((block) => this.mulMat(block, b, options)),
+        0,
+      );
     need(a.ne[0] === b.ne[0], () => `mul_mat: inner sizes differ: ${a}, ${b}`);
     need(b.ne[2] % a.ne[2] === 0 && b.ne[3] % a.ne[3] === 0, () => `mul_mat: ${a} does not repeat over ${b}`);
     need(b.dtype === "f32" || b.dtype === a.dtype, () => `mul_mat: second operand must be f32: ${b}`);
@@ -200,11 +206,14 @@ export class Graph extends GraphCore {
     );
     need(!isInteger(a.dtype), () => `mul_mat: no products of ${a}`);
     const wide = this.wide ? wideResult(this, a, b) : undefined;
+    if (wide && this.inOrder) this.expand(wide);
     if (wide) return wide;
     const { native } = library();
     const handle = this.#call(native.ggml_mul_mat, a.handle, b.handle);
     if (options.precise ?? a.dtype === "f32") native.ggml_mul_mat_set_prec(handle, PREC_F32);
-    return this.node("mul_mat", handle, "f32", [a.ne[1], b.ne[1], b.ne[2], b.ne[3]], [a, b]);
+    const product = this.node("mul_mat", handle, "f32", [a.ne[1], b.ne[1], b.ne[2], b.ne[3]], [a, b]);
+    if (this.inOrder) this.expand(product);
+    return product;
   }
 
   // --- attention ---
@@ -401,6 +410,21 @@ export class Graph extends GraphCore {
     const { native } = library();
     const handle = this.#call(native.ggml_concat, a.handle, b.handle, dim);
     return this.node("concat", handle, "f32", ne, [a, b], { dim });
+  }
+
+  /** Joins tensors along a dimension, pairwise: copies each element log2(n) times instead of n. */
+  join(parts: readonly Tensor[], dim: 0 | 1 | 2 | 3): Tensor {
+    need(parts.length > 0, () => "join: there is nothing to join");
+    let level = parts;
+    while (level.length > 1) {
+      const next: Tensor[] = [];
+      for (let i = 0; i < level.length; i += 2) {
+        const [a, b] = [level[i] as Tensor, level[i + 1]];
+        next.push(b ? this.concat(a, b, dim) : a);
+      }
+      level = next;
+    }
+    return level[0] as Tensor;
   }
 
   #call<A extends unknown[]>(fn: (context: bigint, ...args: A) => bigint, ...args: A): bigint {

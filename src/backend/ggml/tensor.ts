@@ -59,6 +59,31 @@ export class Tensor {
   }
 }
 
+/**
+ * A matrix [in, out] that is there as blocks of rows, one after another: only products with it can be computed, of each block
+ * by itself. Throws GraphError where anything else is asked of it, or the blocks are no matrix.
+ */
+export class RowBlocks extends Tensor {
+  readonly blocks: readonly Tensor[];
+
+  constructor(blocks: readonly Tensor[], name: string) {
+    const [first] = blocks;
+    if (
+      !first ||
+      blocks.some((b) => b.dtype !== first.dtype || b.ne[0] !== first.ne[0] || b.ne[2] * b.ne[3] !== 1)
+    )
+      throw new GraphError(`${name}: ${blocks.join(" and ")} are not rows of one matrix`);
+    const ne: Shape = [first.ne[0], blocks.reduce((sum, b) => sum + b.ne[1], 0), 1, 1];
+    super(0n, first.dtype, ne, contiguousStrides(first.dtype, ne), name);
+    this.blocks = blocks;
+    Object.defineProperty(this, "handle", {
+      get: () => {
+        throw new GraphError(`${this} is there in blocks of rows: only products with it can be computed`);
+      },
+    });
+  }
+}
+
 /** Bytes of a row of `n` elements. Throws {@link GraphError} if a row is not whole blocks. */
 export function rowBytes(dtype: DType, n: number): number {
   const { block, bytes } = DTYPES[dtype];

@@ -109,7 +109,12 @@ export class ProductCrew {
    * Computes a graph on a compute stream of the CPU backend, its products by the crew. One at a time: the caller's queue
    * sees to that. Throws {@link LibraryError}; no thread is at work any more then.
    */
-  async compute(backend: bigint, graph: bigint, products: readonly WideProduct[]): Promise<void> {
+  async compute(
+    backend: bigint,
+    graph: bigint,
+    products: readonly WideProduct[],
+    threads = this.#threads.length,
+  ): Promise<void> {
     if (this.#disposed) throw new DisposedError("the threads of wide products");
     const segment = this.#segmentFor(library().native.ggml_graph_n_nodes(graph));
     const placed = products.flatMap(place);
@@ -119,7 +124,7 @@ export class ProductCrew {
       control: new Int32Array(new SharedArrayBuffer(4 * controlWords(placed.length))),
     };
     this.#control = job.control;
-    const [first, ...others] = this.#threads as [CrewThread, ...CrewThread[]];
+    const [first, ...others] = this.#threads.slice(0, threads) as [CrewThread, ...CrewThread[]];
     const reply = first.ask(job);
     for (const other of others) other.tell(job);
     let problem: string | undefined;

@@ -36,8 +36,9 @@ export async function openProducts(device: Device, types: Iterable<DType>): Prom
   try {
     const limits = mode === "all" ? undefined : await limitsOf(found, new Set(types));
     if (limits && !Object.values(limits).some((limit) => limit !== null)) return;
-    const crew = await ProductCrew.start(found, device.threads);
-    device.products = productsOf(crew, device.threads, limits);
+    const { most } = device.team;
+    const crew = await ProductCrew.start(found, most);
+    device.products = productsOf(crew, most, limits);
   } catch (error) {
     if (!(error instanceof LibraryError) || mode === "all") throw error; // it cannot be used here, and everything works without it
   }
@@ -52,7 +53,7 @@ function productsOf(crew: ProductCrew, threads: number, limits: Limits | undefin
   return {
     bytes: ProductCrew.bytes(threads),
     arithmetic: (...product) => chooseArithmetic({ limits, hasBf16 }, ...product),
-    compute: (backend, graph, products) => crew.compute(backend, graph, products),
+    compute: (backend, graph, products, threads) => crew.compute(backend, graph, products, threads),
     dispose: () => crew.dispose(),
   };
 }

@@ -57,8 +57,8 @@ export interface WideProducts {
     /** Of a stack. */
     products?: number,
   ): Arithmetic | undefined;
-  /** Computes a graph on a compute stream, its products here. Throws LibraryError. */
-  compute(backend: bigint, graph: bigint, products: readonly WideProduct[]): Promise<void>;
+  /** Computes a graph on a compute stream, its products here with so many threads. Throws LibraryError. */
+  compute(backend: bigint, graph: bigint, products: readonly WideProduct[], threads: number): Promise<void>;
   dispose(): Promise<void>;
 }
 

@@ -151,7 +151,7 @@ class Conversation {
     messages.push({ role: "user", content });
     this.#answer = new AbortController();
     const { signal, unlink } = linkSignals(this.#io.signal, this.#answer.signal);
-    const { prefillTokens } = this.#model.statistics();
+    const before = promptTokens(this.#model);
     let tokens = 0;
     let text = "";
     let finish: FinishReason | undefined;
@@ -190,7 +190,7 @@ class Conversation {
     if (!this.#flags.json && !text.endsWith("\n")) await writeOut(this.#io, "\n");
     messages.push({ role: "assistant", content: text });
     if (finish === "context") {
-      const prompt = this.#model.statistics().prefillTokens - prefillTokens;
+      const prompt = promptTokens(this.#model) - before;
       note(this.#io, `${await contextNote(this.#model, prompt + tokens)}; /reset starts over`);
     }
   }
@@ -245,4 +245,10 @@ class Conversation {
 function splitOnce(text: string): [string, string?] {
   const at = text.search(/\s/);
   return at < 0 ? [text] : [text.slice(0, at), text.slice(at).trim()];
+}
+
+/** Tokens of all prompts so far, read or there already. */
+function promptTokens(model: CausalLM): number {
+  const { prefillTokens, reusedTokens } = model.statistics();
+  return prefillTokens + reusedTokens;
 }

@@ -1,5 +1,6 @@
 // What inspect finds, as data: the document of `inspect --json`. Counts what the engine planned; plans nothing itself.
 import { TIERS, type Tier } from "../../memory/tiers.ts";
+import { HOST } from "../../plan/plan.ts";
 import type { Prepared, Skeleton } from "../../runtime/open/prepared.ts";
 
 /** The checkpoint. All sizes in bytes. */
@@ -41,6 +42,8 @@ export interface PlanSummary {
   /** What reading from disk costs each token; null without a bandwidth. */
   readonly prediction: { readonly disk_bandwidth: number; readonly seconds_per_token: number } | null;
   readonly device_map: Readonly<Record<string, Tier>>;
+  /** Stages that each device computes. */
+  readonly computed_on: Readonly<Record<string, number>>;
 }
 
 export function checkpointSummary({ checkpoint, spec, model, notes }: Skeleton): CheckpointSummary {
@@ -71,7 +74,7 @@ export function checkpointSummary({ checkpoint, spec, model, notes }: Skeleton):
 }
 
 export function planSummary(prepared: Prepared, bandwidth: number | undefined): PlanSummary {
-  const { plan, budgets, device, context, kv_dtype, model } = prepared;
+  const { plan, budgets, device, cpu, context, kv_dtype, model } = prepared;
   const { fixed, ring, staging, unpacking } = plan;
   const weights: Record<Tier, number> = { gpu: 0, cpu: 0, disk: 0 };
   const units: Record<Tier, number> = { gpu: 0, cpu: 0, disk: 0 };
@@ -92,8 +95,17 @@ export function planSummary(prepared: Prepared, bandwidth: number | undefined): 
         { what: "graph scratch", bytes: fixed.scratch },
         { what: "wide products", bytes: fixed.products ?? 0 },
         { what: "activations", bytes: fixed.activations },
-        { what: "norms and biases", bytes: fixed.vectors },
+        { what: "norms and biases", bytes: fixed.vectors - (plan.host?.lasting ?? 0) },
         { what: "adapter", bytes: fixed.adapter ?? 0 },
+      );
+    } else if (plan.host && tier === cpu.kind) {
+      const { kv, ring: direct, scratch, activations, lasting } = plan.host;
+      own.push(
+        { what: "KV cache", bytes: kv },
+        { what: "streaming ring", bytes: direct },
+        { what: "graph scratch", bytes: scratch },
+        { what: "activations", bytes: activations },
+        { what: "norms and biases", bytes: lasting },
       );
     }
     if (tier === "cpu") {
@@ -125,5 +137,15 @@ export function planSummary(prepared: Prepared, bandwidth: number | undefined): 
         ? null
         : { disk_bandwidth: bandwidth, seconds_per_token: plan.streamed.disk / bandwidth },
     device_map: plan.device_map,
+    computed_on: computedOn(prepared),
   };
+}
+
+function computedOn({ plan, device, cpu }: Prepared): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const site of plan.computeOf) {
+    const { name } = site === HOST ? cpu : device;
+    counts[name] = (counts[name] ?? 0) + 1;
+  }
+  return counts;
 }

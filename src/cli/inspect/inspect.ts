@@ -5,6 +5,7 @@ import { AbortError, ConfigError, LibraryError, SpillwayError } from "../../base
 import { requireModelFolder } from "../../formats/model-path.ts";
 import { parseSize } from "../../memory/sizes.ts";
 import type { EngineOptions } from "../../runtime/open/prepare.ts";
+import { closeDevices } from "../../runtime/open/prepared.ts";
 import { ToldInJson } from "../exit-codes.ts";
 import { type Io, note, styled, writeJson, writeLines } from "../io.ts";
 import { addModelOptions, engineOptions, type ModelFlags } from "../model-options.ts";
@@ -28,8 +29,8 @@ export function addInspect(program: Command, io: Io): void {
 async function inspect(io: Io, dir: string, flags: InspectFlags): Promise<void> {
   const options = { ...(await engineOptions(flags)), signal: io.signal };
   await requireModelFolder(dir);
-  const { readSkeleton } = await import("../../runtime/open/prepare.ts");
-  const skeleton = await readSkeleton(dir, options.dtype, io.signal);
+  const { readSkeleton } = await import("../../runtime/open/skeleton.ts");
+  const skeleton = await readSkeleton(dir, { dtype: options.dtype, signal: io.signal });
   const checkpoint = checkpointSummary(skeleton);
   let plan: PlanSummary | undefined;
   let { warnings } = checkpoint;
@@ -78,8 +79,7 @@ async function planned(
     }
     return { plan: planSummary(prepared, bandwidth), warnings: prepared.notes };
   } finally {
-    if (prepared.device !== prepared.cpu) await prepared.device.dispose();
-    await prepared.cpu.dispose();
+    await closeDevices(prepared);
   }
 }
 

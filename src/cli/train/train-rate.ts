@@ -6,6 +6,7 @@ import { Device, findDevice } from "../../backend/ggml/device.ts";
 import { bytesOf, type DType } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { UpdateGraph } from "../../backend/ggml/update-graph.ts";
+import { disposeInTurn } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 
 /** Weights [k, n] x activations [k, m]. */
@@ -51,8 +52,6 @@ export async function measureMatmulRate(name: string, options: MatmulRateOptions
     } while (seconds < wanted);
     return (graphs * PRODUCTS * 2 * k * n * m) / seconds;
   } finally {
-    arena.dispose();
-    for (const buffer of buffers) buffer.dispose();
-    await device.dispose();
+    await disposeInTurn([arena, ...buffers, device]);
   }
 }

@@ -90,8 +90,12 @@ export async function trainSetup(
     config.export === false ? undefined : (config.export ?? join(output, adapts ? "adapter" : "model"));
   await checkModel(model, { chat: false });
   await refuseOverwriting(model, config, output, target);
-  const { readSkeleton } = await import("../../runtime/open/prepare.ts");
-  const { spec, adapter } = await readSkeleton(model, config.dtype, io.signal, config.adapter);
+  const { readSkeleton } = await import("../../runtime/open/skeleton.ts");
+  const { spec, adapter } = await readSkeleton(model, {
+    dtype: config.dtype,
+    signal: io.signal,
+    adapter: config.adapter,
+  });
   const max_length = sequenceLength(config.max_length, spec.max_positions);
   const offload_folder = resolve(config.offload_folder ?? join(output, "offload"));
   const chat_template = config.chat_template && (await templateText(config.chat_template));

@@ -3,6 +3,7 @@ import { appendFile, rename, rm, truncate } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { AbortError, DisposedError, IoError } from "../../base/errors.ts";
+import { cannotProve, needsLinux, needsPosix, testUnless } from "../../base/testing-unproven.ts";
 import {
   type AlignedMemory,
   alignedMemory,
@@ -188,7 +189,7 @@ describe.each([true, false])("a file opened with direct: %j", (direct) => {
     await expect(DirectFile.open("\0", { direct })).rejects.toThrow(IoError);
   });
 
-  test.skipIf(process.platform === "win32")("a named pipe is refused and does not block", async () => {
+  testUnless(needsPosix("named pipes"))("a named pipe is refused and does not block", async () => {
     const pipe = path.join(scratch.folder, `pipe-${direct}`);
     execFileSync("mkfifo", [pipe]);
     await expect(DirectFile.open(pipe, { direct })).rejects.toThrow(/is not a regular file/);
@@ -202,8 +203,8 @@ test("a buffered file takes any offsets", async () => {
 });
 
 describe("direct I/O and its refusal", () => {
-  test("unaligned numbers are refused before the system sees them", async ({ skip }) => {
-    if (refusesDirect) skip();
+  test("unaligned numbers are refused before the system sees them", async () => {
+    if (refusesDirect) cannotProve("the file system refuses direct I/O");
     await using opened = await DirectFile.open(file);
     for (const [targetOffset, fileOffset, length] of [
       [1, 0, 4096],
@@ -215,10 +216,8 @@ describe("direct I/O and its refusal", () => {
     }
   });
 
-  test("memory at an unaligned address is named as the cause, once direct reads have worked", async ({
-    skip,
-  }) => {
-    if (refusesDirect) skip();
+  test("memory at an unaligned address is named as the cause, once direct reads have worked", async () => {
+    if (refusesDirect) cannotProve("the file system refuses direct I/O");
     await using opened = await DirectFile.open(file);
     await expectRange(opened, 0, WHOLE);
     const beforeRead = () => {
@@ -229,8 +228,8 @@ describe("direct I/O and its refusal", () => {
     expect(opened.direct).toBe(true);
   });
 
-  test("a file system that refuses the first reads is read through the page cache", async ({ skip }) => {
-    if (refusesDirect) skip();
+  test("a file system that refuses the first reads is read through the page cache", async () => {
+    if (refusesDirect) cannotProve("the file system refuses direct I/O");
     await using opened = await DirectFile.open(file);
     let refusals = 0;
     const beforeRead: BeforeRead = ({ file }) => {
@@ -247,8 +246,8 @@ describe("direct I/O and its refusal", () => {
     await expectRange(opened, 0, WHOLE);
   });
 
-  test("it is not read through the page cache if another file has taken its name", async ({ skip }) => {
-    if (refusesDirect) skip();
+  test("it is not read through the page cache if another file has taken its name", async () => {
+    if (refusesDirect) cannotProve("the file system refuses direct I/O");
     const victim = await writePattern(scratch.folder, "victim.bin", SIZE);
     const beforeRead: BeforeRead = ({ file }) => {
       if (file.direct) throw systemError("EINVAL");
@@ -264,8 +263,8 @@ describe("direct I/O and its refusal", () => {
     await expect(lost).rejects.toThrow(/without direct I\/O failed.*there is no such file/);
   });
 
-  test("closing while the file is opened again leaves nothing open", async ({ skip }) => {
-    if (refusesDirect) skip();
+  test("closing while the file is opened again leaves nothing open", async () => {
+    if (refusesDirect) cannotProve("the file system refuses direct I/O");
     const opened = await DirectFile.open(file);
     let closed: Promise<void> | undefined;
     const read = opened.read(memory.buffer, 0, 0, WHOLE, {
@@ -282,7 +281,7 @@ describe("direct I/O and its refusal", () => {
     expect(openFileCount()).toBe(0);
   });
 
-  test.runIf(process.platform === "linux")("a file system without O_DIRECT is opened without", async () => {
+  testUnless(needsLinux("/proc"))("a file system without O_DIRECT is opened without", async () => {
     await using opened = await DirectFile.open("/proc/version");
     expect(opened.direct).toBe(false);
   });

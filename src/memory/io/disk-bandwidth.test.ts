@@ -1,6 +1,6 @@
 import { mkdir, readdir } from "node:fs/promises";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { AbortError, ConfigError, IoError } from "../../base/errors.ts";
 import { alignedMemory, scratchFolder, systemError, writePattern } from "../testing.ts";
 import { openFileCount } from "./direct-io.ts";
@@ -52,7 +52,9 @@ describe("measureReadBandwidth", () => {
   });
 
   test("stops when the time is over, with a measurement", async () => {
-    const beforeRead = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
+    vi.useFakeTimers({ toFake: ["performance"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const beforeRead = () => void vi.advanceTimersByTime(5);
     const found = await measureReadBandwidth(large, options({ seconds: 0.001, beforeRead }));
     expect(found.bytes).toBeGreaterThan(0);
     expect(found.bytes).toBeLessThanOrEqual(2 * 8192); // one read of each of the two slots began in time

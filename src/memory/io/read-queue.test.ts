@@ -1,5 +1,5 @@
 import { truncate } from "node:fs/promises";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { AbortError, ConfigError, DisposedError, IoError } from "../../base/errors.ts";
 import {
   type AlignedMemory,
@@ -292,17 +292,25 @@ describe("ReadQueue", () => {
   });
 
   test("busy time is the time with a read in flight, not the sum over reads nor the time between", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
+    onTestFinished(() => void vi.useRealTimers());
     await using file = await DirectFile.open(path);
-    const beforeRead = () => new Promise<void>((resolve) => setTimeout(resolve, 20));
+    const { beforeRead, held, letGo } = gate();
     const queue = new ReadQueue({ depth: 8, chunkBytes: CHUNK, beforeRead });
-    const start = performance.now();
-    await queue.submit(chunks(file, 0, 8));
-    const between = performance.now();
-    const { busySeconds } = queue.stats();
-    expect(busySeconds).toBeGreaterThan(0);
-    expect(busySeconds).toBeLessThanOrEqual((between - start) / 1000);
-    await turn();
-    expect(queue.stats().busySeconds).toBe(busySeconds);
+    const both = queue.submit(chunks(file, 0, 2));
+    await until(() => held.length === 2);
+    vi.advanceTimersByTime(3000);
+    expect(queue.stats().busySeconds).toBe(3);
+    letGo(0);
+    letGo(1);
+    await both;
+    vi.advanceTimersByTime(5000);
+    const third = queue.submit(chunks(file, 0, 1));
+    await until(() => held.length === 1);
+    vi.advanceTimersByTime(2000);
+    letGo(0);
+    await third;
+    expect(queue.stats().busySeconds).toBe(5);
   });
 });
 

@@ -4,6 +4,7 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { cpuMemory } from "../../backend/ggml/device.ts";
 import { AbortError, BudgetError, IoError } from "../../base/errors.ts";
+import { cannotProve, needsPosix, testUnless } from "../../base/testing-unproven.ts";
 import { leftover } from "../../formats/testing.ts";
 import { Ledger } from "../ledger.ts";
 import { scratchFolder, systemError } from "../testing.ts";
@@ -12,6 +13,8 @@ import { type BeforeTransfer, openStateFileCount, type SystemTransfer } from "./
 import { holdings, hostBytes } from "./testing.ts";
 
 const KIB = 1024;
+/** The user that owns nothing. */
+const NOBODY = 65_534;
 
 let scratch: Awaited<ReturnType<typeof scratchFolder>>;
 let before: ReturnType<typeof holdings>;
@@ -57,9 +60,9 @@ describe("the file of a disk store", () => {
     await using store = await open({ folder });
     await store.allocate(100, "moments");
     expect(openStateFileCount()).toBe(before.stateFiles + 1);
-    if (process.platform === "win32") return;
+    if (process.platform === "win32") cannotProve("no files without a name on Windows");
     expect(await readdir(folder)).toEqual([]);
-    if (process.platform !== "linux") return;
+    if (process.platform !== "linux") cannotProve("no /proc that names what is open");
     const targets = readdirSync("/proc/self/fd").map((fd) => {
       try {
         return readlinkSync(`/proc/self/fd/${fd}`);
@@ -125,13 +128,21 @@ describe("the file of a disk store", () => {
     expect((await readdir(scratch.folder)).length).toBe(others.length);
   });
 
-  test.runIf(process.platform !== "win32" && process.getuid?.() !== 0)(
+  testUnless(needsPosix("modes of folders"))(
     "a folder that cannot be written is an error at once",
     async () => {
       const folder = path.join(scratch.folder, "read-only");
       await mkdir(folder);
       await chmod(folder, 0o500);
-      await expect(open({ folder })).rejects.toThrow(/may not write there; name another folder/);
+      const { seteuid } = process;
+      const root = process.getuid?.() === 0; // who may write everywhere
+      if (root) await chmod(scratch.folder, 0o755);
+      if (root) seteuid?.(NOBODY);
+      try {
+        await expect(open({ folder })).rejects.toThrow(/may not write there; name another folder/);
+      } finally {
+        if (root) seteuid?.(0);
+      }
     },
   );
 
@@ -306,7 +317,7 @@ test("memory may begin in the middle of a block", async () => {
 
 test("only the blocks at the ends of a range take a detour when memory and file are offset alike", async () => {
   await using store = await open({ direct: true });
-  if (!store.direct) return;
+  if (!store.direct) cannotProve("the file system refuses direct I/O");
   const region = await store.allocate(1024 * KIB, "moments");
   using memory = hostBytes(1024 * KIB);
   const sizes: number[] = [];

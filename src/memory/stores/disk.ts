@@ -2,6 +2,7 @@
 // I/O wants whole blocks. The file itself is state-file.ts.
 
 import type { BufferType, NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { IoError } from "../../base/errors.ts";
 import { Allocation } from "../allocate.ts";
@@ -80,9 +81,7 @@ export class DiskStore extends ManagedStore {
       const file = await StateFile.create(options.folder, bounce.buffer.view(), options);
       return new DiskStore(options, file, queue, bounce, gapBytes);
     } catch (error) {
-      bounce.dispose();
-      gapBytes.release();
-      throw error;
+      undoNowAfter(error, [() => bounce.dispose(), () => gapBytes.release()]);
     }
   }
 
@@ -266,8 +265,6 @@ export class DiskStore extends ManagedStore {
 
   protected async close(): Promise<void> {
     await this.#changes.idle();
-    this.#gapBytes.release();
-    this.#bounce.dispose();
-    await this.#file.close();
+    await runAll([() => this.#gapBytes.release(), () => this.#bounce.dispose(), () => this.#file.close()]);
   }
 }

@@ -2,6 +2,7 @@
 // held and moved is the business of a Backing: native.ts and disk.ts.
 
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { runAll } from "../../base/async/cleanup.ts";
 import { ConfigError, DisposedError, IoError, throwIfAborted } from "../../base/errors.ts";
 import type { Urgency } from "../io/io-turns.ts";
 import { formatBytes } from "../sizes.ts";
@@ -188,9 +189,7 @@ export abstract class ManagedStore implements Store {
   async #dispose(): Promise<void> {
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     // One region that cannot be given back must not keep the others, nor the file, from going.
-    const freed = await Promise.allSettled([...this.#regions].map((region) => region.free()));
-    await this.close();
-    for (const result of freed) if (result.status === "rejected") throw result.reason;
+    await runAll([...[...this.#regions].map((region) => () => region.free()), () => this.close()]);
   }
 
   toString(): string {

@@ -1,19 +1,21 @@
-import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+// Loads what the plan calls for, and gives it back: each piece of memory with its step in a cleanup.
+import type { LoraTarget } from "../../adapters/index.ts";
+import type { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+import { Cleanup, runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import { defaultDepth } from "../../memory/io/io-turns.ts";
 import { ReadQueue } from "../../memory/io/read-queue.ts";
-import { Ledger, type Reservation } from "../../memory/ledger.ts";
-import type { Tier } from "../../memory/tiers.ts";
-import type { Plan } from "../../plan/plan.ts";
+import { Ledger } from "../../memory/ledger.ts";
+import { HOST, MAIN, type Plan, type Site } from "../../plan/plan.ts";
 import { type Matrix, type Unit, withMatrices } from "../../plan/units.ts";
-import { Cleanup } from "../cleanup.ts";
-import { KvCache } from "../state/kv-cache.ts";
+import { KvCache, KvPlaces, type LayerPlace } from "../state/kv-cache.ts";
 import { AdapterWeights, adapterFileBytes } from "../step/adapter.ts";
 import { Executor } from "../step/executor.ts";
-import { PassInputs } from "../step/inputs.ts";
+import type { PassInputs } from "../step/inputs.ts";
 import { samplingBytes } from "../step/logits-memory.ts";
-import { gatheredTables, reserveScratch } from "../step/measure.ts";
+import { gatheredTables } from "../step/measure.ts";
+import type { Side } from "../step/side.ts";
 import { DamagedCopyError } from "../weights/copies/checksums.ts";
 import { needConversion, offloadCopy, redirect } from "../weights/copies/offload-copy.ts";
 import { needPacking, packedBound, packedCopy, packedMatrices } from "../weights/copies/packed-copy.ts";
@@ -23,9 +25,10 @@ import { Residents } from "../weights/residents.ts";
 import { RowReader } from "../weights/row-reader.ts";
 import { SourceFiles } from "../weights/sources.ts";
 import { StateDict } from "../weights/state-dict.ts";
-import { UnitStreamer } from "../weights/streamer.ts";
+import type { UnitStreamer } from "../weights/streamer.ts";
+import { openSide } from "./open-side.ts";
 import { type EngineOptions, prepare } from "./prepare.ts";
-import type { Prepared } from "./prepared.ts";
+import { closeDevices, type Prepared } from "./prepared.ts";
 /** What a loaded model is made of. For the parts of the library that use its weights in their own way, such as training. */
 export interface EngineParts {
   readonly ledger: Ledger;
@@ -36,6 +39,8 @@ export interface EngineParts {
   readonly residents: Residents;
   /** The adapter the model was opened with. */
   readonly adapter: AdapterWeights | undefined;
+  /** The devices that compute; the parts of the one the model was opened on are those below. */
+  readonly sides: readonly Side[];
   readonly streamer: UnitStreamer | undefined;
   readonly rows: RowReader;
   readonly inputs: PassInputs;
@@ -71,20 +76,16 @@ async function openOnce(dir: string, options: EngineOptions): Promise<OpenModel>
   const cleanup = new Cleanup();
   try {
     const prepared = await prepare(dir, options);
-    const { device, cpu } = prepared;
-    cleanup.add(() => cpu.dispose());
-    if (device !== cpu) cleanup.add(() => device.dispose());
+    cleanup.add(() => closeDevices(prepared));
     for (const warning of prepared.notes) await options.warning_callback?.(warning);
     return { ...(await load(prepared, options, cleanup)), options, cleanup };
   } catch (error) {
-    await cleanup.run();
-    throw error;
+    return await cleanup.runAfter(error);
   }
 }
 
 export async function releaseModel({ kv, cleanup }: OpenModel): Promise<void> {
-  kv.dispose();
-  await cleanup.run();
+  await runAll([() => kv.dispose(), () => cleanup.run()]);
 }
 
 /** Takes and fills everything the plan calls for, entering each part in `cleanup` as it is made. */
@@ -119,8 +120,9 @@ async function load(
       units,
       plan,
       {
-        compute: device,
-        hostMemory: device.onHost ? cpu.memory : device.hostMemory,
+        device,
+        cpu,
+        computes: (unit) => (plan.computeOf[unit.stageIndex] === HOST ? cpu : device),
         memoryFor: device.onHost ? options.training?.memoryFor : undefined,
       },
       stateDict ? { ...ctx, stateDict } : ctx,
@@ -140,78 +142,35 @@ async function load(
   cleanup.add(() => rows.dispose());
   const sampling = ledger.reserve("cpu", samplingBytes(spec.vocab_size), "sampling");
   cleanup.add(() => sampling.release());
-  const inputs = new PassInputs(device, ledger, spec.hidden_size);
-  cleanup.add(() => inputs.dispose());
-  inputs.reserve(plan.fixed.activations);
-  if (plan.fixed.products) {
-    const products = ledger.reserve(device.kind, plan.fixed.products, "wide products");
-    cleanup.add(() => products.release());
-  }
-  const scratch = graphMemory(prepared, ledger);
-  cleanup.add(scratch.release);
-  const kv = new KvCache(spec, prepared.kv_dtype, prepared.context, kvPlace(prepared, ledger));
-  const streamed = units.filter((u) => streams(u, prepared));
-  let streamer: UnitStreamer | undefined;
+  const kv = new KvCache(spec, prepared.kv_dtype, prepared.rows, kvPlaces(prepared, ledger));
+  const sides = new Map<Site, Side>();
   try {
-    if (streamed.length > 0) {
-      const { ring, staging, unpacking } = plan;
-      const rings = { ring, staging, unpacking };
-      streamer = new UnitStreamer({ device, cycle: streamed, residents, sources, queue, ledger, ...rings });
-    }
+    const common = { prepared, units, ledger, residents, sources, queue };
+    for (const site of new Set(plan.computeOf)) sides.set(site, openSide(site, common, cleanup));
   } catch (error) {
-    kv.dispose();
-    throw error;
+    undoNowAfter(error, [() => kv.dispose()]);
   }
-  if (streamer) cleanup.add(() => (streamer as UnitStreamer).dispose());
   const read = filesReadByPass(units, plan);
   const checkUnchanged = read.size > 0 ? () => sources.checkUnchanged(read) : undefined;
-  const executor = new Executor({
-    checkUnchanged,
-    spec,
-    units,
-    device,
-    residents,
-    streamer,
-    streamed: new Set(streamed),
-    rows,
-    inputs,
-    graphs: scratch.graphs,
-    flash: prepared.flash,
-    adapter,
-  });
+  const sideOf = (stage: number) => sides.get(plan.computeOf[stage] as Site) as Side;
+  const executor = new Executor({ checkUnchanged, spec, units, sideOf, residents, rows, ledger, adapter });
   cleanup.add(() => executor.dispose());
-  return {
-    prepared,
-    parts: {
-      ledger,
-      sources,
-      queue,
-      units,
-      residents,
-      adapter,
-      streamer,
-      rows,
-      inputs,
-      graphs: scratch.graphs,
-      executor,
-      checkUnchanged,
-    },
-    kv,
-  };
+  const parts = { ledger, sources, queue, units, residents, adapter, rows, executor, checkUnchanged };
+  const { streamer, inputs, graphs } = sides.get(MAIN) ?? sideOf(0);
+  return { prepared, parts: { ...parts, sides: [...sides.values()], streamer, inputs, graphs }, kv };
 }
 
 async function loadAdapter(
-  { adapter, device }: Prepared,
+  { adapter, device, cpu, plan, spec }: Prepared,
   ctx: LoaderContext,
 ): Promise<AdapterWeights | undefined> {
   if (!adapter) return undefined;
-  return AdapterWeights.load(adapter, await ctx.sources.add(adapter.checkpoint), device, ctx);
-}
-
-/** Whether a unit is brought to the computing device in every pass. */
-function streams(unit: Unit, { plan, device }: Prepared): boolean {
-  const home = plan.homes[unit.index] as Tier;
-  return !unit.rowsOnly && (home !== device.kind || plan.packed.has(unit.index));
+  const stageOf = new Map(
+    spec.stages.flatMap(({ weights }, i) => Object.values(weights).map(({ name }) => [name, i] as const)),
+  );
+  const deviceOf = ({ weight }: LoraTarget) =>
+    plan.computeOf[stageOf.get(weight.name) ?? 0] === HOST ? cpu : device;
+  return AdapterWeights.load(adapter, await ctx.sources.add(adapter.checkpoint), deviceOf, ctx);
 }
 
 /**
@@ -241,7 +200,9 @@ async function withCopies(
     const bytes = converted.reduce((sum, m) => sum + m.bytes, 0);
     const entry = ctx.ledger.reserve("disk", bytes, "converted weights");
     cleanup.add(() => entry.release());
-    const byRow = new Set(gatheredTables(units).map((m) => m.name));
+    const byRow = new Set(
+      gatheredTables(units).flatMap((m) => [m, ...(m.rowBlocks ?? [])].map(({ name }) => name)),
+    );
     const kept = await offloadCopy(checkpoint, converted, offload_folder, ctx, byRow);
     notes.push(...kept.notes);
     const { copy } = kept;
@@ -285,28 +246,13 @@ function bytesToRead(units: readonly Unit[], { homes, packed }: Plan): number {
   return total;
 }
 
-export function kvPlace(prepared: Prepared, ledger: Ledger) {
-  const { device } = prepared;
-  return { ledger, tier: device.kind, memory: device.memory } as const;
-}
-
-/** Scratch memory of graphs, entered in the ledger at the planned size at once. */
-function graphMemory(prepared: Prepared, ledger: Ledger): { graphs: GraphMemory; release: () => void } {
-  const { device, plan } = prepared;
-  let entry: Reservation | undefined = ledger.reserve(device.kind, plan.fixed.scratch, "graph scratch");
-  const graphs = new GraphMemory(device.memory, (bytes) => {
-    if (entry && bytes > entry.bytes) entry.resize(bytes);
-  });
-  const release = () => {
-    graphs.dispose();
-    entry?.release();
-    entry = undefined;
-  };
-  try {
-    reserveScratch(device, plan.fixed.scratch, graphs);
-  } catch (error) {
-    release();
-    throw error;
+/** Where each layer's keys and values go: to the device that computes it. */
+export function kvPlaces({ spec, kv_dtype, plan, device, cpu }: Prepared, ledger: Ledger): KvPlaces {
+  const layers: LayerPlace[] = [];
+  for (const [index, { layer }] of spec.stages.entries()) {
+    if (layer === undefined) continue;
+    const { kind: tier, memory } = plan.computeOf[index] === HOST ? cpu : device;
+    layers[layer] = { tier, memory };
   }
-  return { graphs, release };
+  return new KvPlaces(ledger, spec, kv_dtype, layers);
 }

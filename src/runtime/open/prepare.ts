@@ -1,40 +1,55 @@
 // Everything about an open model that is known before memory is taken: skeleton, sizes, budgets, plan.
-import { type Adapter, joinSaved, openAdapter } from "../../adapters/index.ts";
+import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
-import { parseDType } from "../../backend/ggml/dtypes.ts";
+import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
+import { headersCanChange } from "../../backend/ggml/header-fields.ts";
 import { LEAST_MATRIX } from "../../backend/products/choice.ts";
 import { productMode } from "../../backend/products/find.ts";
 import { openProducts } from "../../backend/products/open.ts";
+import { undoAfter } from "../../base/async/cleanup.ts";
 import { BudgetError, ConfigError } from "../../base/errors.ts";
 import { joinNotes } from "../../base/notes.ts";
 import type { BeforeRead } from "../../memory/io/direct-io.ts";
 import { defaultCpuBudget, threadCount } from "../../memory/limits.ts";
 import { formatBytes } from "../../memory/sizes.ts";
 import type { Tier } from "../../memory/tiers.ts";
-import { openBaseModel } from "../../models/base-model.ts";
 import type { ModelSpec } from "../../models/spec.ts";
+import { tokenSeconds, USUAL_DISK } from "../../plan/cost.ts";
+import { makePlan } from "../../plan/make-plan.ts";
 import {
   type CacheDType,
+  type ComputeChoice,
+  type ComputeMap,
   type DeviceMap,
   type MaxMemory,
+  parseCompute,
   parseDeviceMap,
   parseMaxMemory,
-  parseWeightDType,
   type WeightDType,
 } from "../../plan/options.ts";
-import { type FixedBytes, makePlan, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import { modelUnits, type Unit } from "../../plan/units.ts";
+import { type FixedBytes, type HybridRequest, type Plan, withPackedBytes } from "../../plan/plan.ts";
+import { byStage, type ModelUnits, type Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
-import { adapterBytes, adapterStaging } from "../step/adapter.ts";
+import { adapterBytes, adapterStaging, targetBytes } from "../step/adapter.ts";
+import { CHUNK_TOKENS } from "../step/chunks.ts";
 import { inputBytes } from "../step/inputs.ts";
 import { logitsChoices } from "../step/logits-memory.ts";
-import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "../step/measure.ts";
+import {
+  gatheredRowBytes,
+  gatheredTables,
+  hasFlashAttention,
+  type MeasureOptions,
+  measureScratch,
+} from "../step/measure.ts";
 import { needPacking } from "../weights/copies/packed-copy.ts";
 import { type LoadProgress, loadStaging } from "../weights/loader.ts";
 import { vectorBytes } from "../weights/residents.ts";
 import { rowStagingBytes } from "../weights/row-reader.ts";
 import { expectedPacked, knownPacked, type PackedBytes, unitSizes } from "../weights/unit-sizes.ts";
-import type { Packing, Prepared, Skeleton, Way } from "./prepared.ts";
+import { type WeightRates, weightRates } from "./calibrate.ts";
+import { chooseContext, type Planned, withPositions } from "./context.ts";
+import { closeDevices, type Packing, type Prepared, type Way } from "./prepared.ts";
+import { readSkeleton } from "./skeleton.ts";
 import type { TrainingHooks } from "./training-hooks.ts";
 
 export interface EngineOptions {
@@ -45,11 +60,24 @@ export interface EngineOptions {
   /** Where arithmetic runs: "auto", "cpu", "gpu", "cuda:0", "vulkan:0" ... */
   readonly device?: string;
   readonly device_map?: DeviceMap;
+  /**
+   * On a GPU, where the stages are computed whose weights are not in its memory: "gpu" brings them to it, "hybrid" has the
+   * CPU compute them where they lie, "auto" takes what is predicted to be faster; a map says it by module. Default: "auto".
+   */
+  readonly compute?: ComputeMap;
   /** Bytes that may be taken per tier. Defaults: free device memory, and RAM this process may still use. */
   readonly max_memory?: MaxMemory;
   readonly kv_dtype?: CacheDType;
   /** Tokens of KV cache planned for. Default: the model's maximum, at most 4096, less in a small budget. */
   readonly context_length?: number;
+  /**
+   * Keys and values of the text before are kept, and a prompt that begins like it is read from where the two part. Rows of
+   * passes of another width may differ in the last bits from those of a prompt read at once; false reads each anew.
+   * Default: true.
+   */
+  readonly prefix_cache?: boolean;
+  /** Sequences of `context_length` tokens that are planned for at once; more go on in groups. Default: 1. */
+  readonly max_sequences?: number;
   /** Where converted and packed copies of weights go. */
   readonly offload_folder?: string;
   /**
@@ -60,7 +88,7 @@ export interface EngineOptions {
   readonly offload_packed?: boolean;
   /** false loads the whole state dict first and copies it, for comparison. */
   readonly low_cpu_mem_usage?: boolean;
-  /** CPU threads. Default: the cores this process may use. */
+  /** CPU threads. Default: for each kind of work what is fastest, up to the cores this process may use. */
   readonly threads?: number;
   readonly progress_callback?: (progress: LoadProgress) => void;
   /** Called with each of the model's warnings before anything is loaded; `model.warnings` holds them afterwards. */
@@ -70,100 +98,119 @@ export interface EngineOptions {
   readonly training?: TrainingHooks;
   /** Called before every read of weights, to inject delays, errors and short reads. */
   readonly beforeRead?: BeforeRead;
+  /** Bytes of the largest unit, for tests with small models: see `UNIT_BYTES`. */
+  readonly unitBytes?: number;
 }
 
-/** The longest default context. Tokens. */
-const DEFAULT_CONTEXT = 4096;
-const SMALLEST_DEFAULT_CONTEXT = 256;
-/** A shorter context than this is no help to anybody. */
-const SHORTEST_ADVISED = 32;
-/** The default context is halved until its cache is at most this part of the budget. */
-const KV_SHARE = 1 / 8;
 /** Device memory left to the driver and to whatever else runs there. */
 const GPU_SHARE = 0.92;
-
-/**
- * Reads headers and config.json, and those of an adapter, and joins them.
- * Throws CheckpointError, ConfigError, UnsupportedError.
- */
-export async function readSkeleton(
-  dir: string,
-  dtype = "auto",
-  signal?: AbortSignal,
-  adapterDir?: string,
-  training?: TrainingHooks,
-): Promise<Skeleton> {
-  const { config, spec: own, checkpoint: base, notes: found } = await openBaseModel(dir, signal);
-  const adapter =
-    adapterDir === undefined
-      ? undefined
-      : await openAdapter(adapterDir, own, { base, ...(signal && { signal }) });
-  const joined = adapter ? joinSaved(base, own, adapter) : { checkpoint: base, spec: own };
-  const { checkpoint, spec } = training ? training.join(joined.checkpoint, joined.spec) : joined;
-  const keepLayout = training !== undefined;
-  const model = modelUnits(spec, checkpoint, { dtype: parseWeightDType(dtype), keepLayout });
-  const notes = joinNotes(found, model.notes, adapter?.notes);
-  return { dir, checkpoint, config, spec, model, adapter, notes };
-}
 
 /** Opens the devices and makes the plan. The caller disposes the devices; on failure they are disposed here. */
 export async function prepare(dir: string, options: EngineOptions): Promise<Prepared> {
   const { training } = options;
-  const skeleton = await readSkeleton(dir, options.dtype, options.signal, options.adapter, training);
+  const skeleton = await readSkeleton(dir, options);
   const threads = options.threads ?? threadCount();
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);
   }
+  const { max_sequences = 1 } = options;
+  if (!Number.isInteger(max_sequences) || max_sequences < 1 || max_sequences > CHUNK_TOKENS) {
+    throw new ConfigError(
+      `max_sequences is ${max_sequences}, expected a whole number from 1 to ${CHUNK_TOKENS}`,
+    );
+  }
   const kv_dtype = kvDType(options.kv_dtype ?? "float16");
   const info = findDevice(options.device ?? "auto");
-  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, { threads });
+  const team = { threads, adaptive: options.threads === undefined };
+  const cpu = Device.open(isGpu(info) ? findDevice("cpu") : info, team);
   let device = cpu;
   try {
-    if (isGpu(info)) device = Device.open(info, { threads });
+    if (isGpu(info)) device = Device.open(info, team);
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
     await openWideProducts(device, model.units);
     const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
+    const wholeStages = !headersCanChange(device);
     const ways = training?.ways({ ...skeleton, device, cpu, budgets });
     // Training changes weights where they are, and a GPU gets what is in RAM as it is.
     const stayPacked = options.offload_packed && !training && device === cpu ? expectedPacked : undefined;
+    const choice = parseCompute(options.compute ?? "auto", model.units, device.name);
+    const mode = device.onHost || training ? "gpu" : choice.mode;
+    const hostFlash = mode === "gpu" ? flash : hasFlashAttention(spec, cpu, kv_dtype);
+    if (mode !== "gpu") await openWideProducts(cpu, model.units);
+    const rates = mode === "auto" ? await weightRates(device, cpu, mainDType(model)) : undefined;
     const planFor = (context: number) => {
-      const scratch = measureScratch(spec, model.units, device, { context, kv_dtype, flash, adapter });
+      const measured = { context, max_sequences, kv_dtype, adapter };
+      const scratch = measureScratch(spec, model.units, device, { ...measured, flash });
+      const hostScratch =
+        mode === "gpu" ? 0 : measureScratch(spec, model.units, cpu, { ...measured, flash: hostFlash });
       const planOf = (units: readonly Unit[], packed: PackedBytes | undefined, way?: Way) => {
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
-        const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
-        const { whole, sentence } = logitsChoices(spec.vocab_size, context);
-        const plan = (fixed: FixedBytes) =>
-          makePlan({ units, sizes, compute: device.kind, budgets, wanted, fixed });
+        const own = fixedBytes(spec, model.units, device, { ...measured, scratch: most });
+        const { whole, sentence } = logitsChoices(spec.vocab_size, context, max_sequences);
+        const request = { units, sizes, compute: device.kind, budgets, wanted, wholeStages };
+        const plain = (fixed: FixedBytes) => () => makePlan({ ...request, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
-        if (way) return plan({ ...own, logits: sentence, training: way.bytes });
+        if (way) return plain({ ...own, logits: sentence, training: way.bytes })();
+        const hybrid =
+          mode === "gpu" ? undefined : hybridRequest(spec, units, cpu, own, choice, hostScratch, adapter);
+        const divided = (fixed: FixedBytes) => () =>
+          makePlan({ ...request, wholeStages: !headersCanChange(cpu), fixed, hybrid });
         // Where weights may move, they make room; where they may not, there is room for less.
-        const choices = wanted.includes(undefined) ? [whole] : [whole, sentence];
-        return firstThatFits(choices.map((logits) => () => plan({ ...own, logits })));
+        const rooms = wanted.includes(undefined) ? [whole] : [whole, sentence];
+        const kinds = mode === "gpu" ? [plain] : mode === "hybrid" ? [divided] : [plain, divided];
+        const plans = kinds.map(
+          (kind) => () => firstThatFits(rooms.map((logits) => kind({ ...own, logits }))),
+        );
+        return rates ? fastest(plans, units, rates) : firstThatFits(plans);
       };
       const planned = (way?: Way) => planOf(model.units, stayPacked, way);
       const replan = stayPacked && ((units: readonly Unit[]) => planOf(units, knownPacked));
       return { ...(ways ? cheapest(ways, planned) : { plan: planned(), way: undefined }), replan };
     };
-    const { context, plan, way, replan } = chooseContext(
+    const {
+      context,
+      plan,
+      way,
+      replan,
+      notes: chosen,
+    } = chooseContext(
       spec,
       options.context_length,
-      budgets[device.kind],
+      (budgets[device.kind] ?? Number.POSITIVE_INFINITY) / max_sequences,
       kv_dtype,
       planFor,
     );
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
-    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, context, flash, way };
-    return { ...decided, notes: joinNotes(notes, unusedBudgets(options, device)), cpu, device, budgets };
+    const sizes = { context, max_sequences, rows: context * max_sequences };
+    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, ...sizes, flash, hostFlash, way };
+    const said = joinNotes(notes, chosen, [
+      ...unusedBudgets(options, device),
+      ...unusedCompute(options, device),
+    ]);
+    return { ...decided, notes: said, cpu, device, budgets };
   } catch (error) {
-    if (device !== cpu) await device.dispose();
-    await cpu.dispose();
-    throw error;
+    return await undoAfter(error, [() => closeDevices({ device, cpu })]);
   }
+}
+
+/** The type of most weights. */
+function mainDType({ bytesByDType }: ModelUnits): DType {
+  const types = Object.entries(bytesByDType) as [DType, number][];
+  return types.reduce((most, one) => (one[1] > most[1] ? one : most))[0];
+}
+
+function unusedCompute({ compute, training }: EngineOptions, device: Device): string[] {
+  if (compute === undefined || compute === "auto") return [];
+  if (device.onHost)
+    return ["compute is not used: everything is computed on the CPU, on which the model was opened"];
+  if (training && compute !== "gpu")
+    return [`compute is not used: all training is computed on ${device.name}`];
+  return [];
 }
 
 /** Wide products for a model that has matrices large enough. */
@@ -219,13 +266,6 @@ function packingOf(
   };
 }
 
-interface Planned {
-  readonly plan: Plan;
-  readonly way: Way | undefined;
-  /** The same with packed weights in RAM, where they may be. */
-  readonly replan?: ((units: readonly Unit[]) => Plan) | undefined;
-}
-
 /** The first plan that fits. Throws the BudgetError of the last, which needs least. */
 function firstThatFits(plans: readonly (() => Plan)[]): Plan {
   let refusal: unknown;
@@ -237,6 +277,24 @@ function firstThatFits(plans: readonly (() => Plan)[]): Plan {
       refusal = error;
     }
   }
+  throw refusal;
+}
+
+/** The plan of the fewest seconds a token, of those that fit; of equals the first. Throws the last's BudgetError. */
+function fastest(plans: readonly (() => Plan)[], units: readonly Unit[], rates: WeightRates): Plan {
+  let best: { plan: Plan; seconds: number } | undefined;
+  let refusal: unknown;
+  for (const make of plans) {
+    try {
+      const plan = make();
+      const seconds = tokenSeconds(plan, units, { ...rates, disk: USUAL_DISK });
+      if (!best || seconds < best.seconds) best = { plan, seconds };
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+      refusal = error;
+    }
+  }
+  if (best) return best.plan;
   throw refusal;
 }
 
@@ -258,86 +316,46 @@ function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
   throw refusal ?? new ConfigError("training: there is no way to keep its state");
 }
 
-/** The spec with as many positions as were asked for, and a note where those are more than the model was made for. */
-function withPositions({ spec, notes }: Skeleton, asked = 0): Pick<Skeleton, "spec" | "notes"> {
-  if (!(asked > spec.max_positions) || asked > spec.positions.most) return { spec, notes };
-  const note = `context_length ${asked} is more than the ${spec.max_positions} positions of config.json: beyond those the model was not trained`;
-  return { spec: { ...spec, max_positions: asked }, notes: joinNotes(notes, [note]) };
-}
-
-/** The context asked for, or the longest default whose cache is a fair part of the budget and whose plan fits. */
-function chooseContext(
-  spec: ModelSpec,
-  asked: number | undefined,
-  budget: number | undefined,
-  kv: KvDType,
-  planFor: (context: number) => Planned,
-): Planned & { context: number } {
-  if (asked !== undefined) {
-    if (!Number.isInteger(asked) || asked < 1)
-      throw new ConfigError(`context_length is ${asked}, expected a whole number above 0`);
-    if (asked > spec.positions.most) {
-      const { most, end } = spec.positions;
-      throw new ConfigError(`context_length is ${asked}, the model has positions for ${most} tokens: ${end}`);
-    }
-    return { context: asked, ...withAdvice(asked, planFor) };
-  }
-  let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
-  const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
-  while (context > SMALLEST_DEFAULT_CONTEXT && kvBytes(spec, kv, context) > share)
-    context = Math.ceil(context / 2);
-  for (;;) {
-    try {
-      return { context, ...planFor(context) };
-    } catch (error) {
-      if (!(error instanceof BudgetError)) throw error;
-      if (context <= SMALLEST_DEFAULT_CONTEXT) return { context, ...withAdvice(context, planFor) };
-      context = Math.max(SMALLEST_DEFAULT_CONTEXT, Math.ceil(context / 2));
-    }
-  }
-}
-
-/** The plan for `context`; where it does not fit, the error names a shorter one that would, if there is one. */
-function withAdvice(context: number, planFor: (context: number) => Planned): Planned {
-  try {
-    return planFor(context);
-  } catch (error) {
-    if (!(error instanceof BudgetError)) throw error;
-    for (
-      let shorter = Math.ceil(context / 2);
-      shorter >= SHORTEST_ADVISED;
-      shorter = Math.ceil(shorter / 2)
-    ) {
-      try {
-        planFor(shorter);
-      } catch (again) {
-        if (again instanceof BudgetError) continue;
-        throw again;
-      }
-      const { tier, needed, budget, smallest } = error;
-      throw new BudgetError(`${error.message}, or --context-length ${shorter} (context_length: ${shorter})`, {
-        ...{ tier, needed, budget, smallest },
-      });
-    }
-    throw error;
-  }
-}
-
 function fixedBytes(
   spec: ModelSpec,
   units: readonly Unit[],
   device: Device,
-  o: { context: number; kv_dtype: KvDType; scratch: number; adapter: Adapter | undefined },
+  o: Omit<MeasureOptions, "flash"> & { readonly scratch: number },
 ): FixedBytes {
   return {
-    kv: kvBytes(spec, o.kv_dtype, o.context),
-    activations: inputBytes(o.context, spec.hidden_size, gatheredRowBytes(units)),
+    kv: kvBytes(spec, o.kv_dtype, o.context * o.max_sequences),
+    activations: inputBytes(o.context, spec.hidden_size, gatheredRowBytes(units), o.max_sequences),
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),
     ...(device.products && { products: device.products.bytes }),
     rows: rowStagingBytes(gatheredTables(units)),
     staging: Math.max(loadStaging(units, device.memory), adapterStaging(o.adapter)),
+  };
+}
+
+/** `own`: what the GPU takes if it computes everything. */
+function hybridRequest(
+  spec: ModelSpec,
+  units: readonly Unit[],
+  cpu: Device,
+  own: FixedBytes,
+  { computeOf }: ComputeChoice,
+  scratch: number,
+  adapter: Adapter | undefined,
+): HybridRequest {
+  const stages = byStage(units);
+  const targets = (stage: number) => {
+    const names = new Set(Object.values(spec.stages[stage]?.weights ?? {}).map(({ name }) => name));
+    return (adapter?.targets ?? []).filter(({ weight }) => names.has(weight.name));
+  };
+  const lasting = stages.map((stage) => vectorBytes(stage.units) + targetBytes(targets(stage.index)));
+  return {
+    computeOf,
+    kvOf: (stage) => (spec.stages[stage]?.layer === undefined ? 0 : own.kv / spec.num_layers),
+    lastingOf: (stage) => lasting[stage] ?? 0,
+    host: { activations: own.activations, scratch, products: cpu.products?.bytes ?? 0 },
+    sizes: unitSizes(units, cpu, cpu).cpu,
   };
 }
 

@@ -1,6 +1,8 @@
-// What is known of a model before memory is taken for it, and what is decided then. Records only; made by prepare.ts.
+// What is known of a model before memory is taken for it, and what is decided then. Records, made by prepare.ts, and
+// how the devices among them are closed.
 import type { Adapter } from "../../adapters/index.ts";
 import type { Device } from "../../backend/ggml/device.ts";
+import { disposeInTurn } from "../../base/async/cleanup.ts";
 import type { Checkpoint } from "../../formats/types.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import type { ModelSpec } from "../../models/spec.ts";
@@ -48,9 +50,19 @@ export interface Prepared extends Skeleton {
   readonly plan: Plan;
   readonly packing: Packing | undefined;
   readonly kv_dtype: KvDType;
-  /** Tokens of KV cache. */
+  /** Tokens of one sequence that there is room for, and sequences of that length. */
   readonly context: number;
+  readonly max_sequences: number;
+  /** Rows of the KV cache: tokens of all sequences together. */
+  readonly rows: number;
+  /** Whether the device has the fused attention kernel for this model, and the CPU beside it. */
   readonly flash: boolean;
+  readonly hostFlash: boolean;
   /** The way that was chosen among those of `EngineOptions.training`. */
   readonly way: Way | undefined;
+}
+
+/** Closes the computing device and the CPU, which may be the same. Throws when both have been tried. */
+export function closeDevices({ cpu, device }: Pick<Prepared, "cpu" | "device">): Promise<void> {
+  return disposeInTurn(device === cpu ? [cpu] : [device, cpu]);
 }

@@ -1,9 +1,11 @@
 // Keys and values of every layer: one row per token, on the device that computes the layer.
+
 import type { BufferType } from "../../backend/ggml/buffer.ts";
-import { copyBytes, moveWithin } from "../../backend/ggml/copy.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { copyBytes, moveWithin } from "../../backend/ggml/transfer.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { ModelSpec } from "../../models/spec.ts";
@@ -23,19 +25,50 @@ export interface KvRows {
 
 /** Bytes of a cache for `tokens` tokens. */
 export function kvBytes(spec: ModelSpec, dtype: KvDType, tokens: number): number {
-  return 2 * spec.num_layers * rowBytes(dtype, spec.num_kv_heads * spec.head_dim) * tokens;
+  return spec.num_layers * layerRowBytes(spec, dtype) * tokens;
 }
 
-/** Tokens that a cache of `bytes` bytes has room for. */
-export function mostTokens(spec: ModelSpec, dtype: KvDType, bytes: number): number {
-  return Math.floor(bytes / kvBytes(spec, dtype, 1));
-}
-
-/** Where the memory of a cache comes from. */
-export interface KvPlace {
-  readonly ledger: Ledger;
+/** Where the rows of a layer are: on the device that computes it. */
+export interface LayerPlace {
   readonly tier: "gpu" | "cpu";
   readonly memory: BufferType;
+}
+
+/** Where the memory of a cache comes from, layer by layer. */
+export class KvPlaces {
+  readonly ledger: Ledger;
+  readonly #layers: readonly LayerPlace[];
+  readonly #row: number;
+
+  constructor(ledger: Ledger, spec: ModelSpec, dtype: KvDType, layers: readonly LayerPlace[]) {
+    this.ledger = ledger;
+    this.#layers = layers;
+    this.#row = layerRowBytes(spec, dtype);
+  }
+
+  of(layer: number): LayerPlace {
+    return this.#layers[layer] as LayerPlace;
+  }
+
+  /** Tiers that hold rows. */
+  get tiers(): ("gpu" | "cpu")[] {
+    return [...new Set(this.#layers.map(({ tier }) => tier))];
+  }
+
+  /** Bytes that `tokens` tokens take on a tier. */
+  bytes(tier: "gpu" | "cpu", tokens: number): number {
+    return this.#layers.filter((layer) => layer.tier === tier).length * this.#row * tokens;
+  }
+
+  /** Tokens that fit where `room` bytes of a tier are there for them. */
+  most(room: (tier: "gpu" | "cpu") => number): number {
+    return Math.min(...this.tiers.map((tier) => Math.floor(room(tier) / this.bytes(tier, 1))));
+  }
+}
+
+/** Bytes of one token's key and value in one layer. */
+function layerRowBytes(spec: ModelSpec, dtype: KvDType): number {
+  return 2 * rowBytes(dtype, spec.num_kv_heads * spec.head_dim);
 }
 
 /** Rows that are kept when a cache is laid out anew. */
@@ -51,13 +84,13 @@ export class KvCache implements KvRows {
   readonly dtype: KvDType;
   readonly capacity: number;
   readonly #spec: ModelSpec;
-  readonly #place: KvPlace;
+  readonly #places: KvPlaces;
   readonly #layers: Allocation[];
   readonly #row: number;
 
-  constructor(spec: ModelSpec, dtype: KvDType, capacity: number, place: KvPlace) {
+  constructor(spec: ModelSpec, dtype: KvDType, capacity: number, places: KvPlaces) {
     this.#spec = spec;
-    this.#place = place;
+    this.#places = places;
     this.width = spec.num_kv_heads * spec.head_dim;
     this.dtype = dtype;
     this.capacity = capacity;
@@ -66,8 +99,7 @@ export class KvCache implements KvRows {
     try {
       for (let layer = 0; layer < spec.num_layers; layer++) this.#layers.push(this.#take());
     } catch (error) {
-      this.dispose();
-      throw error;
+      undoNowAfter(error, [() => this.dispose()]);
     }
   }
 
@@ -76,7 +108,7 @@ export class KvCache implements KvRows {
    * more than one layer is there twice. This cache is empty afterwards, and after an error too: the rows are lost then.
    */
   movedTo(capacity: number, moves: readonly RowMove[]): KvCache {
-    const moved = new KvCache({ ...this.#spec, num_layers: 0 }, this.dtype, capacity, this.#place);
+    const moved = new KvCache({ ...this.#spec, num_layers: 0 }, this.dtype, capacity, this.#places);
     try {
       for (let old = this.#layers[0]; old; old = this.#layers[0]) {
         const layer = moved.#take();
@@ -94,9 +126,7 @@ export class KvCache implements KvRows {
         this.#layers.shift();
       }
     } catch (error) {
-      moved.dispose();
-      this.dispose();
-      throw error;
+      undoNowAfter(error, [() => moved.dispose(), () => this.dispose()]);
     }
     return moved;
   }
@@ -119,13 +149,15 @@ export class KvCache implements KvRows {
     }
   }
 
-  /** The largest capacity that {@link movedTo} can have in what is free, which is `free` bytes; at least its own. */
-  largest(free: number): number {
-    if (free === Number.POSITIVE_INFINITY) return Number.MAX_SAFE_INTEGER;
+  /** The largest capacity that {@link movedTo} can have where `free` bytes of a tier are free; at least its own. */
+  largest(free: (tier: "gpu" | "cpu") => number): number {
     const layer = 2 * this.#row;
-    // The last layer's old rows are still there when all the new ones are.
-    const more = Math.floor((free - this.capacity * layer) / (this.#layers.length * layer));
-    return this.capacity + Math.max(0, more);
+    const more = this.#places.tiers.map((tier) => {
+      if (free(tier) === Number.POSITIVE_INFINITY) return Number.MAX_SAFE_INTEGER - this.capacity;
+      // The last layer's old rows are still there when all the new ones are.
+      return Math.floor((free(tier) - this.capacity * layer) / this.#places.bytes(tier, 1));
+    });
+    return this.capacity + Math.max(0, Math.min(...more));
   }
 
   rows(g: Graph, layer: number, which: "k" | "v", first: number, count: number): Tensor {
@@ -134,12 +166,14 @@ export class KvCache implements KvRows {
     return g.bind(buffer, start * this.#row, this.dtype, [this.width, count], `${which} cache ${layer}`);
   }
 
+  /** Memory for the next layer. */
   #take(): Allocation {
-    const { ledger, tier, memory } = this.#place;
+    const { ledger } = this.#places;
+    const { tier, memory } = this.#places.of(this.#layers.length);
     return Allocation.take(ledger, tier, memory, 2 * this.capacity * this.#row, "KV cache");
   }
 
   dispose(): void {
-    for (const layer of this.#layers.splice(0)) layer.dispose();
+    disposeAll(this.#layers.splice(0));
   }
 }

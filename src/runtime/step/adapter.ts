@@ -1,11 +1,12 @@
-// The low-rank updates of an open model's adapter: A and B of every layer it changes, f32, on the computing device for
-// as long as the model is open. Parameters an adapter keeps whole are weights like any other: see adapters/join.ts.
+// The low-rank updates of an open model's adapter: A and B of every layer it changes, f32, on the devices that
+// compute with them, for as long as the model is open. Parameters an adapter keeps whole are weights like any other: see adapters/join.ts.
 import type { Adapter, LoraTarget } from "../../adapters/index.ts";
 import { PAGE } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { DTYPES } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { LowRank } from "../../backend/ggml/ops.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import type { TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Unit, Vector } from "../../plan/units.ts";
@@ -30,7 +31,11 @@ function factors({ targets, checkpoint }: Adapter) {
 
 /** Bytes of all A and B in f32 on the computing device; 0 without an adapter. */
 export function adapterBytes(adapter: Adapter | undefined): number {
-  const targets = adapter?.targets ?? [];
+  return targetBytes(adapter?.targets ?? []);
+}
+
+/** Bytes of A and B in f32 of some targets. */
+export function targetBytes(targets: readonly LoraTarget[]): number {
   return targets.reduce((sum, t) => sum + slot(t.r * t.in) + slot(t.r * t.out), 0);
 }
 
@@ -68,7 +73,7 @@ export class TargetIndex<T> {
 
 export class AdapterWeights {
   readonly #arena: HeaderArena;
-  #memory: Allocation | undefined;
+  readonly #memory: Allocation[] = [];
   #index: TargetIndex<LowRank> = new TargetIndex([]);
 
   private constructor(tensors: number) {
@@ -76,40 +81,44 @@ export class AdapterWeights {
   }
 
   /**
-   * Reads the adapter's file, whose entries' file numbers begin at `firstFile` of the context's sources. On failure or
+   * Reads the adapter's file, whose entries' file numbers begin at `firstFile` of the context's sources, to the devices that
+   * compute with its targets. On failure or
    * abort what was taken is freed before the error is thrown.
    */
   static async load(
     adapter: Adapter,
     firstFile: number,
-    device: Device,
+    deviceOf: (target: LoraTarget) => Device,
     ctx: LoaderContext,
   ): Promise<AdapterWeights> {
     const weights = new AdapterWeights(2 * adapter.targets.length);
     const loader = new Loader(ctx);
     try {
-      const bytes = adapterBytes(adapter);
-      const memory = Allocation.take(ctx.ledger, device.kind, device.memory, bytes, "adapter", "weights");
-      weights.#memory = memory;
-      let offset = 0;
-      const place = async (entry: TensorEntry, ne: readonly [number, number]) => {
-        const tensor = weights.#arena.bind(memory.buffer, offset, "f32", ne, entry.name);
-        for (const { start, block } of blocks({ ...entry, file: firstFile + entry.file }))
-          await loader.vectors([{ ...block, offset: offset + start * 4 }], memory.buffer);
-        offset += slot(product(entry.shape));
-        return tensor;
-      };
       const entries: [LoraTarget, LowRank][] = [];
-      for (const { target, a, b } of factors(adapter)) {
-        const low = await place(a, [target.in, target.r]);
-        const high = await place(b, [target.r, target.out]);
-        entries.push([target, { a: low, b: high, scale: target.scale }]);
+      const all = factors(adapter);
+      for (const device of new Set(adapter.targets.map(deviceOf))) {
+        const own = all.filter(({ target }) => deviceOf(target) === device);
+        const bytes = targetBytes(own.map(({ target }) => target));
+        const memory = Allocation.take(ctx.ledger, device.kind, device.memory, bytes, "adapter", "weights");
+        weights.#memory.push(memory);
+        let offset = 0;
+        const place = async (entry: TensorEntry, ne: readonly [number, number]) => {
+          const tensor = weights.#arena.bind(memory.buffer, offset, "f32", ne, entry.name);
+          for (const { start, block } of blocks({ ...entry, file: firstFile + entry.file }))
+            await loader.vectors([{ ...block, offset: offset + start * 4 }], memory.buffer);
+          offset += slot(product(entry.shape));
+          return tensor;
+        };
+        for (const { target, a, b } of own) {
+          const low = await place(a, [target.in, target.r]);
+          const high = await place(b, [target.r, target.out]);
+          entries.push([target, { a: low, b: high, scale: target.scale }]);
+        }
       }
       weights.#index = new TargetIndex(entries);
       return weights;
     } catch (error) {
-      weights.dispose();
-      throw error;
+      undoNowAfter(error, [() => weights.dispose()]);
     } finally {
       loader.dispose();
     }
@@ -122,8 +131,7 @@ export class AdapterWeights {
 
   /** Safe to call twice. */
   dispose(): void {
-    this.#memory?.dispose();
-    this.#arena.dispose();
+    disposeAll([...this.#memory, this.#arena]);
   }
 }
 

@@ -53,14 +53,16 @@ export class CachedAttention implements StageContext {
       for (const stored of [this.#store(g, layer, "k", kp, part), this.#store(g, layer, "v", vp, part)])
         window?.stores(stored, i, part);
       const visible = part.past + part.count;
-      const keys = this.#heads(g, this.#kv.rows(g, layer, "k", part.base, visible), kp.ne[0]);
-      const values = this.#heads(g, this.#kv.rows(g, layer, "v", part.base, visible), vp.ne[0]);
+      const apart = fused && part.count === 1 && g.device.onHost;
+      const keys = this.#heads(g, this.#kv.rows(g, layer, "k", part.base, visible), kp.ne[0], apart);
+      const values = this.#heads(g, this.#kv.rows(g, layer, "v", part.base, visible), vp.ne[0], apart);
       for (const view of [keys, values]) window?.reads(view, i);
+      if (apart) return flashOne(g, qp, keys, values, scale);
       const queries = g.permute(qp, 0, 2, 1, 3); // [head_dim, count, heads]
       const attend = fused ? flash : explicit;
       return attend(g, queries, keys, values, this.#inputs.masks[i], scale); // [heads * head_dim, count]
     });
-    return concatenate(g, mixed);
+    return g.join(mixed, 1);
   }
 
   #store(g: Graph, layer: number, which: "k" | "v", rows: Tensor, part: ChunkPart): Tensor {
@@ -70,10 +72,11 @@ export class CachedAttention implements StageContext {
     return stored;
   }
 
-  /** [width, rows] -> [head_dim, rows, kv_heads], without moving anything. */
-  #heads(g: Graph, rows: Tensor, headDim: number): Tensor {
+  /** [width, rows] -> [head_dim, rows, kv_heads], without moving anything; `apart`: [head_dim, rows, 1, kv_heads]. */
+  #heads(g: Graph, rows: Tensor, headDim: number, apart: boolean): Tensor {
     const heads = rows.ne[0] / headDim;
     const head = headDim * DTYPES[rows.dtype as DType].bytes;
+    if (apart) return g.view(rows, [headDim, rows.ne[1], 1, heads], [rows.nb[1], head, head], 0);
     return g.view(rows, [headDim, rows.ne[1], heads], [rows.nb[1], head], 0);
   }
 }
@@ -81,6 +84,28 @@ export class CachedAttention implements StageContext {
 function flash(g: Graph, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
   const mixed = g.flashAttention(q, k, v, mask, scale); // [head_dim, heads, count]
   return g.reshape(mixed, mixed.ne[0] * mixed.ne[1], mixed.ne[2]);
+}
+
+/**
+ * The same for one query q [head_dim, heads] over k and v [head_dim, rows, 1, kv_heads], on the CPU. For a query alone in
+ * its dimensions the CPU's kernel divides 512 and more rows among its threads and adds up what each of them found, so that
+ * the number of threads would decide how the result is rounded. Heads in the last dimension, or as queries, are computed
+ * whole.
+ */
+function flashOne(g: Graph, q: Tensor, k: Tensor, v: Tensor, scale: number): Tensor {
+  const [headDim, heads] = q.ne;
+  const shared = k.ne[3];
+  const group = heads / shared; // queries that share keys
+  const head = q.nb[1];
+  if (shared > 1) {
+    const queries = g.view(q, [headDim, 1, group, shared], [head, head, group * head], 0);
+    const mixed = g.flashAttention(queries, k, v, undefined, scale); // [head_dim, group, 1, kv_heads]
+    return g.reshape(mixed, headDim * heads, 1);
+  }
+  const queries = g.view(q, [headDim, heads, 1], [head, heads * head], 0);
+  const two = heads > 1 ? queries : g.concat(queries, queries, 1);
+  const mixed = g.flashAttention(two, k, v, undefined, scale); // [head_dim, 1, heads]
+  return heads > 1 ? g.reshape(mixed, headDim * heads, 1) : g.view(mixed, [headDim, 1], [mixed.nb[1]], 0);
 }
 
 /** The same with the products stored: for devices without the fused kernel. */
@@ -98,18 +123,4 @@ function explicit(
   const mixed = g.mulMat(columns, weights, { precise: true }); // [head_dim, count, heads]
   const rows = g.cont(g.permute(mixed, 0, 2, 1, 3)); // [head_dim, heads, count]
   return g.reshape(rows, rows.ne[0] * rows.ne[1], rows.ne[2]);
-}
-
-/** Joins along tokens, pairwise: copies each row log2(n) times instead of n. */
-function concatenate(g: Graph, parts: Tensor[]): Tensor {
-  let level = parts;
-  while (level.length > 1) {
-    const next: Tensor[] = [];
-    for (let i = 0; i < level.length; i += 2) {
-      const [a, b] = [level[i] as Tensor, level[i + 1]];
-      next.push(b ? g.concat(a, b, 1) : a);
-    }
-    level = next;
-  }
-  return level[0] as Tensor;
 }

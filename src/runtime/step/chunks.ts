@@ -48,9 +48,13 @@ export interface Pass {
 
 /**
  * Splits a call into passes and chunks. Sequences follow each other; a long one continues in the next pass. Passes are made
- * when they are asked for: what is held is one of them. Throws ConfigError before the first one.
+ * when they are asked for, of `most` tokens each: what is held is one of them. Throws ConfigError before the first one.
  */
-export function splitPasses(sequences: readonly SequenceInput[], vocab: number): Iterable<Pass> {
+export function splitPasses(
+  sequences: readonly SequenceInput[],
+  vocab: number,
+  most = PASS_TOKENS,
+): Iterable<Pass> {
   for (const { tokens } of sequences) {
     for (const id of tokens) {
       if (!Number.isInteger(id) || id < 0 || id >= vocab) {
@@ -58,14 +62,14 @@ export function splitPasses(sequences: readonly SequenceInput[], vocab: number):
       }
     }
   }
-  return passes(sequences);
+  return passes(sequences, most);
 }
 
-function* passes(sequences: readonly SequenceInput[]): Generator<Pass> {
+function* passes(sequences: readonly SequenceInput[], most: number): Generator<Pass> {
   let left = sequences.reduce((sum, { tokens }) => sum + tokens.length, 0);
   const at = { sequence: 0, index: 0 };
-  for (let start = 0; left > 0; start += PASS_TOKENS) {
-    const count = Math.min(PASS_TOKENS, left);
+  for (let start = 0; left > 0; start += most) {
+    const count = Math.min(most, left);
     yield makePass(sequences, at, count, start);
     left -= count;
   }

@@ -1,24 +1,35 @@
 // Walks the stages: waits for weights, builds graphs, computes, gives weights back. One call at a time.
 
-import type { Device } from "../../backend/ggml/device.ts";
-import type { GraphMemory } from "../../backend/ggml/graph-memory.ts";
+import { GraphRanges, nodeCount, usesOf } from "../../backend/ggml/graph-ranges.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
 import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { download, downloadNow } from "../../backend/ggml/transfer.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
-import type { ModelSpec, Weights } from "../../models/spec.ts";
-import type { Unit } from "../../plan/units.ts";
+import type { Ledger } from "../../memory/ledger.ts";
+import type { ModelSpec } from "../../models/spec.ts";
+import { byStage, type Matrix, type StageUnits, type Unit } from "../../plan/units.ts";
 import { CacheWindow } from "../state/cache-window.ts";
 import type { KvCache } from "../state/kv-cache.ts";
-import type { Slot } from "../weights/lane.ts";
 import type { Residents } from "../weights/residents.ts";
 import type { RowReader } from "../weights/row-reader.ts";
-import type { UnitStreamer } from "../weights/streamer.ts";
+import type { MatrixTensor } from "../weights/weight-source.ts";
 import type { ChunkInputs } from "./attention.ts";
-import { CHUNK_TOKENS, type Chunk, type Pass, type SequenceInput, splitPasses } from "./chunks.ts";
+import { bindOperands, type OperandSource } from "./bind.ts";
+import {
+  CHUNK_TOKENS,
+  type Chunk,
+  PASS_TOKENS,
+  type Pass,
+  type SequenceInput,
+  splitPasses,
+} from "./chunks.ts";
 import { GraphBuilder } from "./graph-builder.ts";
-import type { GatheredRows, PassInputs } from "./inputs.ts";
+import { type Bench, type Built, endsInHead, groupStages, type StageGroup, streamedOf } from "./groups.ts";
+import type { GatheredRows } from "./inputs.ts";
+import { LogitsMemory } from "./logits-memory.ts";
+import { LogitsReceiver, type LogitsSink } from "./logits-receiver.ts";
+import type { Side } from "./side.ts";
 import {
   buildStages,
   headerEstimate,
@@ -27,19 +38,16 @@ import {
   type StageMemory,
   tailStart,
 } from "./stage-graph.ts";
+import { passWork } from "./work.ts";
 
 export interface ExecutorParts {
   readonly spec: ModelSpec;
   readonly units: readonly Unit[];
-  readonly device: Device;
+  /** The device that computes a stage, by its index. */
+  readonly sideOf: (stage: number) => Side;
   readonly residents: Residents;
-  readonly streamer: UnitStreamer | undefined;
-  /** Units that the streamer brings. */
-  readonly streamed: ReadonlySet<Unit>;
   readonly rows: RowReader;
-  readonly inputs: PassInputs;
-  readonly graphs: GraphMemory;
-  readonly flash: boolean;
+  readonly ledger: Ledger;
   /** What linear layers add to their products. */
   readonly adapter?: AdapterSource | undefined;
   /** Rejects where a file was changed that weights are read from in every pass; undefined where none is. */
@@ -51,23 +59,19 @@ export interface AdapterSource {
   lowRank(unit: Unit, key: string): LowRank | undefined;
 }
 
-interface Built {
-  readonly graph: Graph;
-  readonly logits: Tensor | undefined;
+/** What a pass is computed with. */
+interface Run {
+  readonly kv: KvCache;
+  readonly pass: Pass;
+  /** Indices within the pass of the tokens whose logits are wanted, ascending. */
+  readonly wanted: Int32Array;
+  readonly tail: number;
+  readonly receiver: LogitsReceiver;
+  readonly signal: AbortSignal | undefined;
 }
 
-/**
- * Where logits go: into memory for those of every token, f32 [tokens, vocab], sequences one after another; or to a function
- * that gets one token's at a time: its index in the call and f32 [vocab], which is good during that call alone.
- */
-export type LogitsSink = Float32Array | ((token: number, logits: Float32Array) => void);
-
-/**
- * Headers of a graph that joins stages, at most: 12 MiB of them.
- * Enough for 450 stages of one sequence; with many sequences each stage has many tensors, and fewer are joined. That changes
- * no result.
- */
-const JOINED_HEADERS = 2 ** 15;
+/** The matrices of a graph's units. */
+type FindMatrix = (g: Graph, unit: Unit, m: Matrix) => MatrixTensor;
 
 /** How far a call has come, in tokens; within a pass stages count as parts of its tokens. */
 export type PassProgress = (tokens: number) => void;
@@ -76,18 +80,30 @@ export class Executor {
   readonly #p: ExecutorParts;
   /** What linear layers add to their products. */
   adapter: AdapterSource | undefined;
-  readonly #graphs: GraphBuilder;
+  readonly #benches = new Map<Side, Bench>();
+  readonly #stages: readonly StageUnits[];
+  /** Stages whose units come and go while they are computed. */
+  readonly #piecewise: ReadonlySet<StageUnits>;
+  readonly #logits: LogitsMemory;
   /** Whether the files that the pass reads from are what they were when they were opened. */
   #unchanged: Promise<void> | undefined;
-  /** The graph of single tokens that was built last. */
-  #kept: (Built & { readonly key: readonly unknown[]; readonly window: CacheWindow }) | undefined;
-  /** The logits of one token on their way to a function: f32 [vocab]. */
-  #row: Float32Array | undefined;
 
   constructor(parts: ExecutorParts) {
     this.#p = parts;
-    this.#graphs = new GraphBuilder(parts.device, parts.graphs);
+    this.#logits = new LogitsMemory(parts.ledger, parts.spec.vocab_size);
     this.adapter = parts.adapter;
+    this.#stages = byStage(parts.units);
+    for (const { index } of this.#stages) {
+      const side = parts.sideOf(index);
+      if (this.#benches.has(side)) continue;
+      const [graphs, ranges] = [new GraphBuilder(side.device, side.graphs), new GraphRanges(side.device)];
+      this.#benches.set(side, { side, graphs, ranges, kept: undefined });
+    }
+    const piecewise = this.#stages.filter(({ index, stage, units }) => {
+      const side = parts.sideOf(index);
+      return stage.kind !== "head" && !side.wholeStages && streamedOf(side, units).length > 1;
+    });
+    this.#piecewise = new Set(piecewise);
   }
 
   /**
@@ -103,28 +119,24 @@ export class Executor {
     signal?: AbortSignal,
     progress?: PassProgress,
   ): Promise<void> {
-    const { streamer, spec } = this.#p;
-    await streamer?.followPass();
+    const { spec } = this.#p;
+    for (const { streamer } of this.#benches.keys()) await streamer?.followPass();
+    // Weights that make room for one another are brought again for every graph.
+    const most = this.#piecewise.size > 0 ? CHUNK_TOKENS : PASS_TOKENS;
     let before = 0;
     try {
-      for (const pass of splitPasses(sequences, spec.vocab_size)) {
+      for (const pass of splitPasses(sequences, spec.vocab_size, most)) {
         const wanted =
           want === "all" ? pass.ids.map((_, i) => i) : Int32Array.from(pass.last.values()).sort();
         const done = before;
         const { length } = pass.ids;
-        await this.#pass(
-          kv,
-          pass,
-          wanted,
-          sink,
-          signal,
-          progress && ((part) => progress(done + part * length)),
-        );
+        const report = progress && ((part: number) => progress(done + part * length));
+        await this.#pass(kv, pass, wanted, sink, signal, report);
         before += length;
       }
     } catch (error) {
       // The next call starts at the first stage again, whatever was in flight.
-      await streamer?.reset();
+      for (const { streamer } of this.#benches.keys()) await streamer?.reset();
       throw error;
     }
   }
@@ -137,27 +149,37 @@ export class Executor {
     signal: AbortSignal | undefined,
     progress: PassProgress | undefined,
   ): Promise<void> {
-    const { units, inputs, device, streamer, streamed } = this.#p;
+    const { spec, ledger, sideOf } = this.#p;
     throwIfAborted(signal);
-    streamer?.start();
-    await inputs.prepare(pass, this.#gathered(pass, signal), wanted);
-    const tail = tailStart(units);
-    // Only the CPU joins stages: on a GPU kernels may be fused across them, which would round differently.
-    const join = device.onHost && pass.chunks.length === 1;
-    const groups = this.#groups(join ? mostJoined(pass.chunks[0] as Chunk) : 1);
-    const lastRead = groups.findLastIndex(([first]) => streamed.has(first as Unit));
+    for (const side of this.#benches.keys()) side.weights.prefetch();
+    for (const side of this.#benches.keys())
+      await side.inputs.prepare(pass, this.#gathered(side, pass, signal), wanted);
+    const groups = groupStages(this.#stages, (stage) => this.#benches.get(sideOf(stage)) as Bench, pass);
+    const headWhole = groups.filter(endsInHead).length === 1;
+    const everythingResident = groups.every(({ streamed }) => streamed.length === 0);
+    const receiver = new LogitsReceiver(
+      { vocab: spec.vocab_size, ledger, memory: this.#logits, headWhole, everythingResident },
+      { wanted, start: pass.start, sink },
+    );
+    const run: Run = { kv, pass, wanted, tail: tailStart(spec.stages), receiver, signal };
+    const lastRead = groups.findLastIndex(({ streamed }) => streamed.length > 0);
     if (lastRead === -1) this.#startCheck();
-    for (const [i, group] of groups.entries()) {
-      throwIfAborted(signal);
-      const job = streamed.has(group[0] as Unit) ? await streamer?.acquire(group[0] as Unit) : undefined;
-      if (i === lastRead) this.#startCheck();
-      try {
-        const memory = this.#memory(kv, pass, tail, job?.slots ?? []);
-        await this.#group(group, pass, memory, wanted, sink, signal);
-      } finally {
-        if (job) streamer?.release(job);
+    try {
+      for (const [i, group] of groups.entries()) {
+        throwIfAborted(signal);
+        const arrived = () => {
+          if (i === lastRead) this.#startCheck();
+        };
+        const [stage] = group.stages;
+        const before = groups[i - 1]?.bench;
+        if (before && before !== group.bench) await carryOver(before.side, group, run);
+        if (stage && this.#piecewise.has(stage)) await this.#inPieces(stage, group, run, arrived);
+        else await this.#asOne(group, run, arrived);
+        progress?.((i + 1) / groups.length);
       }
-      progress?.((i + 1) / groups.length);
+      receiver.finish();
+    } finally {
+      receiver.dispose();
     }
   }
 
@@ -167,17 +189,14 @@ export class Executor {
     this.#unchanged?.catch(() => {}); // thrown where results are handed out
   }
 
-  /** Computes stages that are here, over all tokens up to the last attention, then over the wanted ones. */
-  async #group(
-    group: readonly Unit[],
-    pass: Pass,
-    memory: StageMemory,
-    wanted: Int32Array,
-    sink: LogitsSink,
-    signal?: AbortSignal,
-  ): Promise<void> {
-    const body = group.filter((u) => u.index < memory.tail);
-    const rest = wanted.length > 0 ? group.filter((u) => u.index >= memory.tail) : [];
+  /** Computes stages with all their weights there: over all tokens up to the last attention, then over the wanted ones. */
+  async #asOne({ bench, stages, streamed }: StageGroup, run: Run, arrived: () => void): Promise<void> {
+    using lease = await bench.side.weights.acquire(streamed);
+    arrived();
+    const { pass, wanted, tail, signal } = run;
+    const memory = this.#memory(bench.side, run, (g, _unit, m) => lease.matrix(g, m));
+    const body = stages.filter(({ index }) => index < tail);
+    const rest = wanted.length > 0 ? stages.filter(({ index }) => index >= tail) : [];
     const whole = { first: 0, count: wanted.length };
     const [single] = pass.chunks;
     // The width of a product decides its rounding, so joined stages must have the width they have alone.
@@ -185,165 +204,165 @@ export class Executor {
       single &&
       pass.chunks.length === 1 &&
       rest.length > 0 &&
-      wanted.length <= Math.min(...rest.map((u) => this.#width(u)))
+      wanted.length <= Math.min(...rest.map((stage) => this.#width(stage)))
     ) {
-      await this.#compute(group, single, pass, memory, whole, wanted, sink);
+      await this.#compute(bench, stages, single, memory, whole, run);
       return;
     }
     if (body.length > 0)
-      for (const chunk of pass.chunks) await this.#compute(body, chunk, pass, memory, whole, wanted, sink);
+      for (const chunk of pass.chunks) await this.#compute(bench, body, chunk, memory, whole, run);
     const all: Chunk = { start: 0, tokens: pass.ids.length, parts: [] };
-    for (const unit of rest) {
-      const width = this.#width(unit);
+    for (const stage of rest) {
+      const width = this.#width(stage);
       for (let first = 0; first < wanted.length; first += width) {
         throwIfAborted(signal);
         const selection = { first, count: Math.min(width, wanted.length - first) };
-        await this.#compute([unit], all, pass, memory, selection, wanted, sink);
+        await this.#compute(bench, [stage], all, memory, selection, run);
       }
     }
+  }
+
+  /**
+   * Computes one stage while its units come and go: the graph is built before they are there, and computed as far as each
+   * of them reaches. Of a pass of one chunk.
+   */
+  async #inPieces(
+    stage: StageUnits,
+    { bench, streamed }: StageGroup,
+    run: Run,
+    arrived: () => void,
+  ): Promise<void> {
+    const { weights } = bench.side;
+    const { pass, wanted, tail, signal } = run;
+    const arrivals = weights.arrivals();
+    const inTail = stage.index >= tail;
+    const chunk = inTail ? { start: 0, tokens: pass.ids.length, parts: [] } : (pass.chunks[0] as Chunk);
+    if (inTail && wanted.length === 0) {
+      for (const unit of streamed) (await arrivals.acquire(unit))[Symbol.dispose]();
+      return;
+    }
+    const memory = this.#memory(bench.side, run, (g, unit, m) => arrivals.matrix(g, unit, m));
+    bench.kept = undefined;
+    const { graph } = bench.graphs.build(
+      `${stage.index} in pieces ${chunk.tokens} ${chunk.parts.length}`,
+      (g) => {
+        g.inOrder = true;
+        g.tape = [];
+        return buildStages(g, [stage], chunk, memory, { first: 0, count: wanted.length });
+      },
+      headerEstimate([stage], Math.max(1, chunk.parts.length)),
+    );
+    const uses = usesOf(
+      graph,
+      streamed.map((unit) => arrivals.tensorsOf(unit)),
+    );
+    let done = 0;
+    for (const [i, unit] of streamed.entries()) {
+      throwIfAborted(signal);
+      const { first, last } = uses[i] as (typeof uses)[number];
+      if (first < done) throw new Error(`${unit.name} is used before the unit ahead of it in the cycle`);
+      using _lease = await arrivals.acquire(unit);
+      if (i === streamed.length - 1) arrived();
+      const work = passWork([{ ...stage, units: [unit] }], chunk, wanted.length);
+      await bench.ranges.compute(graph, done, last + 1, work);
+      done = last + 1;
+    }
+    await bench.ranges.compute(graph, done, nodeCount(graph));
   }
 
   /** Tokens that a stage of the tail computes at once. */
-  #width(unit: Unit): number {
-    return unit.stage.kind === "head" ? headTokens(this.#p.spec.vocab_size) : CHUNK_TOKENS;
-  }
-
-  /** Stages that are computed in one graph: runs of up to `most` resident ones, streamed ones one by one. */
-  #groups(most: number): Unit[][] {
-    const { units, streamed } = this.#p;
-    const groups: Unit[][] = [];
-    let open: Unit[] | undefined;
-    for (const unit of units) {
-      if (most > 1 && !streamed.has(unit)) {
-        if (!open || open.length === most) {
-          open = [];
-          groups.push(open);
-        }
-        open.push(unit);
-      } else {
-        groups.push([unit]);
-        open = undefined;
-      }
-    }
-    return groups;
+  #width({ stage }: StageUnits): number {
+    return stage.kind === "head" ? headTokens(this.#p.spec.vocab_size) : CHUNK_TOKENS;
   }
 
   /** Runs one graph, handing out logits if it ends in the head. */
   async #compute(
-    units: readonly Unit[],
+    bench: Bench,
+    stages: readonly StageUnits[],
     chunk: Chunk,
-    pass: Pass,
     memory: StageMemory,
     selection: Selection,
-    wanted: Int32Array,
-    sink: LogitsSink,
+    { receiver }: Run,
   ): Promise<void> {
-    const { graph, logits } = this.#graph(units, chunk, memory, selection);
-    await this.#p.device.compute(graph);
-    if (!logits) return;
+    const { graph, results } = this.#graph(bench, stages, chunk, memory, selection);
+    await bench.side.device.compute(graph, passWork(stages, chunk, selection.count));
+    if (results.length === 0) return;
     if (this.#unchanged) await this.#unchanged;
-    await this.#handOut(
-      logits,
-      wanted.subarray(selection.first, selection.first + selection.count),
-      pass,
-      sink,
-    );
-  }
-
-  /** Gives away logits [vocab, count] of some tokens of a pass. */
-  async #handOut(logits: Tensor, tokens: Int32Array, { start }: Pass, sink: LogitsSink): Promise<void> {
-    const [vocab] = logits.ne;
-    const row = vocab * 4;
-    if (typeof sink !== "function") {
-      const from = start + (tokens[0] as number); // every token is wanted: they lie side by side there too
-      const into = sink.subarray(from * vocab, (from + tokens.length) * vocab);
-      await download(into, logits, 0, into.byteLength);
-      return;
-    }
-    if (this.#row?.length !== vocab) this.#row = new Float32Array(vocab);
-    for (const [i, token] of tokens.entries()) {
-      downloadNow(this.#row, logits, i * row);
-      sink(start + token, this.#row);
-    }
+    await receiver.receive(bench.side.device, results, selection);
   }
 
   /** Builds a graph, or moves the last one on where nothing but the number of tokens in the cache differs. */
-  #graph(units: readonly Unit[], chunk: Chunk, memory: StageMemory, selection: Selection): Built {
-    const { device, inputs, streamed, flash } = this.#p;
+  #graph(
+    bench: Bench,
+    stages: readonly StageUnits[],
+    chunk: Chunk,
+    memory: StageMemory,
+    selection: Selection,
+  ): Built {
+    const { side, graphs } = bench;
+    const { device, inputs, flash } = side;
+    const units = stages.flatMap((stage) => stage.units);
     const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
     // Without the fused kernel the shapes of intermediate results depend on the tokens in the cache.
     const keep =
       flash &&
       chunk.parts.every((p) => p.count === 1) &&
-      !units.some((u) => streamed.has(u)) &&
+      streamedOf(side, units).length === 0 &&
       headersCanChange(device);
     const places = [chunk.start, selection.first, ...chunk.parts.map((p) => p.base)];
     const key = [memory.kv, inputs.layout, this.adapter, ...shape, ...places];
-    const kept = this.#kept;
-    if (keep && kept && this.#graphs.holds(kept.graph) && same(kept.key, key)) {
+    const { kept } = bench;
+    if (keep && kept && graphs.holds(kept.graph) && same(kept.key, key)) {
       kept.window.move(chunk.parts);
       return kept;
     }
-    this.#kept = undefined;
-    const { graph, result } = this.#graphs.build(
+    bench.kept = undefined;
+    const { graph, result } = graphs.build(
       shape.join(),
       (g) => {
         const window = keep ? new CacheWindow() : undefined;
-        return { window, logits: buildStages(g, units, chunk, { ...memory, window }, selection) };
+        return { window, results: buildStages(g, stages, chunk, { ...memory, window }, selection) };
       },
-      headerEstimate(units.length, Math.max(1, chunk.parts.length)),
+      headerEstimate(stages, Math.max(1, chunk.parts.length)),
     );
-    const { window, logits } = result;
-    if (window) this.#kept = { graph, logits, key, window };
-    return { graph, logits };
+    const { window, results } = result;
+    if (window) bench.kept = { graph, results, key, window };
+    return { graph, results };
   }
 
   /** Rows of tables that the device cannot look up itself. */
-  #gathered(pass: Pass, signal?: AbortSignal): GatheredRows[] {
-    const { units, rows } = this.#p;
-    return units.flatMap((unit) =>
+  #gathered(side: Side, pass: Pass, signal?: AbortSignal): GatheredRows[] {
+    const { units, rows, sideOf } = this.#p;
+    const own = units.filter((unit) => sideOf(unit.stageIndex) === side);
+    return own.flatMap((unit) =>
       Object.entries(unit.matrices).flatMap(([key, matrix]) => {
         const by = unit.stage.weights[key]?.rows;
-        if (!by || this.#onDevice(unit, key)) return [];
+        if (!by || side.weights.resident(matrix)) return [];
         return [rows.rows(matrix, by === "tokens" ? pass.ids : pass.positions, signal)];
       }),
     );
   }
 
-  /** The tensor of a matrix that stays in memory the computing device can use. */
-  #onDevice(unit: Unit, key: string): Tensor | undefined {
-    const matrix = unit.matrices[key];
-    const resident = matrix && this.#p.residents.matrix(matrix);
-    return resident?.tier === this.#p.device.kind ? resident.tensor : undefined;
-  }
-
-  #memory(kv: KvCache, pass: Pass, tail: number, slots: readonly Slot[]): StageMemory {
-    const { inputs, residents, flash } = this.#p;
+  #memory({ inputs, weights, flash }: Side, { kv, pass, tail }: Run, find: FindMatrix): StageMemory {
+    const { residents } = this.#p;
     const { adapter } = this;
-    const adapters = new Map<Tensor, LowRank>();
-    const weights = (g: Graph, unit: Unit, chunk: Chunk): Weights => {
-      const bound: Record<string, Tensor> = { ...residents.vectors(unit) };
-      for (const [key, matrix] of Object.entries(unit.matrices)) {
-        const resident = this.#onDevice(unit, key);
-        const by = unit.stage.weights[key]?.rows;
-        if (by) {
-          bound[key] = resident
-            ? g.getRows(resident, by === "tokens" ? inputs.ids(g, chunk) : inputs.positions(g, chunk))
-            : g.cast(inputs.rows(g, matrix.name, chunk) as Tensor, "f32");
-        } else if (resident) bound[key] = matrix.kept ? g.cont(g.transpose(resident)) : resident;
-        else bound[key] = fromSlot(g, slots, matrix.name);
-        const low = adapter?.lowRank(unit, key);
-        if (low) adapters.set(bound[key], low);
-      }
-      if (adapters.size > 0) g.adapters = adapters;
-      return bound;
+    const source: OperandSource = {
+      vectors: (_g, unit) => residents.vectors(unit),
+      matrix: (g, unit, _key, m) => find(g, unit, m),
+      rows: (g, table, by, chunk) => {
+        const here = weights.resident(table);
+        return here
+          ? g.getRows(here.tensor, by === "tokens" ? inputs.ids(g, chunk) : inputs.positions(g, chunk))
+          : g.cast(inputs.rows(g, table.name, chunk) as Tensor, "f32");
+      },
+      lowRank: (_g, unit, key) => adapter?.lowRank(unit, key),
     };
     return {
       kv,
       flash,
       tokens: pass.ids.length,
       tail,
-      weights,
+      weights: (g, stage, chunk) => bindOperands(g, stage, source, chunk),
       inputs: (g, chunk): ChunkInputs => ({
         positions: inputs.positions(g, chunk),
         masks: inputs.masks(g, pass, chunk),
@@ -354,25 +373,20 @@ export class Executor {
   }
 
   dispose(): void {
-    this.#graphs.dispose();
+    disposeAll([...this.#benches.values()].flatMap(({ graphs, ranges }) => [graphs, ranges]));
   }
 }
 
-/** Stages of a chunk that one graph may have. */
-function mostJoined(chunk: Chunk): number {
-  const parts = Math.max(1, chunk.parts.length);
-  const each = headerEstimate(1, parts) - headerEstimate(0, parts);
-  return Math.max(1, Math.floor(JOINED_HEADERS / each));
+/** Brings the hidden states that a group begins with from the side that computed them. */
+async function carryOver(
+  from: Side,
+  { bench, stages }: StageGroup,
+  { pass, wanted, tail }: Run,
+): Promise<void> {
+  const narrow = (stages[0]?.index ?? 0) > tail;
+  await bench.side.inputs.takeState(from.inputs, narrow ? wanted.length : pass.ids.length);
 }
 
 function same(a: readonly unknown[], b: readonly unknown[]): boolean {
   return a.length === b.length && a.every((value, i) => value === b[i]);
-}
-
-/** A streamed matrix as graphs use it: bound to its slot, turned round if the checkpoint holds it the other way. */
-function fromSlot(g: Graph, slots: readonly Slot[], name: string): Tensor {
-  const slot = slots.find((s) => s.name === name);
-  if (!slot) throw new Error(`${name} is neither resident nor streamed`);
-  const stored = g.bind(slot.buffer, slot.offset, slot.dtype, slot.ne, name);
-  return slot.transposed ? g.cont(g.transpose(stored)) : stored;
 }

@@ -1,10 +1,13 @@
 // What a pass gives its graphs beside weights: positions, token ids, gathered rows of tables, attention masks, and the
 // hidden states between graphs. One buffer on the computing device, reused while it is large enough.
+
 import type { BufferType } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { copyAcross } from "../../backend/ggml/transfer.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { DeviceWriter } from "../weights/device-writer.ts";
@@ -32,14 +35,20 @@ interface Region {
   readonly bytes: number;
 }
 
-/** Bytes of the inputs of the largest pass over sequences of up to `context` tokens. */
-export function inputBytes(context: number, hidden: number, gatheredRowBytes: readonly number[]): number {
-  const tokens = Math.min(context, PASS_TOKENS);
+/** Bytes of the inputs of the largest pass over so many sequences of up to `context` tokens. */
+export function inputBytes(
+  context: number,
+  hidden: number,
+  gatheredRowBytes: readonly number[],
+  sequences = 1,
+): number {
+  const tokens = Math.min(context * sequences, PASS_TOKENS);
   let total = 2 * align(tokens * 4) + align(tokens * hidden * 4) + align(tokens * 4);
   for (const row of gatheredRowBytes) total += align(tokens * row);
   for (let start = 0; start < tokens; start += CHUNK_TOKENS) {
     const count = Math.min(CHUNK_TOKENS, tokens - start);
-    if (count > 1) total += align((context - tokens + start + count) * count * 2);
+    if (sequences > 1) total += sequences * align(1) + align(context * count * 2);
+    else if (count > 1) total += align((context - tokens + start + count) * count * 2);
   }
   return total;
 }
@@ -173,14 +182,23 @@ export class PassInputs {
     return this.#bind(g, this.#state, at, "f32", [this.#hidden, tokens], "hidden");
   }
 
+  /** Takes over the hidden states of the first `tokens` tokens from the inputs of another device in the same pass. */
+  async takeState(from: PassInputs, tokens: number): Promise<void> {
+    const at = ({ offset }: Region, of: PassInputs) => ({
+      buffer: (of.#allocation as Allocation).buffer,
+      at: offset,
+    });
+    await copyAcross(at(from.#state, from), at(this.#state, this), tokens * this.#hidden * 4);
+  }
+
   #bind(g: Graph, r: Region, at: number, dtype: DType, dims: readonly number[], name: string): Tensor {
     return g.bind((this.#allocation as Allocation).buffer, r.offset + at, dtype, dims, name);
   }
 
   dispose(): void {
-    this.#allocation?.dispose();
+    const allocation = this.#allocation;
     this.#allocation = undefined;
-    this.#writer.dispose();
+    disposeAll([allocation, this.#writer]);
   }
 }
 

@@ -1,4 +1,5 @@
 // How much RAM logits take: what is planned for them, and what a call that wants those of every token enters in the ledger.
+import { undoNowAfter } from "../../base/async/cleanup.ts";
 import { BudgetError } from "../../base/errors.ts";
 import type { Ledger, Reservation } from "../../memory/ledger.ts";
 import { formatBudget, formatBytes } from "../../memory/sizes.ts";
@@ -17,10 +18,15 @@ export function samplingBytes(vocab: number): number {
 }
 
 /** What a plan sets aside in RAM: for choosing tokens, and for the logits of a whole context or of a sentence. Bytes. */
-export function logitsChoices(vocab: number, context: number): { whole: number; sentence: number } {
+export function logitsChoices(
+  vocab: number,
+  context: number,
+  sequences = 1,
+): { whole: number; sentence: number } {
   const row = vocab * 4;
   const most = Math.max(1, Math.floor(MOST / row));
-  const bytesOf = (tokens: number) => samplingBytes(vocab) + Math.min(context, most, tokens) * row;
+  const bytesOf = (tokens: number) =>
+    samplingBytes(vocab) + Math.max(Math.min(context, most, tokens), sequences) * row;
   return { whole: bytesOf(context), sentence: bytesOf(LEAST_TOKENS) };
 }
 
@@ -63,5 +69,51 @@ export function makeLogits(elements: number): Float32Array {
       `${formatBytes(elements * 4)} of logits could not be allocated in one piece; ask for fewer tokens at a time`,
       { tier: "cpu", needed: elements * 4, budget: Number.POSITIVE_INFINITY },
     );
+  }
+}
+
+/** Memory for some rows: f32 [count, vocab]. */
+export interface LogitsRows {
+  readonly rows: Float32Array;
+  readonly count: number;
+  /** Strikes it from the ledger, where it is entered for itself. Safe to call twice. */
+  release(): void;
+}
+
+/** Rows that are entered in the ledger until they are released. Throws BudgetError: see {@link reserveLogits}. */
+export function enterLogits(
+  ledger: Ledger,
+  tokens: number,
+  vocab: number,
+  everythingResident: boolean,
+): LogitsRows {
+  const entry = reserveLogits(ledger, tokens, vocab, everythingResident);
+  try {
+    return { rows: makeLogits(tokens * vocab), count: tokens, release: () => entry.release() };
+  } catch (error) {
+    undoNowAfter(error, [() => entry.release()]);
+  }
+}
+
+/**
+ * RAM for logits on their way to who chooses tokens. One token's are planned for ({@link samplingBytes}) and stay; those of
+ * several come at once where there is room for them.
+ */
+export class LogitsMemory {
+  readonly #ledger: Ledger;
+  readonly #vocab: number;
+  #one: Float32Array | undefined;
+
+  constructor(ledger: Ledger, vocab: number) {
+    this.#ledger = ledger;
+    this.#vocab = vocab;
+  }
+
+  /** For up to `count` rows, at least one, until it is released. */
+  take(count: number): LogitsRows {
+    const fit = Math.min(count, Math.floor(this.#ledger.free("cpu") / (this.#vocab * 4)));
+    if (fit > 1) return enterLogits(this.#ledger, fit, this.#vocab, false);
+    this.#one ??= makeLogits(this.#vocab);
+    return { rows: this.#one, count: 1, release: () => {} };
   }
 }

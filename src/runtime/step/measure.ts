@@ -6,20 +6,21 @@ import type { Device } from "../../backend/ggml/device.ts";
 import { ArenaFullError, HeaderArena } from "../../backend/ggml/graph.ts";
 import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
 import { Graph, type LowRank } from "../../backend/ggml/ops.ts";
-import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { rowBytes } from "../../backend/ggml/tensor.ts";
 import { hostBuffer } from "../../backend/ggml/transfer.ts";
-import type { ModelSpec } from "../../models/spec.ts";
-import type { Matrix, Unit } from "../../plan/units.ts";
+import type { ModelSpec, Weights } from "../../models/spec.ts";
+import { byStage, type Matrix, type StageUnits, type Unit } from "../../plan/units.ts";
 import type { KvDType, KvRows } from "../state/kv-cache.ts";
 import { TargetIndex } from "./adapter.ts";
+import { bindOperands, type OperandSource } from "./bind.ts";
 import { CHUNK_TOKENS, type Chunk } from "./chunks.ts";
 import { buildStages, headerEstimate, headTokens, type StageMemory } from "./stage-graph.ts";
 
 /** An address range that is never read or written: tensors bound to it only count as placed. */
 const NOWHERE = { address: 1n << 40n, bytes: 2 ** 46 };
 
-/** Operands at addresses nobody touches. `turned`: transposed matrices arrive as the checkpoint holds them. */
-class NoMemory implements StageMemory {
+/** Operands at addresses nobody touches. Transposed matrices arrive as the checkpoint holds them. */
+class NoMemory implements StageMemory, OperandSource {
   readonly kv: KvRows;
   readonly flash: boolean;
   readonly tokens: number;
@@ -44,29 +45,35 @@ class NoMemory implements StageMemory {
     };
   }
 
-  weights(g: Graph, unit: Unit, chunk: Chunk) {
-    const weights: Record<string, Tensor> = {};
-    const adapters = new Map(g.adapters);
-    for (const [key, m] of Object.entries(unit.matrices)) {
-      if (unit.stage.weights[key]?.rows) {
-        weights[key] = g.cast(g.bind(this.#buffer, 0, m.dtype, [m.ne[0], chunk.tokens]), "f32");
-      } else if (m.transposed) {
-        weights[key] = g.cont(
-          g.transpose(g.bind(this.#buffer, 0, m.dtype, m.kept ? m.ne : [m.ne[1], m.ne[0]])),
-        );
-      } else weights[key] = g.bind(this.#buffer, 0, m.dtype, m.ne);
-      const target = this.#targets.of(unit, key);
-      if (target) adapters.set(weights[key], this.#lowRank(g, target));
-    }
-    if (adapters.size > 0) g.adapters = adapters;
-    for (const v of unit.vectors) weights[v.key] = g.bind(this.#buffer, 0, "f32", [v.length]);
-    for (const [key, c] of Object.entries(unit.stage.constants ?? {})) {
-      weights[key] = g.bind(this.#buffer, 0, "f32", [c.length]);
-    }
-    return weights;
+  weights(g: Graph, stage: StageUnits, chunk: Chunk): Weights {
+    return bindOperands(g, stage, this, chunk);
   }
 
-  #lowRank(g: Graph, { in: input, out, r, scale }: LoraTarget): LowRank {
+  vectors(g: Graph, { stage }: Unit) {
+    const lengths = [
+      ...Object.entries(stage.weights).flatMap(([key, { shape }]) =>
+        shape.length === 1 ? [[key, shape[0] as number] as const] : [],
+      ),
+      ...Object.entries(stage.constants ?? {}).map(([key, values]) => [key, values.length] as const),
+    ];
+    return Object.fromEntries(
+      lengths.map(([key, length]) => [key, g.bind(this.#buffer, 0, "f32", [length])]),
+    );
+  }
+
+  matrix(g: Graph, _unit: Unit, _key: string, m: Matrix) {
+    const stored = m.transposed && !m.kept ? [m.ne[1], m.ne[0]] : m.ne;
+    return { tensor: g.bind(this.#buffer, 0, m.dtype, stored), transposed: m.transposed };
+  }
+
+  rows(g: Graph, table: Matrix, _by: string, chunk: Chunk) {
+    return g.cast(g.bind(this.#buffer, 0, table.dtype, [table.ne[0], chunk.tokens]), "f32");
+  }
+
+  lowRank(g: Graph, unit: Unit, key: string): LowRank | undefined {
+    const target = this.#targets.of(unit, key);
+    if (!target) return undefined;
+    const { in: input, out, r, scale } = target;
     const [a, b] = [g.bind(this.#buffer, 0, "f32", [input, r]), g.bind(this.#buffer, 0, "f32", [r, out])];
     return { a, b, scale };
   }
@@ -125,6 +132,8 @@ export function reserveScratch(device: Device, bytes: number, graphs: GraphMemor
 
 export interface MeasureOptions {
   readonly context: number;
+  /** Sequences of that length in one pass. */
+  readonly max_sequences: number;
   readonly kv_dtype: KvDType;
   readonly flash: boolean;
   /** What linear layers add to their products. */
@@ -149,13 +158,32 @@ function eachLargeGraph(
     const part = { sequence: 0, base: 0, past: options.context - count, count, offset: 0 };
     const chunk: Chunk = { start: 0, tokens: count, parts: [part] };
     const wanted = { first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
-    const visitStages = (stages: readonly Unit[]) =>
-      buildGraph(device, headerEstimate(stages.length, 1), (g) => {
-        buildStages(g, stages, chunk, memory, wanted);
+    const visitStages = (stages: readonly StageUnits[], of: Chunk, inOrder = false) =>
+      buildGraph(device, headerEstimate(stages, of.parts.length), (g) => {
+        g.inOrder = inOrder;
+        buildStages(g, stages, of, memory, wanted);
         visit(g);
       });
-    visitStages(units);
-    for (const unit of distinct(units, targetIndex(options.adapter))) visitStages([unit]);
+    const stages = byStage(units);
+    const { max_sequences: sequences } = options;
+    const chunks = sequences > 1 ? [chunk, ...sharedChunks(options.context, sequences)] : [chunk];
+    for (const shared of chunks) {
+      visitStages(stages, shared);
+      for (const stage of distinct(stages, targetIndex(options.adapter))) {
+        visitStages([stage], shared);
+        if (stage.units.length > 1) visitStages([stage], shared, true);
+      }
+    }
+  });
+}
+
+/** Chunks of many sequences: the last token of each, and as many of each as a chunk has room for. */
+function sharedChunks(context: number, sequences: number): Chunk[] {
+  return [1, Math.min(context, Math.floor(CHUNK_TOKENS / sequences))].map((count) => {
+    const parts = Array.from({ length: sequences }, (_, sequence) => ({
+      ...{ sequence, base: 0, past: context - count, count, offset: sequence * count },
+    }));
+    return { start: 0, tokens: sequences * count, parts };
   });
 }
 
@@ -187,14 +215,16 @@ export function buildGraph(device: Device, headers: number, make: (g: Graph) => 
   }
 }
 
-/** One unit of each shape: layers repeat, though not always with the same updates. */
-function distinct(units: readonly Unit[], targets: TargetIndex<LoraTarget>): Unit[] {
-  const seen = new Map<string, Unit>();
-  for (const unit of units) {
-    const shapes = Object.entries(unit.matrices).map(
-      ([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}:${targets.of(unit, key)?.r ?? 0}`,
+/** One stage of each shape: layers repeat, though not always with the same updates. */
+function distinct(stages: readonly StageUnits[], targets: TargetIndex<LoraTarget>): StageUnits[] {
+  const seen = new Map<string, StageUnits>();
+  for (const stage of stages) {
+    const shapes = stage.units.flatMap((unit) =>
+      Object.entries(unit.matrices).map(
+        ([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}:${targets.of(unit, key)?.r ?? 0}`,
+      ),
     );
-    seen.set([unit.stage.kind, ...shapes].join(" "), unit);
+    seen.set([stage.stage.kind, ...shapes].join(" "), stage);
   }
   return [...seen.values()];
 }

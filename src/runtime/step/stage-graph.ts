@@ -2,8 +2,8 @@
 // StageMemory, so that the same graphs can be measured before any memory exists.
 import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
-import type { Weights } from "../../models/spec.ts";
-import type { Unit } from "../../plan/units.ts";
+import type { Stage, Weights } from "../../models/spec.ts";
+import type { StageUnits } from "../../plan/units.ts";
 import type { CacheWindow } from "../state/cache-window.ts";
 import type { KvRows } from "../state/kv-cache.ts";
 import { CachedAttention, type ChunkInputs } from "./attention.ts";
@@ -28,7 +28,7 @@ export interface StageMemory {
   readonly tokens: number;
   /** See {@link tailStart}. */
   readonly tail: number;
-  weights(g: Graph, unit: Unit, chunk: Chunk): Weights;
+  weights(g: Graph, stage: StageUnits, chunk: Chunk): Weights;
   inputs(g: Graph, chunk: Chunk): ChunkInputs;
   /** Hidden states of tokens `first` ... of the pass: [hidden, tokens]. */
   state(g: Graph, first: number, tokens: number): Tensor;
@@ -42,44 +42,68 @@ export interface Selection {
   readonly count: number;
 }
 
-/** The first stage that needs only the wanted tokens: the one after the last attention. */
-export function tailStart(units: readonly Unit[]): number {
-  return units.findLastIndex((u) => u.stage.kind === "attention") + 1;
+/** Index of the first stage that needs only the wanted tokens: the one after the last attention. */
+export function tailStart(stages: readonly Stage[]): number {
+  return stages.findLastIndex(({ kind }) => kind === "attention") + 1;
+}
+
+/** Logits of the tokens of a selection: f32 [rows, count], of the vocabulary's ids from `first` on. */
+export interface HeadResult {
+  readonly logits: Tensor;
+  readonly first: number;
 }
 
 /**
- * Consecutive stages over a chunk, from the hidden state (or the tokens) back to the hidden state, or to logits
- * [vocab, count] if the head is among them, which are returned. Stages of the tail work on `selection`; their hidden
- * states lie one after another from the start of the pass's, so tokens are never overwritten before they are read.
+ * Consecutive stages over a chunk, from the hidden state (or the tokens) back to the hidden state, or to logits if the head
+ * is among them, which are returned: of all the vocabulary, or of each unit's rows. Stages of the tail work on `selection`;
+ * their hidden states lie one after another from the start of the pass's, so tokens are never overwritten before they are
+ * read.
  */
 export function buildStages(
   g: Graph,
-  units: readonly Unit[],
+  stages: readonly StageUnits[],
   chunk: Chunk,
   memory: StageMemory,
   selection: Selection = { first: 0, count: 0 },
-): Tensor | undefined {
+): HeadResult[] {
   const ctx = new CachedAttention(chunk, memory.inputs(g, chunk), memory.kv, memory);
   const { first, count } = selection;
   let x: Tensor | undefined;
   let narrow = false;
-  for (const unit of units) {
-    if (unit.index >= memory.tail && !narrow) {
+  for (const stage of stages) {
+    if (stage.index >= memory.tail && !narrow) {
       narrow = true;
       x =
-        x || unit.index === memory.tail
+        x || stage.index === memory.tail
           ? g.getRows(x ?? memory.state(g, 0, memory.tokens), memory.selected(g, first, count)) // [hidden, count]
           : memory.state(g, first, count);
-    } else if (!x && unit.stage.kind !== "embed") x = memory.state(g, chunk.start, chunk.tokens);
-    x = unit.stage.build(g, x, memory.weights(g, unit, chunk), ctx);
+    } else if (!x && stage.stage.kind !== "embed") x = memory.state(g, chunk.start, chunk.tokens);
+    if (stage.stage.kind === "head") return buildHead(g, x, stage, chunk, memory, ctx);
+    x = stage.stage.build(g, x, memory.weights(g, stage, chunk), ctx);
   }
-  if (units.at(-1)?.stage.kind === "head") return g.output(x as Tensor);
   const place = narrow ? memory.state(g, first, count) : memory.state(g, chunk.start, chunk.tokens);
   g.expand(g.copy(x as Tensor, place));
-  return undefined;
+  return [];
 }
 
-/** Headers a graph of `stages` stages over `parts` sequences needs at most, roughly; arenas grow if it is more. */
-export function headerEstimate(stages: number, parts: number): number {
-  return 64 + stages * (48 + 24 * parts);
+/** Rows of the head are computed block by block wherever they are, so that their home changes no result. */
+function buildHead(
+  g: Graph,
+  x: Tensor | undefined,
+  head: StageUnits,
+  chunk: Chunk,
+  memory: StageMemory,
+  ctx: CachedAttention,
+): HeadResult[] {
+  return head.units.map((unit) => {
+    const weights = memory.weights(g, { ...head, units: [unit] }, chunk);
+    const block = Object.values(unit.matrices).find((m) => m.within);
+    return { logits: g.output(head.stage.build(g, x, weights, ctx)), first: block?.within?.first ?? 0 };
+  });
+}
+
+/** Headers that stages over `parts` sequences need at most, roughly; arenas grow if it is more. */
+export function headerEstimate(stages: readonly StageUnits[], parts: number): number {
+  const units = stages.reduce((sum, stage) => sum + stage.units.length, 0);
+  return 64 + stages.length * (40 + 24 * parts) + units * 8;
 }

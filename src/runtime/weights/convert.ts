@@ -56,7 +56,8 @@ export class Converter {
       g.expand(g.copy(from, rows));
     }
     g.checkSupport();
-    await this.#cpu.compute(g.handle);
+    const detail = transposed ? "turned" : "rows";
+    await this.#cpu.compute(g.handle, { kind: "convert", detail, amount: block.width * block.rows });
   }
 
   dispose(): void {

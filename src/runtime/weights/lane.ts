@@ -76,8 +76,12 @@ export class Lane {
     this.#loop = this.#run(this.#stop.signal);
   }
 
-  /** The next unit of the cycle, once its slots hold its weights. Release its spans after use. */
+  /**
+   * A unit of the cycle, once its slots hold its weights; release its spans after use. The next one of the cycle is on its
+   * way already; any other makes the lane start anew from there.
+   */
   async acquire(unit: Unit): Promise<Job> {
+    await this.#moveTo(unit);
     this.start();
     while (this.#jobs.length === 0) {
       if (this.#failure) throw this.#failure.error;
@@ -86,14 +90,25 @@ export class Lane {
       });
     }
     const job = this.#jobs[0] as Job;
-    if (job.unit !== unit)
-      throw new Error(`${unit.name} was asked for, ${job.unit.name} is next in the cycle`);
     // What is read before the one that failed is only aborted: the failure is what there is to say.
     await job.ready.catch((error: unknown) => {
       throw this.#failure?.error ?? error;
     });
     this.#jobs.shift();
     return job;
+  }
+
+  /** The unit that {@link acquire} gives without starting anew. */
+  get #upcoming(): Unit | undefined {
+    return (this.#jobs[0] ?? this.#partial)?.unit ?? this.#cycle[this.#next];
+  }
+
+  async #moveTo(unit: Unit): Promise<void> {
+    if (this.#upcoming === unit) return;
+    const at = this.#cycle.indexOf(unit);
+    if (at === -1) throw new Error(`${unit.name} was asked for, but is not among what streams`);
+    await this.reset();
+    this.#next = at;
   }
 
   /** Ends all bringing, waits for what is in flight, empties the ring and goes back to the start of the cycle. */

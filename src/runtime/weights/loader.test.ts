@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import { Device, findDevice } from "../../backend/ggml/device.ts";
+import { latch, turn } from "../../base/async/testing-events.ts";
 import { AbortError, IoError } from "../../base/errors.ts";
 import { temporaryFolder } from "../../formats/testing.ts";
 import { type BeforeRead, DirectFile, type SystemRead } from "../../memory/io/direct-io.ts";
@@ -41,8 +42,9 @@ async function open(bytes: number, offset: number, signal?: AbortSignal) {
     reads.push({ ...read });
     return answer(read);
   };
+  const queue = new ReadQueue({ beforeRead, chunkBytes: MIB });
   const loader = new Loader({
-    ...{ cpu, sources, signal, queue: new ReadQueue({ beforeRead, chunkBytes: MIB }), ledger: new Ledger() },
+    ...{ cpu, sources, signal, queue, ledger: new Ledger() },
     onBytes: (_, read) => {
       progress += read;
     },
@@ -58,7 +60,7 @@ async function open(bytes: number, offset: number, signal?: AbortSignal) {
     buffer.dispose();
     await file.close();
   };
-  return { loader, m, buffer, wanted: contents.subarray(offset), close };
+  return { loader, m, buffer, queue, wanted: contents.subarray(offset), close };
 }
 
 const held = (buffer: NativeBuffer, from: number, bytes: number) => Buffer.from(buffer.bytes(from, bytes));
@@ -92,23 +94,29 @@ describe("a matrix that is read straight to its place", () => {
 
   test("its pieces may arrive in any order", async () => {
     const { loader, m, buffer, wanted, close } = await open(20 * MIB, 4096 + 72);
-    answer = ({ fileOffset }) => new Promise((resolve) => setTimeout(resolve, fileOffset < MIB ? 60 : 1));
+    const last = latch();
+    answer = ({ fileOffset }) => {
+      if (fileOffset >= 19 * MIB) last.open();
+      return fileOffset < MIB ? last.opened : undefined; // the first piece comes after the last has been asked for
+    };
     const { offset } = await loader.matrix(m, buffer);
+    expect(reads.findIndex(({ fileOffset }) => fileOffset >= 19 * MIB)).toBeGreaterThan(0);
     expect(held(buffer, offset, 20 * MIB).equals(wanted)).toBe(true);
     await close();
   });
 
   test("a failed read ends the others, and nothing is written to the memory afterwards", async () => {
-    const { loader, m, buffer, close } = await open(64 * MIB, 4096 + 72);
+    const { loader, m, buffer, queue, close } = await open(64 * MIB, 4096 + 72);
     answer = async ({ fileOffset }) => {
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      await turn();
       if (fileOffset >= 9 * MIB) throw systemError("EIO");
     };
     await expect(loader.matrix(m, buffer)).rejects.toThrow(IoError);
     const begun = reads.length;
     expect(begun).toBeLessThan(20); // of 65
     const before = held(buffer, 0, buffer.size);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await queue.idle();
+    await turn();
     expect(reads.length).toBe(begun);
     expect(held(buffer, 0, buffer.size).equals(before)).toBe(true);
     await close();
@@ -116,9 +124,12 @@ describe("a matrix that is read straight to its place", () => {
 
   test("the error is that of the read that failed first, though others are stopped for it", async () => {
     const { loader, m, buffer, close } = await open(64 * MIB, 4096 + 72);
+    const failing = latch();
     answer = async ({ fileOffset }) => {
-      await new Promise((resolve) => setTimeout(resolve, fileOffset < MIB ? 100 : 1));
-      if (fileOffset >= 17 * MIB) throw systemError("EIO");
+      if (fileOffset < MIB) return failing.opened.then(turn); // it is on its way when another fails
+      if (fileOffset < 17 * MIB) return;
+      failing.open();
+      throw systemError("EIO");
     };
     await expect(loader.matrix(m, buffer)).rejects.toThrow(IoError);
     await close();

@@ -6,6 +6,7 @@ import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { moveBytes } from "../../backend/ggml/system.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
 import { upload } from "../../backend/ggml/transfer.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { type LinkedSignal, linkSignals } from "../../base/async/signals.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import { inGroups } from "../../base/groups.ts";
@@ -227,7 +228,7 @@ export class Loader {
       }
       if (wholeFirst && converted) await this.#upload(converted.address(), target, 0, m.bytes);
     } finally {
-      for (const a of held) a.dispose();
+      disposeAll(held);
     }
   }
 
@@ -297,7 +298,6 @@ export class Loader {
 
   dispose(): void {
     this.#link.unlink();
-    this.#converter.dispose();
-    this.#arena.dispose();
+    disposeAll([this.#converter, this.#arena]);
   }
 }

@@ -1,7 +1,9 @@
 // Memory for what stays, taken in large blocks before anything is read into it. Taken matrix by matrix while others are
 // read, each allocation would wait for the pages the system is just then putting behind those reads; and every view of an
 // allocation counts for the garbage collector as memory of its own.
+
 import type { NativeBuffer, USAGE } from "../../backend/ggml/buffer.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { inGroups } from "../../base/groups.ts";
 import { Allocation, type LimitedSource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -47,6 +49,6 @@ export class ResidentArena {
 
   /** Frees all of it. Safe to call twice. */
   dispose(): void {
-    for (const block of this.#blocks.splice(0)) block.dispose();
+    disposeAll(this.#blocks.splice(0));
   }
 }

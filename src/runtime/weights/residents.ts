@@ -6,6 +6,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
 import { uploadNow } from "../../backend/ggml/transfer.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation, type LimitedSource } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { Tier } from "../../memory/tiers.ts";
@@ -41,7 +42,7 @@ function slot(length: number): number {
 function vectorLengths(unit: Unit): Record<string, number> {
   const lengths: Record<string, number> = {};
   for (const v of unit.vectors) lengths[v.key] = v.length;
-  for (const [key, values] of Object.entries(unit.stage.constants ?? {})) lengths[key] = values.length;
+  for (const [key, values] of Object.entries(unit.constants)) lengths[key] = values.length;
   return lengths;
 }
 
@@ -54,14 +55,59 @@ interface Staying {
   readonly memory: BufferType;
   /** Gives memory of that type. */
   readonly source: LimitedSource;
+  /** The blocks of rows that the matrix is of, where all of them stay: they lie in it. */
+  readonly blocks?: readonly Matrix[];
+}
+
+/** Blocks of rows of one matrix that stay as they are, on one tier and all of them, are loaded as that matrix. */
+function joined(parts: readonly Staying[]): Staying[] {
+  const whole: Staying[] = [];
+  for (let i = 0; i < parts.length; ) {
+    const first = parts[i] as Staying;
+    const { within } = first.m;
+    let end = i + 1;
+    while (within && parts[end]?.m.within?.name === within.name) end++;
+    const run = parts.slice(i, end);
+    i = end;
+    const contiguous = run.every(({ m, tier, packed }, k) => {
+      const before = run[k - 1]?.m.source;
+      const follows =
+        !before || (m.source.file === before.file && m.source.offset === before.offset + before.bytes);
+      return follows && tier === first.tier && packed === undefined;
+    });
+    const rows = run.reduce((sum, { m }) => sum + m.ne[1], 0);
+    if (!within || !contiguous || rows !== within.of) {
+      whole.push(...run);
+      continue;
+    }
+    const bytes = run.reduce((sum, { m }) => sum + m.bytes, 0);
+    const source = {
+      ...first.m.source,
+      shape: [rows, first.m.ne[0]],
+      bytes: run.reduce((sum, { m }) => sum + m.source.bytes, 0),
+    };
+    const { within: _, ...alike } = first.m;
+    const m: Matrix = { ...alike, name: within.name, source, ne: [first.m.ne[0], rows], bytes };
+    whole.push({ ...first, m, blocks: run.map((part) => part.m) });
+  }
+  return whole;
 }
 
 /** Where everything goes. */
 export interface ResidentDevices {
-  readonly compute: Device;
-  readonly hostMemory: BufferType;
-  /** Memory for a matrix in RAM, by its name, that {@link hostMemory} is not to be taken for. */
+  /** The one the model was opened on, and the CPU, which may be the same. */
+  readonly device: Device;
+  readonly cpu: Device;
+  /** The one that computes with a unit. */
+  readonly computes: (unit: Unit) => Device;
+  /** Memory for a matrix in RAM, by its name, where it is to be of another kind. */
   readonly memoryFor?: ((name: string) => LimitedSource | undefined) | undefined;
+}
+
+/** In RAM, what a GPU computes with lies where it copies from fastest. */
+function memoryOf(tier: "gpu" | "cpu", unit: Unit, { device, cpu, computes }: ResidentDevices): BufferType {
+  if (tier === device.kind) return device.memory;
+  return computes(unit).onHost ? cpu.memory : device.hostMemory;
 }
 
 export class Residents {
@@ -71,10 +117,11 @@ export class Residents {
   readonly #packed = new Map<string, { placed: Placed; bytes: number }>();
   readonly #vectors: Record<string, Tensor>[] = [];
   readonly #vectorPlaces: Record<string, NativeBuffer>[] = [];
-  #vectorMemory: Allocation | undefined;
+  readonly #vectorMemory: Allocation[] = [];
 
   private constructor(units: readonly Unit[]) {
-    const count = units.reduce((n, u) => n + u.owned.length + Object.keys(vectorLengths(u)).length, 8);
+    // twice: a matrix whose blocks of rows stay is there as a whole, too
+    const count = units.reduce((n, u) => n + 2 * u.owned.length + Object.keys(vectorLengths(u)).length, 8);
     this.#arena = new HeaderArena(count);
   }
 
@@ -92,14 +139,15 @@ export class Residents {
     const loader = new Loader(ctx);
     try {
       const jobs: Load[] = [];
-      const staying = units.flatMap((unit): Staying[] => {
+      const parts = units.flatMap((unit): Staying[] => {
         const tier = homes[unit.index] as Tier;
         if (tier === "disk") return [];
-        const memory = tier === "gpu" ? devices.compute.memory : devices.hostMemory;
+        const memory = memoryOf(tier, unit, devices);
         const range = (m: Matrix) => (packed.has(unit.index) ? m.packed : undefined);
         const source = (m: Matrix) => (tier === "cpu" && devices.memoryFor?.(m.name)) || memory;
         return unit.owned.map((m) => ({ m, tier, packed: range(m), memory, source: source(m) }));
       });
+      const staying = joined(parts);
       const places = residents.#take(staying, ctx.ledger);
       for (const one of staying) {
         const place = places.get(one.m) as NativeBuffer;
@@ -107,13 +155,16 @@ export class Residents {
         jobs.push({ staged, run: () => residents.#loadMatrix(one, place, loader) });
       }
       // second, so that the disk has something to do while they are laid out
-      const vectors = () => residents.#loadVectors(units, devices.compute, ctx.ledger, loader);
-      jobs.splice(1, 0, { staged: true, run: vectors });
+      const computing = new Set(units.map(devices.computes));
+      for (const device of computing) {
+        const own = units.filter((unit) => devices.computes(unit) === device);
+        const vectors = () => residents.#loadVectors(own, device, ctx.ledger, loader);
+        jobs.splice(1, 0, { staged: true, run: vectors });
+      }
       await inParallel(jobs);
       return residents;
     } catch (error) {
-      residents.dispose();
-      throw error;
+      undoNowAfter(error, [() => residents.dispose()]);
     } finally {
       loader.dispose();
     }
@@ -145,28 +196,35 @@ export class Residents {
     return places;
   }
 
-  async #loadMatrix({ m, tier, packed }: Staying, place: NativeBuffer, loader: Loader): Promise<void> {
+  async #loadMatrix(
+    { m, tier, packed, blocks }: Staying,
+    place: NativeBuffer,
+    loader: Loader,
+  ): Promise<void> {
     if (packed) {
       const placed = await loader.packed(m, packed, place);
       this.#packed.set(m.name, { placed, bytes: packed.bytes });
       return;
     }
     const placed = await loader.matrix(m, place);
-    const tensor = this.#arena.bind(place, placed.offset, m.dtype, m.ne, m.name);
-    this.#matrices.set(m.name, { tensor, placed, tier });
+    const enter = (of: Matrix, offset: number) => {
+      const tensor = this.#arena.bind(place, offset, of.dtype, of.ne, of.name);
+      this.#matrices.set(of.name, { tensor, placed: { buffer: place, offset }, tier });
+    };
+    enter(m, placed.offset);
+    let at = placed.offset;
+    for (const block of blocks ?? []) {
+      enter(block, at);
+      at += block.bytes;
+    }
   }
 
   async #loadVectors(units: readonly Unit[], device: Device, ledger: Ledger, loader: Loader): Promise<void> {
     const tier = device.kind;
-    this.#vectorMemory = Allocation.take(
-      ledger,
-      tier,
-      device.memory,
-      vectorBytes(units),
-      "weights",
-      "weights",
-    );
-    const { buffer } = this.#vectorMemory;
+    const bytes = vectorBytes(units);
+    const memory = Allocation.take(ledger, tier, device.memory, bytes, "weights", "weights");
+    this.#vectorMemory.push(memory);
+    const { buffer } = memory;
     const wanted: PlacedVector[] = [];
     let offset = 0;
     for (const unit of units) {
@@ -178,25 +236,27 @@ export class Residents {
         wanted.push({ ...v, offset });
         offset += slot(v.length);
       }
-      for (const [key, values] of Object.entries(unit.stage.constants ?? {})) {
+      for (const [key, values] of Object.entries(unit.constants)) {
         const tensor = this.#arena.bind(buffer, offset, "f32", [values.length], key);
         uploadNow(tensor, values);
         tensors[key] = tensor;
         offset += slot(values.length);
       }
-      this.#vectors[unit.index] = tensors;
-      this.#vectorPlaces[unit.index] = places;
+      if (unit.stageIndex in this.#vectors) continue; // they are with the first unit of a stage
+      this.#vectors[unit.stageIndex] = tensors;
+      this.#vectorPlaces[unit.stageIndex] = places;
     }
     for (const group of vectorGroups(wanted)) await loader.vectors(group, buffer);
   }
 
+  /** Vectors and constants of the unit's stage. */
   vectors(unit: Unit): Readonly<Record<string, Tensor>> {
-    return this.#vectors[unit.index] ?? {};
+    return this.#vectors[unit.stageIndex] ?? {};
   }
 
   /** The memory of a vector: f32, on the computing device. */
   vectorMemory(unit: Unit, key: string): NativeBuffer {
-    const place = this.#vectorPlaces[unit.index]?.[key];
+    const place = this.#vectorPlaces[unit.stageIndex]?.[key];
     if (!place) throw new Error(`${unit.name} has no vector "${key}"`);
     return place;
   }
@@ -214,9 +274,7 @@ export class Residents {
   dispose(): void {
     this.#matrices.clear();
     this.#packed.clear();
-    this.#memory.dispose();
-    this.#vectorMemory?.dispose();
-    this.#arena.dispose();
+    disposeAll([this.#memory, ...this.#vectorMemory, this.#arena]);
   }
 }
 

@@ -1,6 +1,8 @@
 // Fetches single rows of tables (token and position embeddings) whose home is RAM or disk.
+
 import type { Device } from "../../backend/ggml/device.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
+import { runAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { ReadQueue } from "../../memory/io/read-queue.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -24,7 +26,7 @@ function spanBytes(m: Matrix): number {
 
 /** RAM for rows of these tables on their way from disk. Bytes. */
 export function rowStagingBytes(tables: readonly Matrix[]): number {
-  return READS * Math.max(0, ...tables.map(spanBytes));
+  return READS * Math.max(0, ...tables.flatMap((m) => m.rowBlocks ?? [m]).map(spanBytes));
 }
 
 /** Rows of a table that are read together. */
@@ -50,6 +52,21 @@ function* rowSpans(order: Int32Array, ids: Int32Array, row: number, most: number
     }
     yield { from, to, start, bytes: end - start };
     from = to;
+  }
+}
+
+/** Rows `ids` of a table, that of `ids[i]` to be row `places[i]` of `into`, or row i. */
+interface WantedRows {
+  readonly ids: Int32Array;
+  readonly into: Uint8Array;
+  readonly places?: Int32Array;
+}
+
+const inside = (id: number, first: number, count: number) => id >= first && id < first + count;
+
+function fromRam(placed: Placed, row: number, { ids, into, places }: WantedRows): void {
+  for (const [i, id] of ids.entries()) {
+    into.set(placed.buffer.bytes(placed.offset + id * row, row), (places?.[i] ?? i) * row);
   }
 }
 
@@ -85,23 +102,32 @@ export class RowReader {
 
   /** Puts the rows `ids` of a table into `into`, in order. Ids are inside the table: the caller checked them. */
   async gather(m: Matrix, ids: Int32Array, into: Uint8Array, signal?: AbortSignal): Promise<void> {
-    const row = rowBytes(m.dtype, m.ne[0]);
-    const resident = this.#residents.matrix(m);
-    if (resident) this.#fromRam(resident.placed, row, ids, into);
-    else await this.#fromDisk(m, row, ids, into, signal);
+    if (!m.rowBlocks || this.#inRam(m)) return this.#gatherFrom(m, { ids, into }, signal);
+    for (const block of m.rowBlocks) {
+      const first = block.within?.first ?? 0;
+      const places = Int32Array.from(ids.keys()).filter((i) => inside(ids[i] as number, first, block.ne[1]));
+      if (places.length === 0) continue;
+      const own = places.map((i) => (ids[i] as number) - first);
+      await this.#gatherFrom(block, { ids: own, into, places }, signal);
+    }
   }
 
-  #fromRam(placed: Placed, row: number, ids: Int32Array, out: Uint8Array): void {
-    for (const [i, id] of ids.entries()) {
-      out.set(placed.buffer.bytes(placed.offset + id * row, row), i * row);
-    }
+  async #gatherFrom(m: Matrix, wanted: WantedRows, signal?: AbortSignal): Promise<void> {
+    const row = rowBytes(m.dtype, m.ne[0]);
+    const placed = this.#inRam(m);
+    if (placed) fromRam(placed, row, wanted);
+    else await this.#fromDisk(m, row, wanted, signal);
+  }
+
+  #inRam(m: Matrix): Placed | undefined {
+    const placed = this.#residents.matrix(m)?.placed;
+    return placed?.buffer.type.host ? placed : undefined;
   }
 
   async #fromDisk(
     m: Matrix,
     row: number,
-    ids: Int32Array,
-    out: Uint8Array,
+    { ids, into, places }: WantedRows,
     signal?: AbortSignal,
   ): Promise<void> {
     const slot = spanBytes(m);
@@ -117,7 +143,7 @@ export class RowReader {
         this.#sources.checksums(m.source)?.verifyBlocks(m.source, start, read);
         for (const i of order.subarray(from, to)) {
           const within = at + piece.shift + (ids[i] as number) * row - start;
-          out.set(buffer.bytes(within, row), i * row);
+          into.set(buffer.bytes(within, row), (places?.[i] ?? i) * row);
         }
       }
     };
@@ -128,7 +154,6 @@ export class RowReader {
   }
 
   async dispose(): Promise<void> {
-    await this.#queue.idle();
-    this.#staging.dispose();
+    await runAll([() => this.#queue.idle(), () => this.#staging.dispose()]);
   }
 }

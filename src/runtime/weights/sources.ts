@@ -1,6 +1,7 @@
 // Where the bytes of each matrix are on disk, and the aligned piece of the file that holds them.
 
 import { type NativeBuffer, PAGE } from "../../backend/ggml/buffer.ts";
+import { runAll, undoAfter } from "../../base/async/cleanup.ts";
 import { IoError } from "../../base/errors.ts";
 import type { Checkpoint } from "../../formats/types.ts";
 import { DirectFile } from "../../memory/io/direct-io.ts";
@@ -70,8 +71,7 @@ export class SourceFiles {
       }
       return sources;
     } catch (error) {
-      await sources.close();
-      throw error;
+      return await undoAfter(error, [() => sources.close()]);
     }
   }
 
@@ -113,8 +113,8 @@ export class SourceFiles {
   }
 
   async close(): Promise<void> {
-    await Promise.all(
-      this.#files.splice(0).map((one) => (typeof one === "function" ? undefined : one.close())),
+    await runAll(
+      this.#files.splice(0).map((one) => () => (typeof one === "function" ? undefined : one.close())),
     );
   }
 }

@@ -2,6 +2,7 @@
 // own, then copied to its place. Needs the checkpoint's size twice.
 
 import type { Device } from "../../backend/ggml/device.ts";
+import { disposeAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { throwIfAborted } from "../../base/errors.ts";
 import type { Checkpoint, TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
@@ -37,8 +38,7 @@ export class StateDict {
       }
       return dict;
     } catch (error) {
-      dict.dispose();
-      throw error;
+      undoNowAfter(error, [() => dict.dispose()]);
     }
   }
 
@@ -50,7 +50,8 @@ export class StateDict {
   }
 
   dispose(): void {
-    for (const { allocation } of this.#tensors.values()) allocation.dispose();
+    const held = [...this.#tensors.values()];
     this.#tensors.clear();
+    disposeAll(held.map(({ allocation }) => allocation));
   }
 }

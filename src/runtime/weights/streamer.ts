@@ -6,6 +6,7 @@ import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { uploadBeside } from "../../backend/ggml/transfer.ts";
+import { disposeAll, runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { ReadQueue } from "../../memory/io/read-queue.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -73,6 +74,8 @@ interface Ring {
 export class UnitStreamer {
   readonly #o: StreamerOptions;
   readonly #rings: Ring[] = [];
+  readonly #main: Ring | undefined;
+  readonly #unpacking: Ring | undefined;
   readonly #staging: Ring | undefined;
   readonly #disk: Lane | undefined;
   readonly #packed: Lane | undefined;
@@ -91,17 +94,16 @@ export class UnitStreamer {
     const tier = device.kind;
     try {
       if (cycle.some((unit) => this.#fromDisk(unit))) {
-        const main = this.#take(tier, ring, "streaming ring", tier === "cpu" && unpacks);
-        this.#disk = this.#lane(main, (unit) => this.#fromDisk(unit));
+        this.#main = this.#take(tier, ring, "streaming ring", tier === "cpu" && unpacks);
+        this.#disk = this.#lane(this.#main, (unit) => this.#fromDisk(unit));
       }
       if (cycle.some((unit) => !this.#fromDisk(unit))) {
-        const own = this.#take(tier, unpacking, "unpacking ring", true);
-        this.#packed = this.#lane(own, (unit) => !this.#fromDisk(unit));
+        this.#unpacking = this.#take(tier, unpacking, "unpacking ring", true);
+        this.#packed = this.#lane(this.#unpacking, (unit) => !this.#fromDisk(unit));
       }
       if (staging > 0) this.#staging = this.#take("cpu", staging, "staging ring", unpacks);
     } catch (error) {
-      for (const { memory } of this.#rings) memory.dispose();
-      throw error;
+      undoNowAfter(error, [() => this.#free()]);
     }
   }
 
@@ -140,12 +142,19 @@ export class UnitStreamer {
     this.#packed?.start();
   }
 
-  /** The slots of the next unit of the cycle, once they hold its weights. Give them back with {@link release}. */
+  /** The slots of a unit, once they hold its weights: see {@link Lane.acquire}. Give them back with {@link release}. */
   async acquire(unit: Unit): Promise<Job> {
     this.start();
     const lane = this.#fromDisk(unit) ? this.#disk : this.#packed;
     if (!lane) throw new Error(`${unit.name} was asked for, but nothing like it streams`);
     return lane.acquire(unit);
+  }
+
+  /** A slot like the one that a matrix will come to, at the start of its ring: for graphs that are built before. */
+  placeholder(unit: Unit, m: Matrix): Slot {
+    const ring = this.#fromDisk(unit) ? this.#main : this.#unpacking;
+    if (!ring) throw new Error(`${unit.name} was asked for, but nothing like it streams`);
+    return slotAt(m, ring.memory.buffer, 0, false);
   }
 
   /** Gives the slots of a unit back; its graph must have run. */
@@ -190,10 +199,11 @@ export class UnitStreamer {
   }
 
   async dispose(): Promise<void> {
-    await this.reset();
-    await this.#o.queue.idle();
-    for (const { memory } of this.#rings) memory.dispose();
-    this.#headers.dispose();
+    await runAll([() => this.reset(), () => this.#o.queue.idle(), () => this.#free()]);
+  }
+
+  #free(): void {
+    disposeAll([...this.#rings.map(({ memory }) => memory), this.#headers]);
   }
 
   #bring(ring: Ring, job: Job, matrix: Matrix, at: number, signal: AbortSignal): Promise<void> {

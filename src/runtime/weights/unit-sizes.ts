@@ -35,6 +35,8 @@ export function unitSizes(
       return {
         index: u.index,
         name: u.name,
+        // The rows of a head are computed one unit after another whatever the ring.
+        ...(u.stage.kind !== "head" && { stage: u.stageIndex }),
         resident: u.owned.reduce((sum, m) => sum + residentSize(m, memory), 0),
         slot: slot(u),
         piece: piece(u),

@@ -1,9 +1,11 @@
 // A process that is killed while it saves, again and again: what it said it had saved is there, whole.
+
 import { spawn } from "node:child_process";
 import { readdir } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import { expect } from "vitest";
+import { needsPosix, testUnless } from "../../base/testing-unproven.ts";
 import { temporaryFolder } from "../../formats/testing.ts";
 import { typescriptLoader } from "../../formats/testing-loader.ts";
 import { latestCheckpoint, listCheckpoints } from "./list.ts";
@@ -45,7 +47,7 @@ async function killAt(
   return saved;
 }
 
-test.runIf(process.platform !== "win32")("every kill leaves the last save whole", async () => {
+testUnless(needsPosix("kill"))("every kill leaves the last save whole", async () => {
   const loader = await typescriptLoader();
   const dir = temporaryFolder();
   let last: number | undefined;

@@ -3,6 +3,7 @@ import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { AbortError, BudgetError, CheckpointError, ConfigError, IoError } from "../../base/errors.ts";
+import { needsLinux, testUnless } from "../../base/testing-unproven.ts";
 import { rejection, temporaryFolder } from "../../formats/testing.ts";
 import { Ledger } from "../../memory/ledger.ts";
 import { systemError } from "../../memory/testing.ts";
@@ -68,7 +69,7 @@ describe("a saved state", () => {
     expect(existsSync(dir)).toBe(false);
   });
 
-  test.runIf(process.platform === "linux")("comes out the same through the page cache", async () => {
+  testUnless(needsLinux("direct I/O"))("comes out the same through the page cache", async () => {
     const refused: string[] = [];
     const path = await training.save(temporaryFolder(), 4, {
       tensors: await stateIn(training.store, { specs: LARGE, step: 4 }),

@@ -1,5 +1,7 @@
 // Two pieces of host memory that tensors pass through, so that the next piece is read while the last one is written.
+
 import type { BufferType, NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 
@@ -46,7 +48,7 @@ export class Staging {
   /** Waits for what is in flight, whatever becomes of it, and frees the memory. May be called twice. */
   async dispose(): Promise<void> {
     await this.#inFlight.catch(() => {});
-    for (const piece of this.#pieces) piece.dispose();
+    disposeAll(this.#pieces);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,7 +1,9 @@
 // The training state as named tensors, for checkpoints: master weights and moments. Copies that compute are made from the
 // master weights again.
+
 import type { Device } from "../../backend/ggml/device.ts";
 import { bytesOf } from "../../backend/ggml/dtypes.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import { wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -60,8 +62,7 @@ export async function* masterBlocks(
       yield { bytes: new Uint8Array(memory.buffer.view(at, bytesOf(dtype, count))), memory, at, first };
     }
   } finally {
-    memory.dispose();
-    converter.dispose();
+    disposeAll([memory, converter]);
   }
 }
 

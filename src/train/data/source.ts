@@ -1,6 +1,7 @@
 // The rows of a dataset, whatever files they are in: numbered from 0 across the files, read by number.
 // Order, splitting and tokens are not decided here.
 
+import { runAll, undoAfter } from "../../base/async/cleanup.ts";
 import { ConfigError, DisposedError } from "../../base/errors.ts";
 import { readExactly, withFile } from "../../formats/files/files.ts";
 import { openJsonArray } from "./files/json-array.ts";
@@ -94,8 +95,10 @@ export async function openDataRows(
     }
     return new Files(files);
   } catch (error) {
-    for (const file of files) await file.close();
-    throw error;
+    return await undoAfter(
+      error,
+      files.map((file) => () => file.close()),
+    );
   }
 }
 
@@ -183,7 +186,7 @@ class Files implements RowSource {
   async close(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
-    for (const file of this.#files) await file.close();
+    await runAll(this.#files.map((file) => () => file.close()));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,4 +1,5 @@
 // The data of a run: rows held open, batches to train on from any place, batches to evaluate on, and how many there are.
+import { runAll, undoAfter } from "../../base/async/cleanup.ts";
 import { Slices } from "../../base/async/event-loop.ts";
 import { ConfigError } from "../../base/errors.ts";
 import { listed } from "../../base/notes.ts";
@@ -70,8 +71,7 @@ export class FitData implements AsyncDisposable {
       const heldOut = settings.validation && (await open(settings.validation));
       return new FitData(settings, options, rows, heldOut);
     } catch (error) {
-      await rows.close();
-      throw error;
+      return await undoAfter(error, [() => rows.close()]);
     }
   }
 
@@ -167,8 +167,7 @@ export class FitData implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
-    await this.#rows.close();
-    await this.#heldOut?.close();
+    await runAll([() => this.#rows.close(), () => this.#heldOut?.close()]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

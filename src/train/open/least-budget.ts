@@ -1,6 +1,9 @@
 // What training needs, said at once where not even the model fits: nothing is loaded.
+
 import { BudgetError } from "../../base/errors.ts";
-import { type EngineOptions, prepare, readSkeleton } from "../../runtime/open/prepare.ts";
+import { type EngineOptions, prepare } from "../../runtime/open/prepare.ts";
+import { closeDevices } from "../../runtime/open/prepared.ts";
+import { readSkeleton } from "../../runtime/open/skeleton.ts";
 import { loadingOf } from "../session.ts";
 import { type TrainerOptions, trainerSettings } from "./options.ts";
 
@@ -14,13 +17,11 @@ export async function trainingRefusal(
   options: TrainerOptions,
   opening: BudgetError,
 ): Promise<BudgetError | undefined> {
-  const skeleton = await readSkeleton(dir, model.dtype, options.signal);
+  const skeleton = await readSkeleton(dir, { dtype: model.dtype, signal: options.signal });
   const { context_length: context = skeleton.spec.max_positions } = model;
   const { changes } = await loadingOf({ ...skeleton, context }, model, trainerSettings(options), options);
   try {
-    const { cpu, device } = await prepare(dir, { ...model, ...changes });
-    if (device !== cpu) await device.dispose();
-    await cpu.dispose();
+    await closeDevices(await prepare(dir, { ...model, ...changes }));
     return undefined;
   } catch (error) {
     if (!(error instanceof BudgetError)) throw error;

@@ -1,8 +1,10 @@
 // What a trainer holds, taken in order once the model is loaded for it, with a step that gives each back.
+
 import { type Adapter, breakTies, joinSaved, savedWeights } from "../../adapters/index.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import type { LowRank } from "../../backend/ggml/ops.ts";
+import { type Cleanup, runAll } from "../../base/async/cleanup.ts";
 import { ConfigError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import { wholeBlocks } from "../../memory/io/direct-io.ts";
@@ -13,7 +15,6 @@ import type { Store } from "../../memory/store.ts";
 import { DiskStore } from "../../memory/stores/disk.ts";
 import { CpuStore, GpuStore } from "../../memory/stores/native.ts";
 import type { Tier } from "../../memory/tiers.ts";
-import type { Cleanup } from "../../runtime/cleanup.ts";
 import type { Engine } from "../../runtime/engine.ts";
 import type { TrainingHooks } from "../../runtime/open/training-hooks.ts";
 import { StateUpdater } from "../optimizer/updater.ts";
@@ -186,9 +187,7 @@ export async function take(
       ram: await storeOf("cpu"),
     },
   });
-  cleanup.add(async () => {
-    for (const draft of drafts.values()) await draft.free();
-  });
+  cleanup.add(() => runAll(Array.from(drafts.values(), (draft) => () => draft.free())));
   const updates = new UpdateQueue({ updaters, states, gradients, drafts });
   cleanup.add(() => updates.dispose());
   const runner = new StageRunner({
@@ -248,7 +247,6 @@ async function initialise(
 /** Texts that are generated meanwhile are those of the adapter as it is trained. */
 function useAdapter(engine: Engine, parameters: Parameters, trained: TrainedStates, cleanup: Cleanup): void {
   if (parameters.lowRank.length === 0) return;
-  const { executor } = engine.parts;
   const headers = new HeaderArena(2 * parameters.lowRank.length);
   const found = new Map<string, LowRank>();
   for (const { unit, key, target, a, b } of parameters.lowRank) {
@@ -263,10 +261,11 @@ function useAdapter(engine: Engine, parameters: Parameters, trained: TrainedStat
       scale: target.scale,
     });
   }
-  const before = executor.adapter;
-  executor.adapter = { lowRank: (unit, key) => found.get(`${unit.index} ${key}`) };
+  const attached = engine.attach({
+    adapter: { lowRank: (unit, key) => found.get(`${unit.index} ${key}`) },
+  });
   cleanup.add(() => {
-    executor.adapter = before;
+    attached[Symbol.dispose]();
     headers.dispose();
   });
 }

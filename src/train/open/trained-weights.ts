@@ -4,6 +4,7 @@
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { bytesOf, type DType, type FloatDType } from "../../backend/ggml/dtypes.ts";
+import { disposeAll, disposeInTurn, runAll, undoAfter } from "../../base/async/cleanup.ts";
 import { BudgetError, IoError } from "../../base/errors.ts";
 import type { TensorEntry } from "../../formats/types.ts";
 import { Allocation } from "../../memory/allocate.ts";
@@ -61,8 +62,7 @@ export async function fillRegion(
       await region.write(memory.buffer, wide, bytesOf(dtype, first), bytesOf(dtype, count), signal);
     }
   } finally {
-    memory.dispose();
-    converter.dispose();
+    disposeAll([memory, converter]);
   }
 }
 
@@ -126,9 +126,7 @@ export async function openStates(o: StateOptions): Promise<TrainedStates> {
   const states: ParameterState[] = [];
   const lowRank = new Map<number, NativeBuffer>();
   const taken: { dispose(): void | Promise<void> }[] = [];
-  const dispose = async () => {
-    for (const one of taken.splice(0).reverse()) await one.dispose();
-  };
+  const dispose = () => disposeInTurn(taken.splice(0).reverse());
   const region = async (store: Store, bytes: number, what: string) => {
     const one = await store.allocate(bytes, what, "beside"); // passes go first
     const made = one.tier === "disk" ? new SidedRegion(one) : one;
@@ -152,8 +150,7 @@ export async function openStates(o: StateOptions): Promise<TrainedStates> {
     }
     return { states, lowRank, dispose };
   } catch (error) {
-    await dispose();
-    throw error;
+    return await undoAfter(error, [dispose]);
   }
 }
 
@@ -188,7 +185,7 @@ export async function openDrafts(o: DraftOptions): Promise<Map<number, Draft>> {
     }
     return drafts;
   } catch (error) {
-    for (const draft of drafts.values()) await draft.free();
+    await runAll(Array.from(drafts.values(), (draft) => () => draft.free()));
     if (error instanceof BudgetError || error instanceof IoError) return new Map(); // they only save time
     throw error;
   }

@@ -1,13 +1,16 @@
 // The threads that run the loop of adamw.wat: started with the first job, asleep between jobs, gone with the last user. What
 // a job steps is its caller's to check and to keep; so is that the cores are free meanwhile.
 //
-// Not on the event loop's thread, which has reads and writes to start: as many threads as the device computes with keep the
-// cores busy, and one more would only take turns with them. A thread costs about 8 MiB of resident memory, and 2 more where
+// Not on the event loop's thread, which has reads and writes to start. There are as many threads as the device may compute
+// with; how many of them a job wakes is chosen from what the last jobs took. A thread costs about 8 MiB of resident memory, and 2 more where
 // it has to copy.
+
 import { Worker } from "node:worker_threads";
 import type { Device } from "../../backend/ggml/device.ts";
 import { ffiFile } from "../../backend/ggml/loading/ffi.ts";
 import { needThreads } from "../../backend/ggml/loading/threads.ts";
+import type { Work } from "../../backend/ggml/threads/choice.ts";
+import { runAll } from "../../base/async/cleanup.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { LibraryError } from "../../base/errors.ts";
 import { RESERVED, SharedSpace, sharedSpace } from "../../memory/shared-memory.ts";
@@ -44,12 +47,16 @@ export interface LoopJob {
   readonly constants: LoopConstants;
 }
 
+/** Runs a job with a number of threads; see CpuThreads.measured. */
+type Measured = (work: Work, run: (threads: number) => Promise<void>) => Promise<void>;
+
 const crews = new WeakMap<Device, AdamwCrew>();
 let compiled: WebAssembly.Module | undefined;
 
 export class AdamwCrew {
   readonly #threads: number;
   readonly #source: string;
+  readonly #measured: Measured;
   readonly #counter = new SharedArrayBuffer(4);
   readonly #next = new Int32Array(this.#counter);
   #users = 0;
@@ -62,15 +69,16 @@ export class AdamwCrew {
   static of(device: Device): AdamwCrew {
     const known = crews.get(device);
     if (known) return known;
-    const crew = new AdamwCrew(device.threads);
+    const crew = new AdamwCrew(device.threads, WORKER_SOURCE, (work, run) => device.team.measured(work, run));
     crews.set(device, crew);
     return crew;
   }
 
-  /** `source`: what a thread runs, for tests. */
-  constructor(threads: number, source = WORKER_SOURCE) {
+  /** `source`: what a thread runs, for tests. `measured` says how many threads take part in a job; all if it is absent. */
+  constructor(threads: number, source = WORKER_SOURCE, measured?: Measured) {
     this.#threads = Math.max(1, Math.min(threads, MAX_THREADS));
     this.#source = source;
+    this.#measured = measured ?? ((_work, run) => run(threads));
   }
 
   /** Counts a user, who must {@link leave}. */
@@ -102,8 +110,9 @@ export class AdamwCrew {
     const team = await this.#team;
     const message = this.#message(job);
     Atomics.store(this.#next, 0, 0);
+    const work = { kind: "optimizer", detail: "loop", amount: job.count };
     try {
-      await team.run(message.space, message.job);
+      await this.#measured(work, (threads) => team.run(message.space, message.job, threads));
     } catch (error) {
       await this.#stop();
       throw failure("died at work", error);
@@ -183,19 +192,20 @@ class Team {
   }
 
   /** Throws the first failure, when all are done or dead. */
-  async run(space: SharedSpace, job: Omit<StepJob, "space" | "memory">): Promise<void> {
+  async run(space: SharedSpace, job: Omit<StepJob, "space" | "memory">, threads: number): Promise<void> {
     const known = this.#spaces.get(space);
     const id = known ?? this.#spaces.size;
     this.#spaces.set(space, id);
-    const memory = known === undefined ? space.memory : undefined;
-    const answers = this.#members.map((member) => member.ask({ ...job, space: id, memory }));
+    const answers = this.#members
+      .slice(0, Math.max(1, threads))
+      .map((member) => member.ask({ ...job, space: id }, space.memory));
     for (const answer of await Promise.allSettled(answers)) {
       if (answer.status === "rejected") throw answer.reason;
     }
   }
 
   async end(): Promise<void> {
-    await Promise.all(this.#members.map((member) => member.end()));
+    await runAll(this.#members.map((member) => () => member.end()));
   }
 }
 
@@ -203,6 +213,8 @@ class Team {
 class Member {
   readonly #worker: Worker;
   #failure: Error | undefined;
+  /** Memories it has been sent, by their numbers. */
+  readonly #spaces = new Set<number>();
   #waiting: { resolve: () => void; reject: (error: Error) => void } | undefined;
 
   constructor(source: string, data: WorkerData) {
@@ -215,9 +227,11 @@ class Member {
     this.#worker.on("exit", (code) => this.#fail(new Error(`it ended with code ${code}`)));
   }
 
-  ask(job: StepJob): Promise<void> {
+  ask(job: Omit<StepJob, "memory">, memory: WebAssembly.Memory): Promise<void> {
     const answer = this.answer();
-    if (!this.#failure) this.#worker.postMessage(job);
+    const isNew = !this.#spaces.has(job.space);
+    this.#spaces.add(job.space);
+    if (!this.#failure) this.#worker.postMessage({ ...job, ...(isNew && { memory }) });
     return answer;
   }
 

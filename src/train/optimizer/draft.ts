@@ -2,6 +2,7 @@
 // what is in RAM is kept elsewhere as it is stepped. Whichever way it is decided, one of the two is the state, whole and at once.
 
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import { runAll, undoAfter } from "../../base/async/cleanup.ts";
 import { LibraryError } from "../../base/errors.ts";
 import type { Region, Store } from "../../memory/store.ts";
 import { RegionFace, SidedRegion } from "../../memory/stores/sided.ts";
@@ -104,8 +105,7 @@ export class Draft {
       }
       return draft;
     } catch (error) {
-      await draft.free().catch(() => {}); // what led here is the error to tell
-      throw error;
+      return await undoAfter(error, [() => draft.free()]);
     }
   }
 
@@ -143,6 +143,6 @@ export class Draft {
     const others = this.#sides.map((region) => region.other);
     for (const region of this.#sides) region.setOther(undefined);
     const places = [...others, ...this.#saved.map(({ before }) => before)];
-    await Promise.all(places.map((place) => place?.free()));
+    await runAll(places.map((place) => () => place?.free()));
   }
 }

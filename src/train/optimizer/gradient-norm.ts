@@ -4,6 +4,7 @@
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { ConfigError, throwIfAborted } from "../../base/errors.ts";
 import { inGroups } from "../../base/groups.ts";
 import { Allocation } from "../../memory/allocate.ts";
@@ -69,7 +70,8 @@ export async function gradientNorm2(
         g.put(g.mulMat(a, a), sums, at); // [1, 1, rows]
         at += rows;
       }
-      await cpu.compute(g.handle);
+      const amount = runs.reduce((sum, { length, rows }) => sum + length * rows, 0);
+      await cpu.compute(g.handle, { kind: "gradient norm", amount });
       const found = new Float32Array(results.buffer.view(0, at * 4));
       at = 0;
       for (const { index, first, length, rows } of runs) {
@@ -89,8 +91,7 @@ export async function gradientNorm2(
       nonFinite: [...squares.keys()].filter((i) => !Number.isFinite(squares[i])),
     };
   } finally {
-    arena.dispose();
-    results.dispose();
+    disposeAll([arena, results]);
   }
 }
 

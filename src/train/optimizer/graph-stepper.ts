@@ -4,6 +4,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import type { FloatDType } from "../../backend/ggml/dtypes.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { ConfigError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -48,13 +49,12 @@ export class GraphStepper implements Stepper {
         const end = part.format.bytes(index * run.length + run.elements(index));
         await part.region.read(to.buffer, to.offset, to.offset, end - to.offset);
       }
-      await this.#cpu.compute(graph);
+      await this.#cpu.compute(graph, { kind: "optimizer", detail: "graph", amount: run.elements(index) });
     };
   }
 
   async dispose(): Promise<void> {
-    this.#scratch.dispose();
-    for (const arena of this.#arenas) arena.dispose();
+    disposeAll([this.#scratch, ...this.#arenas]);
   }
 
   /** The graph of a slice; the arena of the one before the last is free by now. */

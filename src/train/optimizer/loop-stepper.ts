@@ -1,8 +1,10 @@
 // Steps slices with the compiled loop, in turn with the device's graphs. A working copy that is not bf16 is converted by
 // ggml afterwards.
+
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { type Slab, UpdateGraph } from "../../backend/ggml/update-graph.ts";
+import { disposeAll, runAll } from "../../base/async/cleanup.ts";
 import type { AdamwCrew } from "./adamw-crew.ts";
 import { convert } from "./graph-stepper.ts";
 import type { LoopConstants, LoopRule, StepParams } from "./rules/rule.ts";
@@ -65,15 +67,15 @@ export class LoopStepper implements Stepper {
     }
     return async () => {
       await this.#cpu.soon(() => this.#crew.run(job));
-      if (conversion !== undefined) await this.#cpu.compute(conversion);
+      if (conversion === undefined) return;
+      await this.#cpu.compute(conversion, { kind: "optimizer", detail: "copy", amount: count });
     };
   }
 
   async dispose(): Promise<void> {
     if (!this.#joined) return;
     this.#joined = false;
-    for (const arena of this.#arenas) arena.dispose();
-    await this.#crew.leave();
+    await runAll([() => disposeAll(this.#arenas), () => this.#crew.leave()]);
   }
 }
 

@@ -2,6 +2,7 @@
 // last written. What the processor can address is stepped in place. The arithmetic is the rule's.
 
 import type { Device } from "../../backend/ggml/device.ts";
+import { disposeInTurn } from "../../base/async/cleanup.ts";
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { ConfigError, DisposedError, throwIfAborted } from "../../base/errors.ts";
 import { Allocation, type MemorySource } from "../../memory/allocate.ts";
@@ -92,8 +93,7 @@ export class StateUpdater {
   async dispose(): Promise<void> {
     this.#disposed = true;
     await this.#steps.idle();
-    await this.#stepper.dispose();
-    this.#slots?.dispose();
+    await disposeInTurn([this.#stepper, this.#slots]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

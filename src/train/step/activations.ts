@@ -3,6 +3,7 @@
 
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
+import { disposeAll, runAll, undoNowAfter } from "../../base/async/cleanup.ts";
 import { BudgetError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import { wholeBlocks } from "../../memory/io/direct-io.ts";
@@ -98,9 +99,7 @@ export class Activations {
       }
       return activations;
     } catch (error) {
-      memory.dispose();
-      staging?.dispose();
-      throw error;
+      undoNowAfter(error, [() => disposeAll([memory, staging])]);
     }
   }
 
@@ -180,10 +179,11 @@ export class Activations {
 
   async dispose(): Promise<void> {
     await this.reset();
-    for (const region of this.#regions) await region?.free();
-    this.#regions.length = 0;
-    this.#memory.dispose();
-    this.#staging?.dispose();
+    await runAll([
+      ...this.#regions.splice(0).map((region) => () => region?.free()),
+      () => this.#memory.dispose(),
+      () => this.#staging?.dispose(),
+    ]);
   }
 
   /** Where the activations live. */

@@ -15,6 +15,7 @@ import {
 import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
 import { GraphError } from "../../base/errors.ts";
+import { testUnless, whyNoGpu } from "../../base/testing-unproven.ts";
 import { TrainingAttention } from "./attention.ts";
 
 // Two sequences of three tokens, four heads that share two heads of keys and values.
@@ -143,9 +144,9 @@ describe("gradients agree with central differences", () => {
 });
 
 describe("a GPU gives the CPU's gradients", () => {
-  const gpu = TestGpu.find("attention for training");
+  const gpu = TestGpu.find();
   afterAll(() => gpu?.dispose());
-  test.skipIf(!gpu).each(CASES)("%s", (_name, c) =>
+  testUnless(whyNoGpu(gpu)).each(CASES)("%s", (_name, c) =>
     onCpu(async (device) => {
       const { flat, direction } = projected(device, c);
       const expected = await gradientsOf(device, flat, direction);

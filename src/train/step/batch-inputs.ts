@@ -5,6 +5,7 @@ import type { Device } from "../../backend/ggml/device.ts";
 import type { DType } from "../../backend/ggml/dtypes.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes, type Tensor } from "../../backend/ggml/tensor.ts";
+import { disposeAll } from "../../base/async/cleanup.ts";
 import { BudgetError } from "../../base/errors.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -129,8 +130,7 @@ export class BatchInputs {
   }
 
   dispose(): void {
-    this.#memory.dispose();
-    this.#writer.dispose();
+    disposeAll([this.#memory, this.#writer]);
   }
 }
 

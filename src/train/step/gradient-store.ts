@@ -5,6 +5,7 @@ import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
 import { HeaderArena } from "../../backend/ggml/graph.ts";
 import { zeroTensor } from "../../backend/ggml/transfer.ts";
+import { runAll, undoAfter } from "../../base/async/cleanup.ts";
 import { Allocation } from "../../memory/allocate.ts";
 import { wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
@@ -86,9 +87,10 @@ export class Gradients {
         memory && { memory, ring: new RingArena(memory.buffer.size, { tier: "cpu" }) },
       );
     } catch (error) {
-      memory?.dispose();
-      await Promise.allSettled(regions.map((region) => region.free()));
-      throw error;
+      return await undoAfter(error, [
+        () => memory?.dispose(),
+        ...regions.map((region) => () => region.free()),
+      ]);
     }
   }
 
@@ -235,9 +237,11 @@ export class Gradients {
   }
 
   async dispose(): Promise<void> {
-    this.#headers.dispose();
-    await Promise.allSettled(this.#regions.map((region) => region.free()));
-    this.#pool?.memory.dispose();
+    await runAll([
+      () => this.#headers.dispose(),
+      ...this.#regions.map((region) => () => region.free()),
+      () => this.#pool?.memory.dispose(),
+    ]);
   }
 }
 

@@ -11,6 +11,7 @@ import {
 } from "../../backend/ggml/gradients/testing.ts";
 import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
+import { testUnless, whyNoGpu } from "../../base/testing-unproven.ts";
 import type { Stage } from "../../models/spec.ts";
 import { crossEntropy, headLoss, lossBlockTokens } from "./loss.ts";
 
@@ -51,7 +52,7 @@ function reference(logits: Given, targets: Given) {
 }
 
 describe("cross-entropy agrees with the definition", () => {
-  const gpu = TestGpu.find("cross-entropy");
+  const gpu = TestGpu.find();
   afterAll(() => gpu?.dispose());
   const cases: [string, Given, Given][] = [
     ["logits of a few units", some(3, 11, 5), ids(0, 10, 3, 3, 7)],
@@ -78,7 +79,7 @@ describe("cross-entropy agrees with the definition", () => {
   test.each(cases)("%s", (_name, logits, targets) =>
     onCpu(async (device) => compare(await evaluate(device, { logits, targets }, build), logits, targets)),
   );
-  test.skipIf(!gpu).each(cases)("on a GPU: %s", async (_name, logits, targets) =>
+  testUnless(whyNoGpu(gpu)).each(cases)("on a GPU: %s", async (_name, logits, targets) =>
     compare(await gpu!.evaluate({ logits, targets }, build), logits, targets),
   );
 

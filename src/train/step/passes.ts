@@ -355,7 +355,7 @@ export class Passes {
         first,
       );
     }
-    await this.#p.cpu.compute(g.handle);
+    await this.#p.cpu.compute(g.handle, { kind: "gradient sums", amount: elements });
   }
 
   /** The same masks forward and backward: they depend on the seed and the place alone. */

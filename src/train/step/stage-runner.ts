@@ -9,6 +9,7 @@ import { downloadNow } from "../../backend/ggml/transfer.ts";
 import type { Unit } from "../../plan/units.ts";
 import type { EngineParts } from "../../runtime/open/open-model.ts";
 import { GraphBuilder } from "../../runtime/step/graph-builder.ts";
+import { productsOf } from "../../runtime/step/work.ts";
 import type { Slot } from "../../runtime/weights/lane.ts";
 import { storedDims } from "../open/measure-operands.ts";
 import { lowRankKey, type Parameters } from "../open/parameters.ts";
@@ -71,9 +72,7 @@ export class StageRunner {
   }
 
   async forward(unit: Unit, memory: StageTensors): Promise<void> {
-    await this.#run(["forward", unit.index, ...shapeOf(memory)].join(), (g) =>
-      buildForward(g, unit, this.#operands(memory)),
-    );
+    await this.#run("forward", unit, memory, (g) => buildForward(g, unit, this.#operands(memory)));
   }
 
   async backward(
@@ -82,7 +81,7 @@ export class StageRunner {
     wanted: WantedOfUnit,
     onFetched: OnFetched,
   ): Promise<void> {
-    const fetched = await this.#run(["backward", unit.index, ...shapeOf(memory)].join(), (g) =>
+    const fetched = await this.#run("backward", unit, memory, (g) =>
       buildBackward(g, unit, this.#operands(memory), wanted),
     );
     await handOut(fetched, onFetched);
@@ -97,7 +96,7 @@ export class StageRunner {
     onFetched: OnFetched,
   ): Promise<number> {
     const kind = wanted.x || wanted.parameters.length > 0 ? "head" : "loss";
-    const { sum, fetched } = await this.#run([kind, unit.index, ...shapeOf(memory)].join(), (g) =>
+    const { sum, fetched } = await this.#run(kind, unit, memory, (g) =>
       buildHead(g, unit, this.#p.vocab, this.#operands(memory), wanted, gradScale),
     );
     const loss = new Float32Array(1);
@@ -106,9 +105,11 @@ export class StageRunner {
     return loss[0] as number;
   }
 
-  async #run<T>(kind: string, build: (g: Graph) => T): Promise<T> {
-    const { graph, result } = this.#graphs.build(kind, build);
-    await this.#p.device.compute(graph);
+  async #run<T>(kind: string, unit: Unit, memory: StageTensors, build: (g: Graph) => T): Promise<T> {
+    const { graph, result } = this.#graphs.build([kind, unit.index, ...shapeOf(memory)].join(), build);
+    const { sequences, length } = memory.batch;
+    const amount = productsOf([unit], sequences * length);
+    await this.#p.device.compute(graph, { kind, detail: unit.stage.kind, amount });
     return result;
   }
 

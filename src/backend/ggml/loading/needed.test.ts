@@ -1,19 +1,20 @@
 // What libraries need is loaded first and from safe places, because their own search path may name the working directory.
+
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { cannotProve, needsLinux, testUnless } from "../../../base/testing-unproven.ts";
 import { temporaryFolder } from "../../../formats/testing.ts";
 import { discover } from "../discover.ts";
 import { loadNeeds, readNeeds } from "./needed.ts";
 
-const linux = process.platform === "linux";
-const compiler = linux && spawnSync("cc", ["--version"]).status === 0;
-if (!compiler) console.log("skipped: no C compiler to make a library with a search path of its own");
+const compiler = spawnSync("cc", ["--version"]).status === 0;
+const noLinux = needsLinux("ELF libraries");
 
-test.skipIf(!linux)("needs and search path of a real library", () => {
+testUnless(noLinux)("needs and search path of a real library", () => {
   const [folder] = discover().folders;
-  if (!folder) return;
+  if (!folder) cannotProve("no folder of the tensor library was found");
   const needs = readNeeds(folder.registry);
   expect(needs?.needed).toContain("libc.so.6");
   expect(needs?.needed).toContain("libggml-base.so");
@@ -33,46 +34,49 @@ test("what is no library has no needs; neither has a library that was cut short"
   expect(readNeeds(file)).toBeUndefined();
 });
 
-test.skipIf(!compiler)("a library of the working directory is not run; what is missing is named", () => {
-  const [work, lib] = [temporaryFolder(), temporaryFolder()];
-  const mark = join(work, "RAN");
-  const source = join(lib, "planted.c");
-  writeFileSync(
-    source,
-    `#include <stdio.h>\n__attribute__((constructor)) static void go(void){FILE*f=fopen("${mark}","w");if(f)fclose(f);}\nint planted(void){return 1;}\n`,
-  );
-  const planted = join(lib, "libspillwaytest.so.1");
-  expect(
-    spawnSync("cc", ["-shared", "-fPIC", "-Wl,-soname,libspillwaytest.so.1", "-o", planted, source]).status,
-  ).toBe(0);
-  const main = join(lib, "main.c");
-  writeFileSync(main, "int planted(void);\nint use(void){return planted();}\n");
-  const victim = join(lib, "libvictim.so");
-  const link = [
-    "-shared",
-    "-fPIC",
-    "-Wl,-rpath,$ORIGIN/none:",
-    "-Wl,--enable-new-dtags",
-    "-o",
-    victim,
-    main,
-    planted,
-  ];
-  expect(spawnSync("cc", link).status).toBe(0);
-  expect(readNeeds(victim)?.path).toContain("");
-  mkdirSync(join(work, "clean"));
-  copyFileSync(planted, join(work, "libspillwaytest.so.1"));
-  const alone = join(work, "clean", "libvictim.so");
-  copyFileSync(victim, alone);
-  const before = process.cwd();
-  process.chdir(work);
-  try {
-    expect(loadNeeds(alone)).toBe("it needs libspillwaytest.so.1, which this system does not have");
-    expect(existsSync(mark)).toBe(false);
-  } finally {
-    process.chdir(before);
-  }
-  // Beside the library it is part of it.
-  expect(loadNeeds(victim)).toBeUndefined();
-  expect(existsSync(mark)).toBe(true);
-});
+testUnless(noLinux ?? (compiler ? undefined : "no C compiler (cc)"))(
+  "a library of the working directory is not run; what is missing is named",
+  () => {
+    const [work, lib] = [temporaryFolder(), temporaryFolder()];
+    const mark = join(work, "RAN");
+    const source = join(lib, "planted.c");
+    writeFileSync(
+      source,
+      `#include <stdio.h>\n__attribute__((constructor)) static void go(void){FILE*f=fopen("${mark}","w");if(f)fclose(f);}\nint planted(void){return 1;}\n`,
+    );
+    const planted = join(lib, "libspillwaytest.so.1");
+    expect(
+      spawnSync("cc", ["-shared", "-fPIC", "-Wl,-soname,libspillwaytest.so.1", "-o", planted, source]).status,
+    ).toBe(0);
+    const main = join(lib, "main.c");
+    writeFileSync(main, "int planted(void);\nint use(void){return planted();}\n");
+    const victim = join(lib, "libvictim.so");
+    const link = [
+      "-shared",
+      "-fPIC",
+      "-Wl,-rpath,$ORIGIN/none:",
+      "-Wl,--enable-new-dtags",
+      "-o",
+      victim,
+      main,
+      planted,
+    ];
+    expect(spawnSync("cc", link).status).toBe(0);
+    expect(readNeeds(victim)?.path).toContain("");
+    mkdirSync(join(work, "clean"));
+    copyFileSync(planted, join(work, "libspillwaytest.so.1"));
+    const alone = join(work, "clean", "libvictim.so");
+    copyFileSync(victim, alone);
+    const before = process.cwd();
+    process.chdir(work);
+    try {
+      expect(loadNeeds(alone)).toBe("it needs libspillwaytest.so.1, which this system does not have");
+      expect(existsSync(mark)).toBe(false);
+    } finally {
+      process.chdir(before);
+    }
+    // Beside the library it is part of it.
+    expect(loadNeeds(victim)).toBeUndefined();
+    expect(existsSync(mark)).toBe(true);
+  },
+);

@@ -1,8 +1,11 @@
 // Threads are tried before native code needs them; what refuses them is named.
+
 import { spawnSync } from "node:child_process";
 import { mkdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { cannotProve } from "../../../base/testing-unproven.ts";
+import { typescriptLoader } from "../../../formats/testing-loader.ts";
 import { needThreads, tryThreads, whyFewer } from "./threads.ts";
 
 test("as many as there is room for are had, and are gone afterwards", () => {
@@ -28,16 +31,16 @@ test("every limit on the way is named: control groups of both versions, ulimit",
   expect(whyFewer(() => undefined, 0)).toMatch(/the machine's own/);
 });
 
-test("in a control group that gives no more, the number that works is said", ({ skip }) => {
+test("in a control group that gives no more, the number that works is said", async () => {
   const group = `/sys/fs/cgroup/pids/spillway-test-${process.pid}`;
   try {
     mkdirSync(group);
     onTestFinished(() => rmdirSync(group));
     writeFileSync(join(group, "pids.max"), "20");
   } catch {
-    console.log("skipped: no pids control group of version 1 that may be written");
-    return skip();
+    cannotProve("no pids control group of version 1 that may be written");
   }
+  const loader = await typescriptLoader();
   const module = new URL("./threads.ts", import.meta.url).href;
   const program =
     `process.exitCode = 3; const { needThreads } = await import(${JSON.stringify(module)});` +
@@ -48,14 +51,14 @@ test("in a control group that gives no more, the number that works is said", ({ 
       "-c",
       `echo $$ > ${group}/cgroup.procs; exec "$0" "$@"`,
       process.execPath,
-      "--experimental-strip-types",
+      "--import",
+      loader,
       "--input-type=module",
       "-e",
       program,
     ],
     { encoding: "utf8" },
   );
-  if (stdout === "" && Number(process.versions.node.split(".")[0]) < 22) return skip(); // no TypeScript in this Node
   expect(stdout).toMatch(
     /^library: computing: the system gives this process \d+ more threads?, 63 are needed \(.*pids\.max allows 20, \d+ are there.*\); try: --threads \d+/,
   );

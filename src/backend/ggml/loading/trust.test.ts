@@ -1,13 +1,13 @@
 // Who may write what will run as code. Ownership by others needs root to be made, and is left out without.
+
 import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
+import { describeUnless, needsPosix, testUnless } from "../../../base/testing-unproven.ts";
 import { temporaryFolder } from "../../../formats/testing.ts";
 import { groupHasOnly, whyUntrusted } from "./trust.ts";
 
-const posix = process.platform !== "win32";
 const root = process.getuid?.() === 0;
-if (!root) console.log("skipped without root: files that belong to another user");
 
 /** A folder with a file in it, both ours alone. */
 function library() {
@@ -19,7 +19,7 @@ function library() {
   return { folder, file };
 }
 
-describe.skipIf(!posix)("files and folders", () => {
+describeUnless(needsPosix("owners and modes of files"))("files and folders", () => {
   test("of this user, writable by nobody else, may run, below a sticky /tmp too", () => {
     const { folder, file } = library();
     expect(whyUntrusted(folder)).toBeUndefined();
@@ -61,17 +61,20 @@ describe.skipIf(!posix)("files and folders", () => {
     expect(whyUntrusted("lib")).toMatch(/not an absolute path/);
   });
 
-  test.skipIf(!root)("of another user, of a group of others", () => {
-    const { folder, file } = library();
-    chownSync(file, 12345, 0);
-    expect(whyUntrusted(file)).toMatch(/libggml\.so belongs to user 12345/);
-    chownSync(file, 0, 0);
-    chownSync(folder, 12345, 0);
-    expect(whyUntrusted(file)).toMatch(/bins belongs to user 12345/);
-    chownSync(folder, 0, 54321);
-    chmodSync(folder, 0o775);
-    expect(whyUntrusted(file)).toMatch(/may be written by group 54321 \(mode 775\): chmod g-w/);
-  });
+  testUnless(root ? undefined : "files that belong to another user take root to make")(
+    "of another user, of a group of others",
+    () => {
+      const { folder, file } = library();
+      chownSync(file, 12345, 0);
+      expect(whyUntrusted(file)).toMatch(/libggml\.so belongs to user 12345/);
+      chownSync(file, 0, 0);
+      chownSync(folder, 12345, 0);
+      expect(whyUntrusted(file)).toMatch(/bins belongs to user 12345/);
+      chownSync(folder, 0, 54321);
+      chmodSync(folder, 0o775);
+      expect(whyUntrusted(file)).toMatch(/may be written by group 54321 \(mode 775\): chmod g-w/);
+    },
+  );
 });
 
 test("a private group holds nobody else; one that is not known is taken for one of others", () => {
