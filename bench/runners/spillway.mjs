@@ -30,7 +30,7 @@ const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   device_map: /** @type {"auto" | "cpu" | "disk"} */ (own["device-map"]),
   kv_dtype: settings.kv === "f32" ? "float32" : "float16",
   context_length: settings.context,
-  threads: settings.threads,
+  ...(settings.threads !== undefined && { threads: settings.threads }),
   progress_callback: ({ loaded }) => warm.needed(loaded),
   ...(own.packed && { offload_folder: own.packed, offload_packed: true }),
   ...(own["budget-mib"] && { max_memory: { cpu: `${own["budget-mib"]}MiB` } }),
@@ -70,5 +70,7 @@ const steps = await generate(ids, settings.newTokens);
 const run = measurement({ engine: "spillway", version, load, promptLength: ids.length, steps });
 // what has to come from the disk for each token by the engine's own account; read_bytes_per_token is the kernel's
 const streamed_bytes = model.plan.streamed.disk;
-console.log(JSON.stringify({ ...run, streamed_bytes, memory: model.memory() }));
+console.log(
+  JSON.stringify({ ...run, streamed_bytes, memory: model.memory(), threads: model.statistics().threads }),
+);
 await model.dispose();

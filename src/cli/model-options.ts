@@ -24,6 +24,7 @@ export interface ModelFlags {
   readonly dtype?: string;
   readonly kvDtype?: string;
   readonly contextLength?: number;
+  readonly maxSequences?: number;
   readonly threads?: number;
   readonly prefixCache: boolean;
   readonly lowCpuMemUsage: boolean;
@@ -55,8 +56,13 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
+    .option("--max-sequences <n>", "sequences of that length to plan for at once (default: 1)", wholeNumber)
     .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
-    .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
+    .option(
+      "--threads <n>",
+      "CPU threads, always as many (default: what is fastest, measured as it runs)",
+      wholeNumber,
+    )
     .option(
       "--no-low-cpu-mem-usage",
       "read everything first and copy it, for comparison: needs the memory twice",
@@ -82,6 +88,7 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
     ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
     ...(flags.kvDtype !== undefined && { kv_dtype: flags.kvDtype as CacheDType }),
     ...(flags.contextLength !== undefined && { context_length: flags.contextLength }),
+    ...(flags.maxSequences !== undefined && { max_sequences: flags.maxSequences }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };
 }

@@ -8,7 +8,7 @@ import { joinNotes } from "../base/notes.ts";
 import { requireModelFolder } from "../formats/model-path.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
-import { Engine, type EngineMemory, type StreamStatistics } from "../runtime/engine.ts";
+import { Engine, type EngineMemory, type StreamStatistics, type ThreadUses } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
@@ -43,6 +43,8 @@ export interface ModelStatistics extends StreamStatistics {
   readonly prefillSeconds: number;
   readonly decodeTokens: number;
   readonly decodeSeconds: number;
+  /** By kind of work ("decode", "prefill", "backward" ...): threads of the CPU now, and seconds with each number of them. */
+  readonly threads: ThreadUses;
 }
 
 /** How a model is opened. */
@@ -154,6 +156,7 @@ export class CausalLM {
       prefillSeconds: this.#prefill.seconds,
       decodeTokens: this.#decode.tokens,
       decodeSeconds: this.#decode.seconds,
+      threads: this.#engine.threadUses(),
     };
   }
 

@@ -18,10 +18,15 @@ export function samplingBytes(vocab: number): number {
 }
 
 /** What a plan sets aside in RAM: for choosing tokens, and for the logits of a whole context or of a sentence. Bytes. */
-export function logitsChoices(vocab: number, context: number): { whole: number; sentence: number } {
+export function logitsChoices(
+  vocab: number,
+  context: number,
+  sequences = 1,
+): { whole: number; sentence: number } {
   const row = vocab * 4;
   const most = Math.max(1, Math.floor(MOST / row));
-  const bytesOf = (tokens: number) => samplingBytes(vocab) + Math.min(context, most, tokens) * row;
+  const bytesOf = (tokens: number) =>
+    samplingBytes(vocab) + Math.max(Math.min(context, most, tokens), sequences) * row;
   return { whole: bytesOf(context), sentence: bytesOf(LEAST_TOKENS) };
 }
 
