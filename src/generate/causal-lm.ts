@@ -236,7 +236,8 @@ export class CausalLM {
     const tokenizer = await this.tokenizer();
     const ids = await this.#encode(tokenizer, prompt, checked.signal);
     const text = stoppingDecoder(tokenizer, request.stop_strings);
-    const pieces = new Mailbox<StreamPiece>();
+    // One a token, of which there are as many as the model has positions at most, and the last.
+    const pieces = new Mailbox<StreamPiece>(this.#engine.prepared.spec.max_positions + 2);
     const leaving = new AbortController();
     const { signal, unlink } = linkSignals(leaving.signal, checked.signal);
     signal.addEventListener("abort", () => pieces.release());

@@ -1,5 +1,7 @@
 // Products outside the tensor library: the numbers they should be, for every kind, type and edge of a tile.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { describeUnless, testUnless } from "../../base/testing-unproven.ts";
 import { Device, findDevice } from "../ggml/device.ts";
 import { DTYPES, type DType } from "../ggml/dtypes.ts";
 import { backward } from "../ggml/gradients.ts";
@@ -86,7 +88,7 @@ const SHAPES = [
   [20, 1025, 257],
 ] as const;
 
-describe.skipIf(skip)("the result of a linear layer", () => {
+describeUnless(skip)("the result of a linear layer", () => {
   test.each(SHAPES.flatMap((shape) => (["f32", "bf16"] as const).map((type) => [type, ...shape] as const)))(
     "%s, %i columns, %i x %i",
     async (type, m, n, k) => {
@@ -170,7 +172,7 @@ describe.skipIf(skip)("the result of a linear layer", () => {
   });
 });
 
-describe.skipIf(skip)("gradients of a linear layer", () => {
+describeUnless(skip)("gradients of a linear layer", () => {
   const cases = SHAPES.flatMap((shape) =>
     (["f32", "bf16"] as const).map((type) => [type, ...shape] as const),
   );
@@ -210,7 +212,7 @@ describe.skipIf(skip)("gradients of a linear layer", () => {
   });
 });
 
-describe.skipIf(skip)("a stack of products, as attention has", () => {
+describeUnless(skip)("a stack of products, as attention has", () => {
   // [head_dim, heads, tokens, sequences] seen as [head_dim, tokens, heads, sequences]: rows lie apart
   const [size, tokens, heads, groups, sequences] = [64, 40, 6, 2, 3];
   const [q, k, dy] = [size * heads, size * groups, tokens * heads].map((n, i) =>
@@ -257,7 +259,7 @@ describe.skipIf(skip)("a stack of products, as attention has", () => {
   });
 });
 
-describe.skipIf(skip)("the same bits", () => {
+describeUnless(skip)("the same bits", () => {
   const inputs = {
     w: { dims: [256, 600], values: numbers(256 * 600, 14).map(Math.sin) },
     x: { dims: [256, 100], values: numbers(256 * 100, 15).map(Math.cos) },
@@ -277,7 +279,7 @@ describe.skipIf(skip)("the same bits", () => {
   });
 });
 
-test.skipIf(skip)("a graph that was not built for them has no products outside", async () => {
+testUnless(skip)("a graph that was not built for them has no products outside", async () => {
   const arena = new HeaderArena(8, { graph: true });
   try {
     const g = new Graph(device, arena);
