@@ -120,7 +120,7 @@ async function expectAttention(
     };
     const masks = chunk.parts.map((_, i) => tensors[`mask${i}`]);
     const ctx = new CachedAttention(chunk, { positions: tensors.positions!, masks }, kv, { flash });
-    return { mixed: ctx.attend(g, 0, tensors.q!, tensors.k!, tensors.v!, SCALE) };
+    return { mixed: ctx.attend(g, 0, tensors.q!, tensors.k!, tensors.v!, { scale: SCALE }) };
   });
   try {
     const { mixed } = await evaluation.run(inputs);

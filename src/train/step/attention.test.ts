@@ -60,7 +60,7 @@ const causalHalfMask: Given = {
 
 function attend(g: Graph, t: Record<string, Tensor>): Tensor {
   const sequences = { sequences: SEQUENCES, length: LENGTH, positions: t.positions!, mask: t.mask! };
-  return new TrainingAttention(sequences).attend(g, 0, t.q!, t.k!, t.v!, SCALE);
+  return new TrainingAttention(sequences).attend(g, 0, t.q!, t.k!, t.v!, { scale: SCALE });
 }
 
 /** The definition: per sequence, head and query, the mean of the values it sees, weighted by e^(score). */
