@@ -72,6 +72,8 @@ export interface ModelSpec {
   /** What `context_length` may raise that to, and what it ends at, for a message. */
   readonly positions: { readonly most: number; readonly end: string };
   readonly stages: readonly Stage[];
+  /** Widths of the sliding windows that its layers ask `attend` for; each once. */
+  readonly windows?: readonly number[];
   /** Module prefix that checkpoints saved from the bare model lack: "model", "transformer". */
   readonly prefix: string;
   /** Weights that are another weight under a second name: alias -> name. */
