@@ -391,6 +391,7 @@ export class Executor {
       inputs: (g, chunk): ChunkInputs => ({
         positions: inputs.positions(g, chunk),
         masks: inputs.masks(g, pass, chunk),
+        windowed: inputs.windowed(g, pass, chunk),
       }),
       state: (g, first, tokens) => inputs.state(g, first, tokens),
       selected: (g, first, count) => inputs.selected(g, first, count),
