@@ -22,7 +22,7 @@ export function wideResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefin
   const strides = { lda: rowElements(input), ldb: k, ldc: n };
   const turned = { turnedA: false, turnedB: true };
   g.products.push({
-    ...{ node: y.handle, a: input.handle, b: w.handle, m, n, k, ...strides, ...turned, arithmetic, packed },
+    ...{ node: handle, a: input.handle, b: w.handle, m, n, k, ...strides, ...turned, arithmetic, packed },
   });
   return y;
 }

@@ -88,11 +88,9 @@ export class NoMemory implements StageOperands {
 
   into(g: Graph, unit: Unit, key: string): GradientMemory | undefined {
     if (this.#device === "gpu" || unit.stage.weights[key]?.rows) return undefined;
-    const parameter = this.#parameters.all.find((p) =>
-      p.uses.some((use) => use.unit === unit.index && use.key === key),
-    );
+    const found = this.#parameters.ofUnit.get(unit.index)?.find((one) => one.key === key);
     // added to, which takes memory that writing the first ones does not
-    return parameter && { memory: this.#at(g, "f32", storedDims(parameter.shape)), fresh: false };
+    return found && { memory: this.#at(g, "f32", storedDims(found.parameter.shape)), fresh: false };
   }
 
   predicting(g: Graph): Tensor {
