@@ -240,3 +240,26 @@ test("a full disk under offload_folder: an IoError that says how much is needed,
   });
   expect(spawnSync("ls", ["-A", folder], { encoding: "utf8" }).stdout).toBe("");
 });
+
+test("max_sequences: a batch that is planned for is read at once, within the least budget that works", async () => {
+  const dir = await checkpoint({ family: "llama", dtype: "bf16" });
+  const options = { ...CPU, context_length: 64, max_sequences: 8 };
+  const { least } = await budgetRange(dir, options);
+  const model = await AutoModelForCausalLM.from_pretrained(dir, { ...options, max_memory: { cpu: least } });
+  const input_ids = Array.from({ length: 8 }, (_, i) =>
+    Array.from({ length: 40 }, (_, t) => (i * 40 + t) % 500),
+  );
+  const totals = new Set<number>();
+  const batch = await model.generate({
+    input_ids,
+    max_new_tokens: 24,
+    ignore_eos: true,
+    prompt_callback: ({ total }) => void totals.add(total),
+  });
+  expect([...totals]).toEqual([8 * 40]);
+  expect(batch.map((ids) => ids.length)).toEqual(input_ids.map(() => 64));
+  expect(model.memory().peak.cpu).toBeLessThanOrEqual(least);
+  await model.dispose();
+  await using roomy = await AutoModelForCausalLM.from_pretrained(dir, { ...CPU, device_map: "cpu" });
+  expect(batch).toEqual(await roomy.generate({ input_ids, max_new_tokens: 24, ignore_eos: true }));
+});

@@ -1,13 +1,15 @@
 // A process that has threads for wide products ends like any other: when nothing is left to do, and when it is told to while
 // they start or compute.
+
 import { spawnSync } from "node:child_process";
 import { symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "tsdown";
-import { expect, test } from "vitest";
+import { expect } from "vitest";
 import { workerText } from "../scripts/worker-text.ts";
 import { productsMissing } from "../src/backend/products/testing.ts";
+import { testUnless } from "../src/base/testing-unproven.ts";
 import { temporaryFolder } from "../src/formats/testing.ts";
 
 /** The child as one file of JavaScript. */
@@ -23,7 +25,7 @@ async function bundled(): Promise<string> {
   return join(outDir, "child.mjs");
 }
 
-test.skipIf(productsMissing())("it ends by itself, and by process.exit at any moment", async () => {
+testUnless(productsMissing())("it ends by itself, and by process.exit at any moment", async () => {
   const program = await bundled();
   const run = (when: string) => {
     const { status, signal, stdout, stderr } = spawnSync(process.execPath, [program, when], {

@@ -46,6 +46,21 @@ test("a run lists what was left out, by reason, and leaves it behind for others"
   ]);
 });
 
+test("no test is left out in another way", () => {
+  const sources = ["src", "test", "bench", "examples", "scripts"].flatMap((folder) =>
+    readdirSync(at(`../${folder}`), { recursive: true, encoding: "utf8" })
+      .filter((file) => /\.test\.m?ts$|\.test\.mjs$/.test(file) && !file.includes("node_modules"))
+      .map((file) => join(at(`../${folder}`), file)),
+  );
+  expect(sources.length).toBeGreaterThan(100);
+  for (const file of sources) {
+    if (file === import.meta.filename) continue;
+    expect(readFileSync(file, "utf8"), file).not.toMatch(
+      /\b(test|describe|it)\.(skip|runIf|todo)|\.skipIf\(|\bskip\("/,
+    );
+  }
+});
+
 test("each reason is a line, with the first of its tests", () => {
   const unproven = ["a", "b", "c", "d"].map((test) => ({ test, reason: "no GPU" }));
   expect(unprovenLines([...unproven, { test: "e", reason: "no mount" }])).toEqual([

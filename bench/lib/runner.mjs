@@ -11,7 +11,7 @@ import { parseArgs } from "node:util";
  * @property {number} newTokens
  * @property {number} warmupTokens length of an unmeasured pass before the measured one; 0 for none
  * @property {number[] | undefined} ids a prompt of one's own instead of `promptTokens` of the standard one
- * @property {number} threads
+ * @property {number | undefined} threads undefined: what the engine chooses
  * @property {number} context
  * @property {"f16" | "f32"} kv
  * @property {number} warmMib memory taken before loading and given back as it is needed; see warm-memory.mjs
@@ -65,7 +65,7 @@ export function runnerOptions(own) {
     newTokens: count(text, "new-tokens", 1),
     warmupTokens: count(text, "warmup-tokens", 0),
     ids: text.ids?.split(",").map(Number),
-    threads: count(text, "threads", 1),
+    threads: threads(text),
     context: count(text, "context", 1),
     kv: text.kv,
     warmMib: count(text, "warm-mib", 0),
@@ -79,6 +79,11 @@ export function count(text, name, least) {
   if (!Number.isSafeInteger(value) || value < least)
     throw new Error(`--${name} is a whole number from ${least}, not ${text[name]}`);
   return value;
+}
+
+/** @param {Record<string, string | undefined>} text @returns {number | undefined} "auto": undefined */
+export function threads(text) {
+  return text.threads === "auto" ? undefined : count(text, "threads", 1);
 }
 
 /** @param {Record<string, string | undefined>} values parsed options @param {string} name "64,256" */

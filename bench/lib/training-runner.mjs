@@ -2,7 +2,7 @@
 // after the other.
 import os from "node:os";
 import { parseArgs } from "node:util";
-import { count, readBytes, residentMemory, writtenBytes } from "./runner.mjs";
+import { count, readBytes, residentMemory, threads, writtenBytes } from "./runner.mjs";
 
 /**
  * @typedef {object} TrainingStep
@@ -63,7 +63,7 @@ export function trainingRunnerOptions(own) {
     batches: text.batches,
     steps: count(text, "steps", 1),
     warmupSteps: count(text, "warmup-steps", 0),
-    threads: count(text, "threads", 1),
+    threads: threads(text),
     precision: text.precision,
     maxGradNorm: Number(text["max-grad-norm"]),
   };

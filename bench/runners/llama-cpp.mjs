@@ -20,7 +20,7 @@ const llama = await getLlama({
   skipDownload: true,
   progressLogs: false,
   logLevel: LlamaLogLevel.error,
-  maxThreads: settings.threads,
+  ...(settings.threads !== undefined && { maxThreads: settings.threads }),
 });
 
 const warm = await WarmMemory.take(settings.warmMib * 2 ** 20);
@@ -37,7 +37,7 @@ const cache = settings.kv === "f32" ? "F32" : "F16";
 const context = await model.createContext({
   contextSize: settings.context,
   sequences: 1,
-  threads: { ideal: settings.threads, min: settings.threads },
+  ...(settings.threads !== undefined && { threads: { ideal: settings.threads, min: settings.threads } }),
   flashAttention: own.flash === "auto" ? "auto" : own.flash === "true",
   experimentalKvCacheKeyType: cache,
   experimentalKvCacheValueType: cache,

@@ -31,7 +31,7 @@ const watch = new StepWatch();
 const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   device: own.device,
   context_length: Math.min(256, length),
-  threads: settings.threads,
+  ...(settings.threads !== undefined && { threads: settings.threads }),
   ...(own["budget-mib"] && { max_memory: { cpu: `${own["budget-mib"]}MiB` } }),
 });
 /** @typedef {import("../../src/train/open/options.ts").TrainerOptions} TrainerOptions */
@@ -82,6 +82,7 @@ console.log(
     ...residentMemory(),
     plan: { homes, disk_per_step, flops_per_step, planned_bytes },
     memory: model.memory(),
+    threads: model.statistics().threads,
   }),
 );
 await model.dispose();

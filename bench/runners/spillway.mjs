@@ -1,5 +1,6 @@
-// Measures Spillway on a safetensors checkpoint, on the CPU, and prints one line of JSON.
+// Measures Spillway on a safetensors checkpoint, on the CPU or a GPU, and prints one line of JSON.
 //   node bench/runners/spillway.mjs --model DIR [--budget-mib N] [--device-map cpu] [--packed DIR]
+//     [--device gpu --gpu-mib N --compute auto]
 //     [options of lib/runner.mjs]
 import { readFile } from "node:fs/promises";
 import path from "node:path";
@@ -10,6 +11,9 @@ const { settings, own } = runnerOptions({
   "budget-mib": { type: "string" },
   "device-map": { type: "string", default: "auto" },
   packed: { type: "string" }, // folder of the packed copy
+  device: { type: "string", default: "cpu" },
+  "gpu-mib": { type: "string" },
+  compute: { type: "string", default: "auto" },
 });
 
 const { AutoModelForCausalLM } = await import("../../dist/index.js");
@@ -26,14 +30,18 @@ const warm = await WarmMemory.take(settings.warmMib * 2 ** 20);
 const loading = new Stopwatch();
 const model = await AutoModelForCausalLM.from_pretrained(settings.model, {
   dtype: "auto",
-  device: "cpu",
+  device: own.device,
+  compute: /** @type {"auto" | "gpu" | "hybrid"} */ (own.compute),
   device_map: /** @type {"auto" | "cpu" | "disk"} */ (own["device-map"]),
   kv_dtype: settings.kv === "f32" ? "float32" : "float16",
   context_length: settings.context,
-  threads: settings.threads,
+  ...(settings.threads !== undefined && { threads: settings.threads }),
   progress_callback: ({ loaded }) => warm.needed(loaded),
   ...(own.packed && { offload_folder: own.packed, offload_packed: true }),
-  ...(own["budget-mib"] && { max_memory: { cpu: `${own["budget-mib"]}MiB` } }),
+  max_memory: {
+    ...(own["budget-mib"] && { cpu: `${own["budget-mib"]}MiB` }),
+    ...(own["gpu-mib"] && { gpu: `${own["gpu-mib"]}MiB` }),
+  },
 });
 const load = loading.lap();
 warm.release();
@@ -70,5 +78,10 @@ const steps = await generate(ids, settings.newTokens);
 const run = measurement({ engine: "spillway", version, load, promptLength: ids.length, steps });
 // what has to come from the disk for each token by the engine's own account; read_bytes_per_token is the kernel's
 const streamed_bytes = model.plan.streamed.disk;
-console.log(JSON.stringify({ ...run, streamed_bytes, memory: model.memory() }));
+console.log(
+  JSON.stringify({
+    ...{ ...run, streamed_bytes, memory: model.memory(), threads: model.statistics().threads },
+    computed_by_cpu: model.plan.computeOf.filter((site) => site === 1).length,
+  }),
+);
 await model.dispose();

@@ -31,7 +31,7 @@ export function addDemo(program: Command, io: Io): void {
     .argument("[model]", "a checkpoint; the repository brings a small one that tells stories")
     .option("--prompt <text>", "what to continue", "Once upon a time")
     .option("--max-new-tokens <n>", "tokens per run", wholeNumber, 64)
-    .option("--threads <n>", "CPU threads", wholeNumber)
+    .option("--threads <n>", "CPU threads, always as many (default: what is fastest)", wholeNumber)
     .option("--json", "one JSON document on stdout")
     .action((model: string | undefined, flags: DemoFlags) => demo(io, model, flags));
 }

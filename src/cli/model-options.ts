@@ -1,9 +1,11 @@
 // The options of every command that opens a model, and what they mean to the engine. One table, so that run, chat and
 // inspect cannot drift apart.
 
-import { readFile } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { type Command, InvalidArgumentError } from "commander";
 import { ConfigError, IoError } from "../base/errors.ts";
+import { parseJson } from "../base/json.ts";
+import { readText } from "../formats/files/json-files.ts";
 import { parseSize } from "../memory/sizes.ts";
 import { TIERS } from "../memory/tiers.ts";
 import type { CacheDType, ComputeMap, DeviceMap, WeightDType } from "../plan/options.ts";
@@ -22,6 +24,7 @@ export interface ModelFlags {
   readonly dtype?: string;
   readonly kvDtype?: string;
   readonly contextLength?: number;
+  readonly maxSequences?: number;
   readonly threads?: number;
   readonly prefixCache: boolean;
   readonly lowCpuMemUsage: boolean;
@@ -53,8 +56,13 @@ export function addModelOptions(command: Command): Command {
     .option("--dtype <name>", "type of the weights: auto, float32, float16, bfloat16")
     .option("--kv-dtype <name>", "type of the KV cache: float16, float32")
     .option("--context-length <tokens>", "tokens of KV cache to plan for", wholeNumber)
+    .option("--max-sequences <n>", "sequences of that length to plan for at once (default: 1)", wholeNumber)
     .option("--no-prefix-cache", "read every prompt anew, also where it begins like the text before")
-    .option("--threads <n>", "CPU threads (default: the cores this process may use)", wholeNumber)
+    .option(
+      "--threads <n>",
+      "CPU threads, always as many (default: what is fastest, measured as it runs)",
+      wholeNumber,
+    )
     .option(
       "--no-low-cpu-mem-usage",
       "read everything first and copy it, for comparison: needs the memory twice",
@@ -80,6 +88,7 @@ export async function engineOptions(flags: ModelFlags): Promise<EngineOptions> {
     ...(flags.dtype !== undefined && { dtype: flags.dtype as WeightDType }),
     ...(flags.kvDtype !== undefined && { kv_dtype: flags.kvDtype as CacheDType }),
     ...(flags.contextLength !== undefined && { context_length: flags.contextLength }),
+    ...(flags.maxSequences !== undefined && { max_sequences: flags.maxSequences }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };
 }
@@ -91,7 +100,7 @@ async function mapOf(option: string, text: string): Promise<DeviceMap> {
   const json = text.startsWith("@") ? await readMap(where) : text;
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = parseJson(json);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new ConfigError(`${where}: not JSON (${reason}); write {"model.layers.0": "cpu", "": "disk"}`);
@@ -109,7 +118,8 @@ async function mapOf(option: string, text: string): Promise<DeviceMap> {
 
 async function readMap(path: string): Promise<string> {
   try {
-    return await readFile(path, "utf8");
+    await stat(path);
+    return await readText(path); // of a bounded size, and never from a pipe
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new IoError(`the device map could not be read (${reason})`, path, { cause: error });

@@ -1,5 +1,10 @@
+import { execFileSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { liveBufferCount } from "../backend/ggml/buffer.ts";
+import { cannotProve } from "../base/testing-unproven.ts";
+import { temporaryFolder } from "../formats/testing.ts";
 import { openFileCount } from "../memory/io/direct-io.ts";
 import type { RunReport } from "../report/run-report.ts";
 import { call, PLAIN, TINY } from "./testing.ts";
@@ -176,6 +181,20 @@ describe("budgets", () => {
     const missing = await call([...RUN, "--device-map", "@nowhere.json"]);
     expect(missing.code).toBe(1);
     expect(missing.stderr).toContain("nowhere.json: the device map could not be read (ENOENT");
+  });
+
+  test("a device map that is a pipe, too large or too deep is an error, not a wait", async () => {
+    const folder = temporaryFolder();
+    const given = (name: string) => call([...RUN, "--device-map", `@${join(folder, name)}`]);
+    writeFileSync(join(folder, "large"), `{"": "cpu"}${" ".repeat(17 * 2 ** 20)}`);
+    expect((await given("large")).stderr).toMatch(
+      /large: the device map could not be read .*more than the 16777216/,
+    );
+    writeFileSync(join(folder, "deep"), "[".repeat(100_000));
+    expect((await given("deep")).stderr).toMatch(/deep: not JSON \(nests deeper than 128 levels/);
+    if (process.platform === "win32") cannotProve("no named pipes in folders");
+    execFileSync("mkfifo", [join(folder, "pipe")]);
+    expect((await given("pipe")).stderr).toMatch(/pipe: the device map could not be read .*a named pipe/);
   });
 });
 

@@ -1,8 +1,8 @@
 // Folders of models in the Hub's layout beside their weights: config.json, tokenizer, generation settings.
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { IoError, SpillwayError } from "../base/errors.ts";
-import { listFolder } from "./files/files.ts";
+import { listFolder, readExactly, withFile } from "./files/files.ts";
 import { replaceFile } from "./files/staged-file.ts";
 import { WEIGHT_FILES } from "./open.ts";
 
@@ -47,6 +47,9 @@ export async function filesBeside(
   return { copied, left };
 }
 
+/** Bytes of a file that are in memory at a time while it is copied. */
+const COPIED_AT_ONCE = 4 * 2 ** 20;
+
 /**
  * Copies the files beside the weights that belong to a model; config.json is written as `config` says where it changes.
  * Resolves to the names of those it leaves out.
@@ -62,8 +65,16 @@ export async function copyOthers(
     if (changed && name === CONFIG) continue;
     const path = join(from, name);
     await refused("could not be copied", path, async () => {
-      const bytes = await readFile(path);
-      await replaceFile(join(to, name), bytes.length, (sink) => sink.append(bytes));
+      await withFile(path, async (handle, { size }) => {
+        const piece = new Uint8Array(Math.min(size, COPIED_AT_ONCE));
+        await replaceFile(join(to, name), size, async (sink) => {
+          for (let at = 0; at < size; at += piece.length) {
+            const some = piece.subarray(0, Math.min(piece.length, size - at));
+            await readExactly(handle, some, at, path);
+            await sink.append(some);
+          }
+        });
+      });
     });
   }
   if (changed) {

@@ -8,7 +8,7 @@ import { joinNotes } from "../base/notes.ts";
 import { requireModelFolder } from "../formats/model-path.ts";
 import type { Tier } from "../memory/tiers.ts";
 import type { Plan } from "../plan/plan.ts";
-import { Engine, type EngineMemory, type StreamStatistics } from "../runtime/engine.ts";
+import { Engine, type EngineMemory, type StreamStatistics, type ThreadUses } from "../runtime/engine.ts";
 import type { EngineOptions } from "../runtime/open/prepare.ts";
 import { decode, type FinishReason } from "./decode-loop.ts";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.ts";
@@ -43,6 +43,8 @@ export interface ModelStatistics extends StreamStatistics {
   readonly prefillSeconds: number;
   readonly decodeTokens: number;
   readonly decodeSeconds: number;
+  /** By kind of work ("decode", "prefill", "backward" ...): threads of the CPU now, and seconds with each number of them. */
+  readonly threads: ThreadUses;
 }
 
 /** How a model is opened. */
@@ -154,6 +156,7 @@ export class CausalLM {
       prefillSeconds: this.#prefill.seconds,
       decodeTokens: this.#decode.tokens,
       decodeSeconds: this.#decode.seconds,
+      threads: this.#engine.threadUses(),
     };
   }
 
@@ -233,7 +236,8 @@ export class CausalLM {
     const tokenizer = await this.tokenizer();
     const ids = await this.#encode(tokenizer, prompt, checked.signal);
     const text = stoppingDecoder(tokenizer, request.stop_strings);
-    const pieces = new Mailbox<StreamPiece>();
+    // One a token, of which there are as many as the model has positions at most, and the last.
+    const pieces = new Mailbox<StreamPiece>(this.#engine.prepared.spec.max_positions + 2);
     const leaving = new AbortController();
     const { signal, unlink } = linkSignals(leaving.signal, checked.signal);
     signal.addEventListener("abort", () => pieces.release());
@@ -341,16 +345,12 @@ export class CausalLM {
     const eos = named ?? (await this.#endIds());
     const { vocab_size } = this.#engine.prepared.spec;
     const sequences = prompts.map((prompt, i) => request.sequence(prompt, i, eos, vocab_size));
-    const work = () => {
-      let since = performance.now();
-      const lap = (counter: { tokens: number; seconds: number }, tokens: number) => {
-        const now = performance.now();
-        counter.tokens += tokens;
-        counter.seconds += (now - since) / 1000;
-        since = now;
-      };
-      const begun = new Set<number>();
-      return decode(this.#engine, {
+    const count = (counter: { tokens: number; seconds: number }) => (tokens: number, seconds: number) => {
+      counter.tokens += tokens;
+      counter.seconds += seconds;
+    };
+    const work = () =>
+      decode(this.#engine, {
         sequences,
         eos,
         max_time: request.max_time,
@@ -361,15 +361,11 @@ export class CausalLM {
         onReuse: (tokens) => {
           this.#reused += tokens;
         },
-        onPrefill: (tokens) => lap(this.#prefill, tokens),
-        onToken: (sequence, id) => {
-          // The first token comes with the prompt's pass; each later one has a pass of its own.
-          if (begun.has(sequence)) lap(this.#decode, 1);
-          begun.add(sequence);
-          return onToken(sequence, id);
-        },
+        onPrefill: count(this.#prefill),
+        // The first token of each sequence comes with the prompt's pass; each later one has a pass of its own.
+        onDecode: count(this.#decode),
+        onToken,
       });
-    };
     return this.#engine.exclusive(work, { goesOn: true });
   }
 

@@ -1,5 +1,5 @@
 // The loop from prompts to new ids: when each sequence ends and why, and that neighbours do not touch one another.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { ConfigError } from "../base/errors.ts";
 import { fixture, rejection } from "../formats/testing.ts";
 import { Engine } from "../runtime/engine.ts";
@@ -134,4 +134,40 @@ test.each<[Request, RegExp]>([
   const error = await rejection(run(wrong));
   expect(error).toBeInstanceOf(ConfigError);
   expect(String(error)).toMatch(message);
+});
+
+describe("what passes took", () => {
+  const prompts = [PROMPT, [7], Array.from({ length: 20 }, (_, i) => 500 - i)];
+
+  test("each token after a sequence's first counts once, whichever sequence ends first", async () => {
+    let tokens = 0;
+    const left = [3, 12, 1]; // the last prompt ends first
+    await run({
+      prompts,
+      max_new_tokens: 20,
+      onToken: (sequence) => --(left as number[])[sequence]! === 0,
+      onDecode: (made) => {
+        tokens += made;
+      },
+    });
+    expect(tokens).toBe(2 + 11 + 0);
+  });
+
+  test("is without the time that who is told of a token takes", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const seconds = { prefill: 0, decode: 0 };
+    await run({
+      max_new_tokens: 4,
+      onPrompt: (done, total) => void (done === total && vi.advanceTimersByTime(2000)), // within the pass
+      onToken: () => void vi.advanceTimersByTime(100_000),
+      onPrefill: (_, took) => {
+        seconds.prefill += took;
+      },
+      onDecode: (_, took) => {
+        seconds.decode += took;
+      },
+    });
+    expect(seconds).toEqual({ prefill: 2, decode: 0 });
+  });
 });

@@ -32,7 +32,9 @@ export interface DecodeRequest {
   /** Called with each new token; returns true to end that sequence. Awaited where it is a promise. */
   readonly onToken: (sequence: number, id: number) => boolean | undefined | Promise<boolean | undefined>;
   /** Called when so many tokens have been read at once: prompts, or a text so far that goes on alone. */
-  readonly onPrefill?: (tokens: number) => void;
+  readonly onPrefill?: (tokens: number, seconds: number) => void;
+  /** Called after each later pass: the tokens it made, one for each sequence, and what it took without who is told of them. */
+  readonly onDecode?: (tokens: number, seconds: number) => void;
   /** Called with the tokens of a prompt that need not be read: the sequence before begins with them too. */
   readonly onReuse?: (tokens: number) => void;
   /** Called while they are read: tokens so far, and all. */
@@ -138,8 +140,11 @@ async function decodeOpen(
     const total = inputs.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const { onPrompt } = r;
     const progress = first && onPrompt ? (tokens: number) => onPrompt(tokens, total) : undefined;
+    const began = performance.now();
     const chosen = await chooseTokens(engine, inputs, live, r.signal, progress);
-    if (first) r.onPrefill?.(total);
+    const seconds = (performance.now() - began) / 1000;
+    if (first) r.onPrefill?.(total, seconds);
+    else r.onDecode?.(live.length, seconds);
     for (const [i, row] of live.entries()) {
       row.past = row.ids.length;
       const id = chosen[i] as number;

@@ -35,6 +35,7 @@ const KINDS: Readonly<Record<keyof EngineOptions | "torch_dtype", Kind>> = {
   max_memory: { ...object, range: 'bytes for each tier, such as { cpu: "4GiB" }' },
   kv_dtype: text,
   context_length: number,
+  max_sequences: number,
   prefix_cache: flag,
   offload_folder: folder,
   offload_packed: flag,

@@ -9,17 +9,33 @@ export interface StreamPiece {
   readonly finish_reason?: FinishReason;
 }
 
-/** Pieces that may be unread before generation waits. */
+/** Pieces that may be unread before generation waits for their reader. */
 export const UNREAD_PIECES = 64;
 
-/** Values put by one side, awaited by the other. */
+/**
+ * Values put by one side, awaited by the other. It holds {@link UNREAD_PIECES} while the side that puts waits for room, and
+ * `most` where that cannot wait, because another call wants the model: a stream's own limit of tokens bounds it then, whose
+ * keys and values took a thousand times the memory of their pieces.
+ */
 export class Mailbox<T> implements AsyncIterable<T> {
   readonly #waiting: T[] = [];
+  readonly #most: number;
   #over: { error?: unknown } | undefined;
   #wake: (() => void) | undefined;
   #emptied: (() => void) | undefined;
 
+  /** `most`: values that may be unread whatever happens. */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** Values that are put and not read. */
+  get unread(): number {
+    return this.#waiting.length;
+  }
+
   put(value: T): void {
+    if (this.#waiting.length >= this.#most) throw new Error(`more than ${this.#most} values are unread`);
     this.#waiting.push(value);
     this.#wake?.();
   }

@@ -101,9 +101,50 @@ describe("what changes the arithmetic is refused by name", () => {
     [{ no_rope_layers: [0] }, /no_rope_layers/],
     [{ rotary_dim: 8 }, /rotary_dim is 8/],
     [{ scale_emb: 12 }, /scale_emb is 12/],
+    [{ quantization: { bits: 4, group_size: 64 } }, /quantization is .*: quantized weights are not read/],
+    [{ qkv_bias: true }, /qkv_bias is true/],
+    [{ lm_head_bias: true }, /lm_head_bias/],
+    [{ use_post_norm: true }, /use_post_norm/],
+    [{ do_layer_norm_before: true }, /do_layer_norm_before/],
+    [{ v_head_dim: 128 }, /v_head_dim/],
+    [{ o_lora_rank: 1024 }, /o_lora_rank/],
+    [{ routed_scaling_factor: 2.5 }, /routed_scaling_factor/],
+    [{ first_k_dense_replace: 3 }, /first_k_dense_replace/],
+    [{ attn_temperature_tuning: true }, /attn_temperature_tuning/],
+    [{ mlp_alpha_factor: 3.5 }, /mlp_alpha_factor/],
+    [{ attention_value_scale: 0.7 }, /attention_value_scale/],
+    [{ dim_model_base: 256 }, /dim_model_base/],
+    [{ swiglu_limit: 7 }, /swiglu_limit/],
+    [{ global_attn_every_n_layers: 4 }, /global_attn_every_n_layers/],
+    [{ layers_block_type: ["attention", "mamba"] }, /layers_block_type/],
+    [{ num_attention_heads_per_layer: [4, 2] }, /num_attention_heads_per_layer/],
+    [{ index_topk: 2048 }, /index_topk/],
+    [{ hc_mult: 4 }, /hc_mult/],
+    [{ ngram_vocab_size_base: 1000 }, /ngram_vocab_size_base/],
+    [{ relative_attention_num_buckets: 32 }, /relative_attention_num_buckets/],
+    [{ prefix_lm: true }, /prefix_lm/],
+    [{ mlp_hidden_act: "relu2" }, /mlp_hidden_act/],
+    [{ activation_function: "gelu_new" }, /activation_function/],
   ])("%j", (change, message) => {
     expect(() => notes(change)).toThrow(message);
     expect(() => notes(change)).toThrow(UnsupportedError);
+  });
+
+  test("another name of epsilon where the family's own is not named; beside it, it is only said", () => {
+    const { rms_norm_eps: _, ...without } = SYNTHETIC_FAMILIES.llama.config as Record<string, unknown>;
+    for (const key of ["layer_norm_eps", "norm_eps", "norm_epsilon", "eps"]) {
+      expect(() => modelSpec({ ...without, [key]: 1e-5 })).toThrow(
+        `${key} is 0.00001, which llama does not have`,
+      );
+      expect(modelSpec({ ...without, rms_norm_eps: 1e-5, [key]: 1e-5 }).notes).toEqual([
+        `config.json: ${key} is not a key of llama and not used`,
+      ]);
+    }
+  });
+
+  test("biases that a family has always, and none where it has none", () => {
+    expect(notes({ attention_bias: true }, "qwen2")).toEqual([]);
+    expect(() => notes({ mlp_bias: true }, "qwen2")).toThrow(/mlp_bias is true, which qwen2 does not have/);
   });
 
   test("rotary settings of a model without rotation", () => {

@@ -59,6 +59,10 @@ const REFUSED: Readonly<Record<string, { readonly fine: unknown; readonly why: s
     fine: undefined,
     why: "quantized weights are not read; use the model's float32, float16 or bfloat16 checkpoint",
   },
+  quantization: {
+    fine: undefined,
+    why: "quantized weights are not read; use the model's float32, float16 or bfloat16 checkpoint",
+  },
   compression_config: {
     fine: undefined,
     why: "compressed weights are not read; use the model's float32, float16 or bfloat16 checkpoint",
@@ -69,14 +73,48 @@ const REFUSED: Readonly<Record<string, { readonly fine: unknown; readonly why: s
   },
 };
 
-/** Keys that say how other architectures compute. Named here, they are an error unless their value switches them off. */
-const ARITHMETIC =
-  /soft_?cap|_multiplier$|_mult$|logits?_scal|(^|_)mup|alibi|qk_?(layer)?_?norm|clip_qkv|qk_clip|expert|(^|_)moe(_|$)|parallel_(residual|attn|attention|block)|^rotary|^rope_|_rope|mrope|(embedding|residual|attention|attn|query|layer)_scal|scal\w*_(embed|attn|attention|depth|emb|input)|query_pre_attn|layernorm_embedding|embed\w*_norm|attention_sink|(^|_)sinks?$|window|bidirectional|differential|cross_attention_layers|no_rope|linear_attention|(^|_)ssm|mamba|norm_type|position_embedding_type|hidden_activation|q_lora_rank|kv_lora_rank|per_layer_input|altup|laurel/;
+/**
+ * Keys that say how other architectures compute, by what they are about. Named here, they are an error unless their value
+ * switches them off. Held against the config classes of transformers 5.18.
+ */
+const ARITHMETIC = new RegExp(
+  [
+    // caps and factors on scores, logits, embeddings and residuals
+    "soft_?cap|logits?_cap|_multipliers?$|_mult$|logits?_scal|(^|_)mup|clip_qkv|qk_clip|query_pre_attn|dim_model_base",
+    "(embedding|emb|embed|residual|attention|attn|query|layer)_scal|scal\\w*_(embed|attn|attention|depth|emb|input)",
+    "_(alpha|beta)_factor$|_scale_factor$|value_scale$|log_scaling|temperature_tuning|swiglu_",
+    // biases that no weight of these families has
+    "(^|_)bias$",
+    // norms elsewhere, or of another kind
+    "qk_?(layer)?_?norm|layernorm_embedding|embed\\w*_norm|norm_type|normalization_type|(use|add)_(post|pre|out)_norm|norm_before$",
+    "elementwise_affine|gated_norm|layernorm_1p|post_layernorm$",
+    // positions
+    "alibi|^rotary|^rope_|_rope|mrope|no_rope|use_rotary|position_embeddings?_type|relative_(attention|bias|position)|position_bias",
+    "learned_pos",
+    // attention of another kind, or in some layers only
+    "attention_sink|(^|_)sinks?$|window|bidirectional|differential|cross_attention_layers|linear_attention|prefix_lm|multi_query",
+    "attn_(every|layer|idxs|type)|full_attn|attention_type|layers?_block_types?|^block_types$|_heads_per_layer$|\\w_head_dim$",
+    "\\w_lora_rank$|^index_|indexer|sparse_attention|compress_rat|attn_output_gate|^gating$|^linear_(key|value|num|attn)_",
+    // experts, state spaces, several streams, tables of n-grams, other activations
+    "expert|(^|_)moe(_|$)|rout(e|ed|er)_|topk|first_k_dense|num_dense_layers|mlp_layer_types|scoring_func|(^|_)ssm|mamba|lru_width",
+    "time_step_|state_size$|conv1d|(^|_)hc_|ngram|per_layer_input|altup|laurel|parallel_(residual|attn|attention|block)",
+    "hidden_activation|mlp_hidden_act|^activation(_function)?$|ff_activation|gelu_activation|is_gated_act|dense_act_fn",
+  ].join("|"),
+);
+
+/** Other families' names of what is added to a variance: without the family's own key a default would be taken instead. */
+const EPSILON = /(^|_)eps(ilon)?$/;
+const OWN_EPSILONS = ["rms_norm_eps", "layer_norm_epsilon"];
 
 /** Values of such keys that say what every family here does anyway. */
 const AS_IT_IS: Readonly<Record<string, readonly unknown[]>> = {
   position_embedding_type: ["rope", "rotary", "absolute"],
   norm_type: ["rmsnorm", "rms_norm"],
+  // qwen2 and gpt2 have them always; llama asks
+  attention_bias: [true],
+  no_bias: [true],
+  activation_function: ["silu", "swish"],
+  activation: ["silu", "swish"],
   use_rope: [true],
   rotary: [true],
 };
@@ -104,12 +142,15 @@ export function checkKeys(config: RawConfig, family: string): string[] {
     throw new UnsupportedError(`${config.where}: ${key} is ${shown(value)}: ${why}`);
   }
   const unknown: string[] = [];
-  for (const key of config.unasked()) {
+  const unasked = config.unasked();
+  const epsilonGiven = OWN_EPSILONS.some((key) => !unasked.includes(key) && config.has(key));
+  const changes = (key: string) => ARITHMETIC.test(key) || (EPSILON.test(key) && !epsilonGiven);
+  for (const key of unasked) {
     if (HARMLESS.has(key) || HARMLESS_KINDS.test(key)) continue;
     const value = config.raw(key);
     if (isEmpty(value) || (Object.hasOwn(AS_IT_IS, key) && AS_IT_IS[key]?.includes(value))) continue;
-    if (ARITHMETIC.test(key) && isOff(value)) continue;
-    if (ARITHMETIC.test(key)) {
+    if (changes(key) && isOff(value)) continue;
+    if (changes(key)) {
       throw new UnsupportedError(
         `${config.where}: ${printable(key, 80)} is ${shown(value)}, which ${family} does not have: ` +
           "the model was made for other code; take the key out if its weights were not trained with it",

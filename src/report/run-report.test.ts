@@ -16,7 +16,8 @@ function model(streamed: { cpu: number; disk: number }) {
     prefillSeconds: 0,
     decodeTokens: 0,
     decodeSeconds: 0,
-  } satisfies Record<keyof ModelStatistics, number>;
+    threads: [],
+  } satisfies ModelStatistics;
   const reported = {
     config: { model_type: "llama" },
     device: "cpu",

@@ -56,6 +56,8 @@ export interface RunReport {
   /** Tokens of prompts that were there already, from a text before that begins with them too. */
   readonly reused_tokens: number;
   readonly decode: Speed;
+  /** Threads of the CPU that computed each kind of work, with the seconds for each number of them. */
+  readonly threads: ModelStatistics["threads"];
   /** null where everything is resident. */
   readonly streaming: StreamingReport | null;
 }
@@ -130,6 +132,7 @@ export class RunRecorder {
       prefill: speed(statistics.prefillTokens, statistics.prefillSeconds),
       reused_tokens: statistics.reusedTokens,
       decode: speed(statistics.decodeTokens, statistics.decodeSeconds),
+      threads: statistics.threads,
       streaming: this.#streaming(model),
     };
   }

@@ -29,6 +29,7 @@ const RESIDENT: RunReport = {
   prefill: { tokens: 9, seconds: 0.5, tokens_per_second: 18 },
   reused_tokens: 0,
   decode: { tokens: 0, seconds: 0, tokens_per_second: null },
+  threads: [],
   streaming: null,
 };
 
@@ -45,6 +46,7 @@ const STREAMED: RunReport = {
     { tier: "disk", budget: null, used: GiB, peak: GiB, entries: [{ what: "weights", bytes: GiB }] },
   ],
   decode: { tokens: 3, seconds: 4, tokens_per_second: 0.75 },
+  threads: [],
   streaming: {
     planned_per_pass: { cpu: 0, disk: GiB },
     per_token: GiB,
@@ -84,6 +86,16 @@ describe("the report of one run", () => {
       "disk, measured alone          1000.0 MiB/s",
       "share of the disk used        80 %",
     ]);
+  });
+
+  test("says with how many threads each kind of work was computed", () => {
+    const threads: RunReport["threads"] = [
+      { kind: "prefill", threads: 2, seconds: { 2: 1 } },
+      { kind: "decode", threads: 1, seconds: { 1: 3, 2: 1 } },
+    ];
+    expect(reportLines({ ...RESIDENT, threads })).toContainEqual(
+      expect.stringMatching(/^CPU threads +prefill 2, decode 1$/),
+    );
   });
 
   test("says nothing of what was not measured", () => {

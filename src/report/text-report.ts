@@ -42,6 +42,11 @@ const SPEED: readonly Fact[] = [
   },
 ];
 
+const THREADS: Fact = {
+  name: "CPU threads",
+  of: ({ threads }) => threadsLine(threads) || NONE,
+};
+
 /** The same for narrow columns. */
 const RATES: readonly Fact[] = [
   { name: "prefill", of: (r) => withRate(r.prefill) },
@@ -63,6 +68,11 @@ const STREAMING: readonly Fact[] = [
   { name: "share of the disk used", of: (r) => optional(r.streaming?.share_of_bandwidth, percent) },
 ];
 
+/** "prefill 2, decode 1" */
+export function threadsLine(threads: RunReport["threads"]): string {
+  return threads.map((use) => `${use.kind} ${use.threads}`).join(", ");
+}
+
 /** One run: a table of memory by tier, then its other numbers. */
 export function reportLines(report: RunReport): string[] {
   const memory: string[][] = [["memory", "budget", "used", "peak"]];
@@ -70,7 +80,7 @@ export function reportLines(report: RunReport): string[] {
     memory.push([`  ${tier.tier}`, budget(tier), formatBytes(tier.used), formatBytes(tier.peak)]);
     for (const { what, bytes } of tier.entries) memory.push([`    ${what}`, "", formatBytes(bytes)]);
   }
-  const rows = [...PROCESS, ...ABOUT, LOADING, ...SPEED, ...STREAMING];
+  const rows = [...PROCESS, ...ABOUT, LOADING, ...SPEED, THREADS, ...STREAMING];
   const facts = rows.map(({ name, of }) => [name, of(report)]).filter(([, value]) => value !== NONE);
   return [
     ...tableLines(memory),

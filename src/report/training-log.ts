@@ -6,6 +6,7 @@ import { constants, type FileHandle, mkdir, open, realpath, stat } from "node:fs
 import { dirname } from "node:path";
 import { ConfigError, DisposedError, IoError, SpillwayError } from "../base/errors.ts";
 import { systemCode } from "../base/files/system-code.ts";
+import { parseJson } from "../base/json.ts";
 import { replaceFile } from "../formats/files/staged-file.ts";
 
 /** One optimizer step. A number that is not finite is null in the file and NaN when it is read back. */
@@ -237,7 +238,7 @@ function isTorn(text: string): boolean {
 
 function isJson(text: string): boolean {
   try {
-    JSON.parse(text);
+    parseJson(text);
     return true;
   } catch {
     return false;
@@ -274,7 +275,7 @@ function recordLine(r: TrainingRecord): string {
 function parseRecord(line: string): TrainingRecord | undefined {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(line);
+    parsed = parseJson(line);
   } catch {
     return undefined;
   }

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError, DisposedError } from "../base/errors.ts";
 import { fixture, rejection } from "../formats/testing.ts";
+import { openFileCount } from "../memory/io/direct-io.ts";
 import { describeBytes, Engine } from "./engine.ts";
 import type { EngineOptions } from "./open/prepare.ts";
 
@@ -80,6 +81,16 @@ describe("sequences", () => {
     expect(await logitsOf(engine, sequences, "last")).toEqual(expected);
     await engine.dispose();
   });
+});
+
+test("disposing of it gives everything back though something beside it cannot be, whose error is thrown", async () => {
+  const engine = await Engine.open(fixture("llama"), { ...CPU, context_length: 32, device_map: "disk" });
+  const files = openFileCount();
+  const why = new Error("what trains is stuck");
+  engine.attach({ beforeDispose: () => Promise.reject(why) });
+  await expect(engine.dispose()).rejects.toBe(why);
+  expect(engine.memory().entries).toEqual([]);
+  expect(openFileCount()).toBeLessThan(files);
 });
 
 describe("memory", () => {

@@ -1,5 +1,6 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
 
+import type { Device } from "../backend/ggml/device.ts";
 import { runAll } from "../base/async/cleanup.ts";
 import { OneByOne } from "../base/async/one-by-one.ts";
 import { linkSignals } from "../base/async/signals.ts";
@@ -35,6 +36,9 @@ export interface StreamStatistics {
   readonly readBytes: number;
   readonly readSeconds: number;
 }
+
+/** Threads of the CPU used for each kind of work, with the seconds computed with each number of them. */
+export type ThreadUses = ReturnType<Device["threadUses"]>;
 
 export class Engine {
   #open: OpenModel;
@@ -126,12 +130,12 @@ export class Engine {
    * those of one sequence of the planned context.
    */
   get largestCapacity(): number {
-    const { spec, context, plan } = this.prepared;
+    const { spec, rows: planned, plan } = this.prepared;
     const { ledger, units } = this.#parts;
     const { capacity } = this.#kv;
     const places = this.#places;
-    const inputs = inputBytes(Math.max(context, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
-    const wider = Math.max(0, CHUNK_TOKENS / context - 1);
+    const inputs = inputBytes(Math.max(planned, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
+    const wider = Math.max(0, CHUNK_TOKENS / planned - 1);
     const passes = Math.max(0, inputs - plan.fixed.activations) + Math.ceil(plan.fixed.scratch * wider);
     const room = (tier: "gpu" | "cpu") => ledger.free(tier) + places.bytes(tier, capacity) - passes;
     return Math.max(capacity, places.most(room));
@@ -327,8 +331,8 @@ export class Engine {
 
   /** Makes cache and inputs as large as planned again, for what comes next. Of what the cache holds, as much stays as fits. */
   releaseGrowth(): void {
-    const { context, plan } = this.prepared;
-    if (this.#kv.capacity !== context) this.#shrink(context);
+    const { rows, plan } = this.prepared;
+    if (this.#kv.capacity !== rows) this.#shrink(rows);
     for (const { inputs } of this.#parts.sides) {
       inputs.trim(plan.fixed.activations);
       inputs.reserve(plan.fixed.activations);
@@ -365,9 +369,9 @@ export class Engine {
       return make();
     } catch (error) {
       this.#remembered.forget();
-      const { spec, kv_dtype, context } = this.prepared;
+      const { spec, kv_dtype, rows } = this.prepared;
       this.#forgetBuffers();
-      this.#open.kv = new KvCache(spec, kv_dtype, context, this.#places);
+      this.#open.kv = new KvCache(spec, kv_dtype, rows, this.#places);
       throw error;
     }
   }
@@ -390,6 +394,11 @@ export class Engine {
       readBytes: queue.stats().bytes + rows.readBytes,
       readSeconds: queue.stats().busySeconds,
     };
+  }
+
+  /** What was computed with how many threads of the CPU, training on this engine included. */
+  threadUses(): ThreadUses {
+    return this.prepared.cpu.threadUses();
   }
 
   get disposed(): boolean {

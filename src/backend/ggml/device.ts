@@ -2,10 +2,9 @@
 
 import { OneByOne } from "../../base/async/one-by-one.ts";
 import { ConfigError, DisposedError, LibraryError } from "../../base/errors.ts";
-import type { Arithmetic, ProductKind, WideProduct, WideProducts } from "../products/product.ts";
+import type { Arithmetic, WideProduct, WideProducts } from "../products/product.ts";
 import { BufferType } from "./buffer.ts";
 import { structures } from "./declarations.ts";
-import type { DType } from "./dtypes.ts";
 import { library, onThread } from "./library.ts";
 import { ffi } from "./loading/ffi.ts";
 import type { ThreadUse } from "./threads/choice.ts";
@@ -181,8 +180,8 @@ export class Device {
   }
 
   /** In which arithmetic a product goes outside the library; undefined: it does not. By kind, type and shape alone. */
-  wideArithmetic(kind: ProductKind, type: DType, m: number, n: number, k: number): Arithmetic | undefined {
-    return this.products?.arithmetic(kind, type, m, n, k);
+  wideArithmetic(...product: Parameters<WideProducts["arithmetic"]>): Arithmetic | undefined {
+    return this.products?.arithmetic(...product);
   }
 
   /**

@@ -13,6 +13,13 @@ export type Limits = Readonly<Partial<Record<DType, number | null>>>;
 const LEAST_WORK = 2 ** 25;
 /** Elements of a matrix below which its products are left alone, so that the smallest models never start threads for them. */
 export const LEAST_MATRIX = 2 ** 16;
+/** The same for one of a stack. */
+const LEAST_OF_STACK = 2 ** 20;
+/**
+ * Elements that a model's largest matrices have to have, for threads to be started for its products: they take tens of
+ * megabytes, which would be most of what a smaller model needs. A model's own number, never a budget's.
+ */
+export const LEAST_LARGEST_MATRIX = 2 ** 20;
 /** Fewest rows and columns of a matrix. */
 const LEAST_SIDE = 64;
 /** The longest row of which a tile's fewest can be unpacked. */
@@ -36,6 +43,7 @@ export function chooseArithmetic(
   m: number,
   n: number,
   k: number,
+  products = 1,
 ): Arithmetic | undefined {
   if (!canMultiply(type)) return undefined;
   const arithmetic = arithmeticFor(type, hasBf16);
@@ -43,8 +51,9 @@ export function chooseArithmetic(
   if (kind === "result" && isPacked && k > LONGEST_PACKED) return undefined;
   if (!limits) return arithmetic;
   const limit = limits[type];
-  if (typeof limit !== "number" || m < limit || n * k < LEAST_MATRIX) return undefined;
-  return Math.min(n, k) >= LEAST_SIDE && m * n * k >= LEAST_WORK ? arithmetic : undefined;
+  if (typeof limit !== "number" || m < limit || Math.min(n, k) < LEAST_SIDE) return undefined;
+  const each = kind === "stack" ? m * n * k >= LEAST_OF_STACK : n * k >= LEAST_MATRIX;
+  return each && m * n * k * products >= LEAST_WORK ? arithmetic : undefined;
 }
 
 /** Where limits are kept between processes. */

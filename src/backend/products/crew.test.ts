@@ -1,7 +1,9 @@
 // The life of the crew: what it takes and gives back, and what happens when a product fails. That it does not keep a process
 // is in test/products-exit.test.ts.
-import { describe, expect, test } from "vitest";
+
+import { expect, test } from "vitest";
 import { LibraryError } from "../../base/errors.ts";
+import { describeUnless } from "../../base/testing-unproven.ts";
 import { liveBufferCount } from "../ggml/buffer.ts";
 import { Device, findDevice } from "../ggml/device.ts";
 import { HeaderArena } from "../ggml/graph.ts";
@@ -29,7 +31,7 @@ function withProducts<T>(device: Device, use: (g: Graph) => Promise<T>): Promise
   });
 }
 
-describe.skipIf(skip)("a crew", () => {
+describeUnless(skip)("a crew", () => {
   test("gives everything back, though it is ended while it starts, or twice", async () => {
     const before = liveBufferCount();
     const starting = ProductCrew.start(here(), 3);
@@ -83,7 +85,7 @@ describe.skipIf(skip)("a crew", () => {
   });
 });
 
-describe.skipIf(skip)("a device", () => {
+describeUnless(skip)("a device", () => {
   test("has none where they are off, and all that can where they are all", async () => {
     const device = Device.open(findDevice("cpu"), { threads: 1 });
     try {

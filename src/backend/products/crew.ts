@@ -21,7 +21,7 @@ import {
   STEP,
 } from "./job.ts";
 import { KEPT_PRIMITIVES, RESULT_BYTES } from "./kernel.ts";
-import { encodeProducts, type PlacedProduct, UNPACKED_BYTES, type WideProduct } from "./product.ts";
+import { encodeProducts, type PlacedProduct, SINGLE, UNPACKED_BYTES, type WideProduct } from "./product.ts";
 import PACKED from "./worker.ts?text";
 
 /** Scratch of a thread for unpacked weights and a row on its way; for the library; for results that are copied. Bytes. */
@@ -175,8 +175,8 @@ function place(p: WideProduct): PlacedProduct[] {
   if (!a || !b) throw new LibraryError("a wide product has an operand without memory");
   const { m, n, k, lda, ldb, ldc, turnedA, turnedB, packed } = p;
   const unpacking = { packed: packed ? DTYPES[packed].id : -1, rowBytes: packed ? rowBytes(packed, k) : 0 };
-  const bf16 = p.arithmetic === "bf16";
-  return [{ node: Number(p.node), a, b, c, m, n, k, lda, ldb, ldc, turnedA, turnedB, bf16, ...unpacking }];
+  const more = { bf16: p.arithmetic === "bf16", stack: p.stack ?? SINGLE };
+  return [{ node: Number(p.node), a, b, c, m, n, k, lda, ldb, ldc, turnedA, turnedB, ...more, ...unpacking }];
 }
 
 /**

@@ -1,12 +1,14 @@
 // Which library of wide products is taken: one whose interface is known, from a folder nobody else may write.
+
 import { chmodSync, copyFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { expect, test } from "vitest";
+import { needsLinux, testUnless } from "../../base/testing-unproven.ts";
 import { temporaryFolder } from "../../formats/testing.ts";
 import { findProductLibrary, productInstallCommand, productMode, search } from "./find.ts";
 import { productsMissing } from "./testing.ts";
 
-const linux = process.platform === "linux";
+const noLinux = needsLinux("ELF libraries");
 
 test("a folder without one has none", () => {
   expect(search(temporaryFolder())).toEqual({ refused: [] });
@@ -17,7 +19,7 @@ test("a relative folder is refused: it means another one in every working direct
   expect(search("lib").refused).toEqual(["SPILLWAY_DNNL_DIR=lib is relative: name an absolute folder"]);
 });
 
-test.skipIf(!linux)("a file that is no library, and versions that are not known", () => {
+testUnless(noLinux)("a file that is no library, and versions that are not known", () => {
   const folder = temporaryFolder();
   for (const name of ["libdnnl.so.1", "libdnnl.so.4", "libdnnl.so", "libdnnl.so.2", "libdnnl.txt"])
     writeFileSync(join(folder, name), "text");
@@ -27,7 +29,7 @@ test.skipIf(!linux)("a file that is no library, and versions that are not known"
   expect(refused[0]).toContain("libdnnl.so.2 is not used: ");
 });
 
-test.skipIf(productsMissing() || !linux)(
+testUnless(productsMissing() ?? noLinux)(
   "the library of this machine is taken, unless others may write it",
   () => {
     const { library } = findProductLibrary();
@@ -54,6 +56,6 @@ test("the environment says off, all or nothing", () => {
   expect(productMode({ SPILLWAY_DNNL: "something" })).toBe("auto");
 });
 
-test.skipIf(!linux)("there is a command that installs it", () => {
+testUnless(noLinux)("there is a command that installs it", () => {
   expect(productInstallCommand()).toMatch(/install/);
 });

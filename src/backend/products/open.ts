@@ -52,7 +52,7 @@ function productsOf(crew: ProductCrew, threads: number, limits: Limits | undefin
   const { hasBf16 } = crew;
   return {
     bytes: ProductCrew.bytes(threads),
-    arithmetic: (kind, type, m, n, k) => chooseArithmetic({ limits, hasBf16 }, kind, type, m, n, k),
+    arithmetic: (...product) => chooseArithmetic({ limits, hasBf16 }, ...product),
     compute: (backend, graph, products, threads) => crew.compute(backend, graph, products, threads),
     dispose: () => crew.dispose(),
   };

@@ -4,8 +4,22 @@ import type { DType } from "../ggml/dtypes.ts";
 /** The type whose arithmetic is used; sums are f32. */
 export type Arithmetic = "f32" | "bf16";
 
-/** Which product of a linear layer y = W x it is: its result, the gradient of x, or that of W. */
-export type ProductKind = "result" | "input-gradient" | "weight-gradient";
+/**
+ * Which product of a linear layer y = W x it is: its result, the gradient of x, or that of W; or a stack of products of
+ * activations with one another, as attention has them.
+ */
+export type ProductKind = "result" | "input-gradient" | "weight-gradient" | "stack";
+
+/** Several products of one shape. The matrices of C lie one after another, those of the first dimension first. */
+export interface ProductStack {
+  /** Matrices of C along dimensions 2 and 3. */
+  readonly count: readonly [number, number];
+  /** Elements from matrix to matrix along both. */
+  readonly a: readonly [number, number];
+  readonly b: readonly [number, number];
+  /** Matrices of C for each of B, along both. */
+  readonly repeat: readonly [number, number];
+}
 
 /** C [m, n] = op(A) [m, k] x op(B) [k, n], rows one after another in memory; `lda` ...: elements from row to row as stored. */
 export interface WideProduct {
@@ -25,6 +39,8 @@ export interface WideProduct {
   readonly arithmetic: Arithmetic;
   /** Type of B where it is not that of the arithmetic: rows are unpacked by the tile. B is then stored turned, dense. */
   readonly packed?: DType | undefined;
+  /** Absent: one product. */
+  readonly stack?: ProductStack | undefined;
 }
 
 /** What a device asks; see open.ts, which makes it. */
@@ -32,7 +48,15 @@ export interface WideProducts {
   /** Bytes it takes at most beside the operands: scratch, heaps of threads, generated code. */
   readonly bytes: number;
   /** In which arithmetic a product of so many multiplications is computed here; undefined: by the tensor library. */
-  arithmetic(kind: ProductKind, type: DType, m: number, n: number, k: number): Arithmetic | undefined;
+  arithmetic(
+    kind: ProductKind,
+    type: DType,
+    m: number,
+    n: number,
+    k: number,
+    /** Of a stack. */
+    products?: number,
+  ): Arithmetic | undefined;
   /** Computes a graph on a compute stream, its products here with so many threads. Throws LibraryError. */
   compute(backend: bigint, graph: bigint, products: readonly WideProduct[], threads: number): Promise<void>;
   dispose(): Promise<void>;
@@ -56,17 +80,21 @@ export interface PlacedProduct {
   /** enum ggml_type of what is unpacked, or -1; bytes of a row of it. */
   readonly packed: number;
   readonly rowBytes: number;
+  readonly stack: ProductStack;
 }
 
-const FIELDS = 15;
+export const SINGLE: ProductStack = { count: [1, 1], a: [0, 0], b: [0, 0], repeat: [1, 1] };
+
+const FIELDS = 23;
 
 /** Products as one array, which threads get in one piece. */
 export function encodeProducts(products: readonly PlacedProduct[]): Float64Array {
   const numbers = new Float64Array(products.length * FIELDS);
   for (const [i, p] of products.entries()) {
-    const { node, a, b, c, m, n, k, lda, ldb, ldc, turnedA, turnedB, bf16, packed, rowBytes } = p;
+    const { node, a, b, c, m, n, k, lda, ldb, ldc, turnedA, turnedB, bf16, packed, rowBytes, stack } = p;
     const flags = [turnedA, turnedB, bf16].map(Number);
-    numbers.set([node, a, b, c, m, n, k, lda, ldb, ldc, ...flags, packed, rowBytes], i * FIELDS);
+    const strides = [...stack.count, ...stack.a, ...stack.b, ...stack.repeat];
+    numbers.set([node, a, b, c, m, n, k, lda, ldb, ldc, ...flags, packed, rowBytes, ...strides], i * FIELDS);
   }
   return numbers;
 }
@@ -77,10 +105,12 @@ export function countProducts(numbers: Float64Array): number {
 
 export function decodeProduct(numbers: Float64Array, index: number): PlacedProduct {
   const at = (field: number) => numbers[index * FIELDS + field] as number;
+  const pair = (field: number) => [at(field), at(field + 1)] as const;
   return {
     ...{ node: at(0), a: at(1), b: at(2), c: at(3), m: at(4), n: at(5), k: at(6) },
     ...{ lda: at(7), ldb: at(8), ldc: at(9) },
     ...{ turnedA: at(10) !== 0, turnedB: at(11) !== 0, bf16: at(12) !== 0, packed: at(13), rowBytes: at(14) },
+    stack: { count: pair(15), a: pair(17), b: pair(19), repeat: pair(21) },
   };
 }
 
@@ -91,6 +121,7 @@ export interface Tiles {
   readonly columns: number;
   readonly down: number;
   readonly across: number;
+  /** Of all products of the stack. */
   readonly count: number;
 }
 
@@ -112,7 +143,7 @@ export const MOST_COLUMNS = 256 + REST;
  * How a product is cut. By its shape and type alone: the edges of tiles decide how sums are rounded, so they must not depend
  * on the number of threads.
  */
-export function tilesOf(p: Pick<PlacedProduct, "m" | "n" | "k" | "packed" | "bf16">): Tiles {
+export function tilesOf(p: Pick<PlacedProduct, "m" | "n" | "k" | "packed" | "bf16" | "stack">): Tiles {
   let columns = p.n >= 4096 ? 256 : 128;
   let rows = Math.min(ROWS, p.m);
   if (p.packed >= 0) {
@@ -122,22 +153,24 @@ export function tilesOf(p: Pick<PlacedProduct, "m" | "n" | "k" | "packed" | "bf1
     columns = Math.max(FEWEST_COLUMNS, Math.min(columns, fit));
   }
   const [down, across] = [tilesAlong(p.m, rows), tilesAlong(p.n, columns)];
-  return { rows, columns, down, across, count: down * across };
+  return { rows, columns, down, across, count: down * across * p.stack.count[0] * p.stack.count[1] };
 }
 
 function tilesAlong(size: number, tile: number): number {
   return Math.max(1, Math.ceil((size - REST) / tile));
 }
 
-/** Where a tile begins, and its size. */
+/** Of which product of the stack a tile is, where it begins, and its size. */
 export function tileAt(
   { rows, columns, down, across }: Tiles,
   p: Pick<PlacedProduct, "m" | "n">,
   index: number,
 ) {
-  const [row, column] = [Math.floor(index / across), index % across];
+  const product = Math.floor(index / (down * across));
+  const rest = index % (down * across);
+  const [row, column] = [Math.floor(rest / across), rest % across];
   const [i, j] = [row * rows, column * columns];
   const m = row === down - 1 ? p.m - i : rows;
   const n = column === across - 1 ? p.n - j : columns;
-  return { i, j, m, n };
+  return { product, i, j, m, n };
 }

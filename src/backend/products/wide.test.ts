@@ -1,9 +1,13 @@
 // Products outside the tensor library: the numbers they should be, for every kind, type and edge of a tile.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Device } from "../ggml/device.ts";
+
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { describeUnless, testUnless } from "../../base/testing-unproven.ts";
+import { Device, findDevice } from "../ggml/device.ts";
 import { DTYPES, type DType } from "../ggml/dtypes.ts";
+import { backward } from "../ggml/gradients.ts";
 import { HeaderArena } from "../ggml/graph.ts";
 import { GraphMemory } from "../ggml/graph-memory.ts";
+import { dataOf } from "../ggml/header-fields.ts";
 import { Graph } from "../ggml/ops.ts";
 import type { Tensor } from "../ggml/tensor.ts";
 import { downloadNow, uploadNow } from "../ggml/transfer.ts";
@@ -37,7 +41,8 @@ async function computed(
     const result = g.output(build(g, t));
     g.checkSupport();
     memory.place(g.handle);
-    for (const [name, { values }] of Object.entries(inputs)) uploadNow(t[name] as Tensor, values);
+    for (const [name, { values }] of Object.entries(inputs))
+      if (dataOf(t[name] as Tensor)) uploadNow(t[name] as Tensor, values);
     await on.compute(g);
     const values = new Float32Array(result.elements);
     downloadNow(values, result);
@@ -83,7 +88,7 @@ const SHAPES = [
   [20, 1025, 257],
 ] as const;
 
-describe.skipIf(skip)("the result of a linear layer", () => {
+describeUnless(skip)("the result of a linear layer", () => {
   test.each(SHAPES.flatMap((shape) => (["f32", "bf16"] as const).map((type) => [type, ...shape] as const)))(
     "%s, %i columns, %i x %i",
     async (type, m, n, k) => {
@@ -167,7 +172,7 @@ describe.skipIf(skip)("the result of a linear layer", () => {
   });
 });
 
-describe.skipIf(skip)("gradients of a linear layer", () => {
+describeUnless(skip)("gradients of a linear layer", () => {
   const cases = SHAPES.flatMap((shape) =>
     (["f32", "bf16"] as const).map((type) => [type, ...shape] as const),
   );
@@ -207,7 +212,54 @@ describe.skipIf(skip)("gradients of a linear layer", () => {
   });
 });
 
-describe.skipIf(skip)("the same bits", () => {
+describeUnless(skip)("a stack of products, as attention has", () => {
+  // [head_dim, heads, tokens, sequences] seen as [head_dim, tokens, heads, sequences]: rows lie apart
+  const [size, tokens, heads, groups, sequences] = [64, 40, 6, 2, 3];
+  const [q, k, dy] = [size * heads, size * groups, tokens * heads].map((n, i) =>
+    numbers(n * tokens * sequences, 16 + i),
+  ) as [Float32Array, Float32Array, Float32Array];
+  const inputs = {
+    q: { dims: [size, heads, tokens, sequences], values: q },
+    k: { dims: [size, groups, tokens, sequences], values: k },
+  };
+  const withDy = { ...inputs, dy: { dims: [tokens, tokens, heads, sequences], values: dy } };
+  const byHead = (g: Graph, t: Tensor) => g.permute(t, 0, 2, 1, 3);
+  const scores = (g: Graph, t: Record<string, Tensor>) =>
+    g.mulMat(byHead(g, t.k as Tensor), byHead(g, t.q as Tensor)); // [tokens, tokens, heads, sequences]
+
+  /** The same graph, computed by the tensor library. */
+  async function alone(build: (g: Graph, t: Record<string, Tensor>) => Tensor, given = withDy) {
+    const own = Device.open(findDevice("cpu"), { threads: 1 });
+    try {
+      return Float64Array.from((await computed(given, build, own)).values);
+    } finally {
+      await own.dispose();
+    }
+  }
+
+  test("rows that lie apart, and matrices that repeat over others", async () => {
+    const { values, outside, result } = await computed(inputs, scores);
+    expect(outside).toBe(1);
+    expect(result.ne).toEqual([tokens, tokens, heads, sequences]);
+    expectClose(values, await alone(scores, inputs as typeof withDy), 2e-6);
+  });
+
+  test.each(["q", "k"] as const)("the gradient of %s", async (name) => {
+    const gradient = (g: Graph, t: Record<string, Tensor>) => {
+      g.tape = [];
+      const y = scores(g, t);
+      const tape = g.tape;
+      g.tape = undefined;
+      const wanted = t[name] as Tensor;
+      return backward(g, tape, new Map([[y, t.dy as Tensor]]), new Set([wanted])).get(wanted) as Tensor;
+    };
+    const { values, outside } = await computed(withDy, gradient);
+    expect(outside).toBe(2); // the scores, which are not needed, and the gradient
+    expectClose(values, await alone(gradient), 2e-6);
+  });
+});
+
+describeUnless(skip)("the same bits", () => {
   const inputs = {
     w: { dims: [256, 600], values: numbers(256 * 600, 14).map(Math.sin) },
     x: { dims: [256, 100], values: numbers(256 * 100, 15).map(Math.cos) },
@@ -227,7 +279,7 @@ describe.skipIf(skip)("the same bits", () => {
   });
 });
 
-test.skipIf(skip)("a graph that was not built for them has no products outside", async () => {
+testUnless(skip)("a graph that was not built for them has no products outside", async () => {
   const arena = new HeaderArena(8, { graph: true });
   try {
     const g = new Graph(device, arena);

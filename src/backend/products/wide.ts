@@ -10,7 +10,8 @@ import type { Arithmetic } from "./product.ts";
 /** y [n, m, c, d] = W [k, n] x X [k, m, c, d], f32. */
 export function wideResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefined {
   const [k, n] = w.ne;
-  if (!isPlain(w) || !w.contiguous || !isDense(x)) return undefined;
+  if (!isPlain(w)) return stackedResult(g, w, x);
+  if (!w.contiguous || !isDense(x)) return undefined;
   const m = x.elements / k;
   const arithmetic = g.device.wideArithmetic("result", w.dtype, m, n, k);
   if (!arithmetic || !g.wide) return undefined;
@@ -30,7 +31,8 @@ export function wideResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefin
 /** dX [k, m, c, d] from W [k, n] and dY [n, m, c, d], which is contiguous: W as it lies, without a transposed copy. */
 export function wideInputGradient(g: GraphCore, w: Tensor, dy: Tensor): Tensor | undefined {
   const [k, n] = w.ne;
-  if (!isPlain(w) || !w.contiguous || !dy.contiguous) return undefined;
+  if (!isPlain(w)) return stackedGradient(g, w, dy);
+  if (!w.contiguous || !dy.contiguous) return undefined;
   const m = dy.elements / n;
   const arithmetic = g.device.wideArithmetic("input-gradient", w.dtype, m, k, n);
   if (!arithmetic || arithmetic !== w.dtype || !g.wide) return undefined;
@@ -86,6 +88,71 @@ export function wideWeightGradient(
     ...{ node: handle, a: some, b: right.handle, m: rows, n: k, k: m, ...strides, ...turned, arithmetic },
   });
   return gradient;
+}
+
+/** y [n, m, c, d] = W [k, n, a, b] x X [k, m, c, d], all f32: the matrices of W repeat over those of X. */
+function stackedResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefined {
+  const [k, n] = w.ne;
+  const [, m, c, d] = x.ne;
+  if (!goes(g, [w, x], m, n, k, c * d)) return undefined;
+  g.arena.take();
+  const handle = library().native.ggml_mul_mat(g.arena.context, w.handle, x.handle);
+  const y = g.node("mul_mat", handle, "f32", [n, m, c, d], [w, x]);
+  return enterStack(g, y, { m, n, k, a: x, turnedA: false, b: w, turnedB: true });
+}
+
+/** dX [k, m, c, d] from W [k, n, a, b] and dY [n, m, c, d]. */
+function stackedGradient(g: GraphCore, w: Tensor, dy: Tensor): Tensor | undefined {
+  const [k, n] = w.ne;
+  const [, m, c, d] = dy.ne;
+  if (!goes(g, [w, dy], m, k, n, c * d)) return undefined;
+  const { native } = library();
+  g.arena.take(2);
+  const columns = native.ggml_permute(g.arena.context, dy.handle, 1, 0, 2, 3); // [m, n, c, d]
+  const handle = native.ggml_out_prod(g.arena.context, w.handle, columns);
+  const dx = g.node("out_prod", handle, "f32", [k, m, c, d], [w, dy]);
+  return enterStack(g, dx, { m, n: k, k: n, a: dy, turnedA: false, b: w, turnedB: false });
+}
+
+/** dW [k, n, a, d] from X [k, m, a, d] and dY [n, m, a, d], all f32: sums over m. */
+export function stackedWeightGradient(g: GraphCore, x: Tensor, dy: Tensor): Tensor | undefined {
+  const [k, m, a, d] = x.ne;
+  const [n] = dy.ne;
+  if (!goes(g, [x, dy], n, k, m, a * d)) return undefined;
+  g.arena.take();
+  const handle = library().native.ggml_out_prod(g.arena.context, x.handle, dy.handle);
+  const dw = g.node("out_prod", handle, "f32", [k, n, a, d], [x, dy]);
+  return enterStack(g, dw, { m: n, n: k, k: m, a: dy, turnedA: true, b: x, turnedB: false });
+}
+
+interface StackedProduct {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly turnedA: boolean;
+  readonly turnedB: boolean;
+}
+
+function enterStack(g: GraphCore, result: Tensor, { a, b, ...product }: StackedProduct): Tensor {
+  const between = ({ nb }: Tensor) => [nb[2] / nb[0], nb[3] / nb[0]] as const;
+  const [, , c, d] = result.ne;
+  const stack = { count: [c, d], a: between(a), b: between(b), repeat: [c / b.ne[2], d / b.ne[3]] } as const;
+  const strides = { lda: rowElements(a), ldb: rowElements(b), ldc: product.n };
+  const operands = { node: result.handle, a: a.handle, b: b.handle };
+  g.products.push({ ...product, ...operands, ...strides, arithmetic: "f32", stack });
+  return result;
+}
+
+/** Whether a stack of products goes outside: of f32 with whole rows that do not overlap, wherever they lie. */
+function goes(
+  g: GraphCore,
+  operands: readonly Tensor[],
+  ...[m, n, k, products]: [m: number, n: number, k: number, products: number]
+): boolean {
+  const fits = operands.every((t) => t.dtype === "f32" && t.contiguousRows && rowElements(t) >= t.ne[0]);
+  return fits && g.wide && g.device.wideArithmetic("stack", "f32", m, n, k, products) !== undefined;
 }
 
 /** An activation in the type of the arithmetic; rounded once for all products that take it. */

@@ -79,13 +79,16 @@ function serve(port: NonNullable<typeof parentPort>, data: CrewThreadData): void
   };
 
   const tile = (p: PlacedProduct, tiles: Tiles, index: number) => {
-    const { i, j, m, n } = tileAt(tiles, p, index);
+    const { product, i, j, m, n } = tileAt(tiles, p, index);
+    const { count, a: nextA, b: nextB, repeat } = p.stack;
+    const [i2, i3] = [product % count[0], Math.floor(product / count[0])];
+    const [j2, j3] = [Math.floor(i2 / repeat[0]), Math.floor(i3 / repeat[1])];
     const size = p.bf16 ? 2 : 4;
-    const a = p.a + i * (p.turnedA ? 1 : p.lda) * size;
-    const c = p.c + (i * p.ldc + j) * 4;
+    const a = p.a + (i2 * nextA[0] + i3 * nextA[1] + i * (p.turnedA ? 1 : p.lda)) * size;
+    const c = p.c + (product * p.m * p.ldc + i * p.ldc + j) * 4;
     const { bf16, k, lda, turnedA, ldc } = p;
     if (p.packed < 0) {
-      const b = p.b + j * (p.turnedB ? p.ldb : 1) * size;
+      const b = p.b + (j2 * nextB[0] + j3 * nextB[1] + j * (p.turnedB ? p.ldb : 1)) * size;
       kernel.run({ bf16, m, n, k, a, lda, turnedA, b, ldb: p.ldb, turnedB: p.turnedB, c, ldc });
     } else {
       unpack(p, j, n);

@@ -1,4 +1,5 @@
 // For tests: what has to happen before something else is waited for, never for a time. Not for the program.
+import { TestRunner } from "vitest";
 
 /** Lets everything go on that can. */
 export const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
@@ -14,5 +15,9 @@ export function latch() {
 
 /** Waits until a condition holds, which other work of the event loop brings about. */
 export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await turn();
+  const signal = TestRunner.getCurrentTest()?.context.signal; // a test that has run out of time waits no longer
+  while (!condition()) {
+    signal?.throwIfAborted();
+    await turn();
+  }
 }

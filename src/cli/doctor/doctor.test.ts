@@ -15,6 +15,10 @@ describe("doctor", () => {
     expect(found.devices.at(-1)).toMatchObject({ name: "cpu", kind: "cpu" });
     expect(found.memory.default_budget).toBeLessThan(found.memory.total);
     expect(found.threads).toBeGreaterThan(0);
+    // oneDNN is there, or it is said how to install it.
+    const hint = found.missing.find(({ what }) => what.startsWith("no oneDNN"));
+    expect(found.products !== null && hint !== undefined).toBe(false);
+    if (process.platform === "linux") expect(found.products?.file ?? hint?.do).toMatch(/libdnnl|install/);
     expect(found.disk).toMatchObject({ bytes_per_second: null, problem: "not asked for" });
   });
 

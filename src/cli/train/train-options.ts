@@ -135,7 +135,11 @@ export const TRAIN_OPTIONS = {
     "<name>",
     "type of the frozen weights under an adapter: auto, float32, float16, bfloat16",
   ),
-  threads: option(count, "<n>", "CPU threads (default: the cores this process may use)"),
+  threads: option(
+    count,
+    "<n>",
+    "CPU threads, always as many (default: what is fastest, measured as it runs)",
+  ),
   save_steps: option(count, "<n>", "steps between checkpoints (default: one at the end)"),
   eval_steps: option(count, "<n>", "steps between evaluations (default: one at the end)"),
   logging_steps: option(count, "<n>", "steps between lines where stderr is no terminal"),

@@ -78,6 +78,7 @@ describe("training", () => {
       ...{ steps: 2, interrupted: false, resumed_from: null, best_eval: null, output },
       ...{ checkpoint: join(output, "checkpoints", "checkpoint-2"), exported: join(output, "model") },
       memory: [{ tier: "cpu" }],
+      threads: expect.arrayContaining([{ kind: "backward", threads: 1, seconds: { 1: expect.any(Number) } }]),
     });
   });
 

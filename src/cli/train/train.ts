@@ -3,7 +3,7 @@ import { mkdir, rmdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AbortError, BudgetError, IoError, type NumericsError } from "../../base/errors.ts";
-import type { CausalLM } from "../../generate/causal-lm.ts";
+import type { CausalLM, ModelStatistics } from "../../generate/causal-lm.ts";
 import type { FileLock } from "../../memory/locks/file-lock.ts";
 import type { TrainingMemoryRow } from "../../report/training-report.ts";
 import { type FitOptions, outputPaths } from "../../train/fit/fit-options.ts";
@@ -40,6 +40,8 @@ interface TrainResult extends Nullable<FitResult> {
   readonly exported: string | null;
   readonly log: string;
   readonly memory: readonly TrainingMemoryRow[];
+  /** Threads of the CPU that computed each kind of work. */
+  readonly threads: ModelStatistics["threads"];
   readonly warnings: readonly string[];
 }
 
@@ -212,7 +214,9 @@ async function run(
   }
   const { log } = outputPaths(setup.output);
   const memory = memoryRows(model, plan);
+  const { threads } = model.statistics();
   const told: TrainResult = {
+    threads,
     ...result,
     loss: result.loss ?? null,
     best_eval: result.best_eval ?? null,
@@ -250,7 +254,7 @@ async function tellReport(
   setup: TrainSetup,
   config: TrainConfig,
   plan: TrainingPlanSummary,
-  { log, memory, exported, checkpoint }: TrainResult,
+  { log, memory, threads, exported, checkpoint }: TrainResult,
   flags: { readonly quiet?: boolean; readonly report: string | undefined },
 ): Promise<void> {
   if (flags.quiet && flags.report === undefined) return;
@@ -275,6 +279,8 @@ async function tellReport(
   }
   if (flags.quiet) return;
   for (const text of ["", ...trainingReportText(records, { memory }), ""]) note(io, text);
+  const { threadsLine } = await import("../../report/text-report.ts");
+  note(io, `${"threads".padEnd(10)}  ${threadsLine(threads)}`);
   for (const [what, path] of Object.entries({ checkpoint, result: exported, report: flags.report })) {
     if (path) note(io, `${what.padEnd(10)}  ${shortPath(path)}`);
   }

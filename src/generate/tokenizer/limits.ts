@@ -11,8 +11,8 @@ export const MOST_WORDS = 2 ** 21;
 const GROWTH = 32;
 /** And this much longer, for what is put in front of it. */
 const ADDED = 2 ** 16;
-/** UTF-16 units of any text that is made. */
-const LONGEST_TEXT = 2 ** 26;
+/** UTF-16 units of any text that is made: chained replacements can grow them without bound. */
+export const LONGEST_TEXT = 2 ** 26;
 
 /** How long a text of so many units may become. */
 export function longestResult(length: number): number {

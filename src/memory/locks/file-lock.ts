@@ -3,7 +3,7 @@
 // file systems) the file's mere existence is the lock, and a holder that cannot be looked for has to be removed by hand.
 
 import { constants, unlinkSync } from "node:fs";
-import { type FileHandle, link, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, link, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { lockOpenFile } from "../../backend/ggml/system.ts";
 import { IoError } from "../../base/errors.ts";
@@ -117,7 +117,7 @@ async function attemptLock(path: string, what: string): Promise<FileLock | undef
 /** Without the system's locks: who makes the file has the lock. An empty file is one that {@link attemptLock} has just made. */
 async function lockByExistence(path: string, what: string): Promise<FileLock | undefined> {
   const holder = await holderIn(path);
-  const text = await readFile(path, "utf8").catch(() => undefined);
+  const text = await startOf(path).catch(() => undefined);
   if (holder) {
     const state = livenessOf(holder);
     if (state !== "gone") throw new LockedError(path, what, holder, state === "alive");
@@ -129,7 +129,7 @@ async function lockByExistence(path: string, what: string): Promise<FileLock | u
     () => false,
   );
   if (moved) {
-    const found = await readFile(stale, "utf8").catch(() => "");
+    const found = await startOf(stale).catch(() => "");
     if (found !== (text ?? "")) {
       // Somebody else took over in between; the lock goes back to its place.
       await rename(stale, path).catch(() => {});
@@ -174,13 +174,28 @@ function identityText(): string {
 }
 
 async function holderOf(handle: FileHandle): Promise<ProcessIdentity | undefined> {
+  return parsed(await readStart(handle));
+}
+
+/** As much of an open file as an identity may take. */
+async function readStart(handle: FileHandle): Promise<string> {
   const bytes = Buffer.alloc(LONGEST);
   const { bytesRead } = await handle.read(bytes, 0, LONGEST, 0);
-  return parsed(bytes.subarray(0, bytesRead).toString());
+  return bytes.subarray(0, bytesRead).toString();
+}
+
+/** As {@link readStart}; a named pipe, which nothing may ever be written to, is not waited for. */
+async function startOf(path: string): Promise<string> {
+  const handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+  try {
+    return await readStart(handle);
+  } finally {
+    await handle.close();
+  }
 }
 
 async function holderIn(path: string): Promise<ProcessIdentity | undefined> {
-  return parsed(await readFile(path, "utf8").catch(() => ""));
+  return parsed(await startOf(path).catch(() => ""));
 }
 
 function parsed(text: string): ProcessIdentity | undefined {

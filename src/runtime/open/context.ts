@@ -44,7 +44,7 @@ export function withPositions({ spec, notes }: Skeleton, asked = 0): Pick<Skelet
 export function chooseContext(
   spec: ModelSpec,
   asked: number | undefined,
-  budget: number | undefined,
+  budget: number,
   kv: KvDType,
   planFor: (context: number) => Planned,
 ): Contextual {
@@ -58,7 +58,7 @@ export function chooseContext(
     return { context: asked, notes: [], ...withAdvice(asked, planFor) };
   }
   let context = Math.min(spec.max_positions, DEFAULT_CONTEXT);
-  const share = (budget ?? Number.POSITIVE_INFINITY) * KV_SHARE;
+  const share = budget * KV_SHARE;
   while (context > SMALLEST_DEFAULT_CONTEXT && kvBytes(spec, kv, context) > share)
     context = Math.ceil(context / 2);
   for (;;) {

@@ -142,7 +142,7 @@ async function load(
   cleanup.add(() => rows.dispose());
   const sampling = ledger.reserve("cpu", samplingBytes(spec.vocab_size), "sampling");
   cleanup.add(() => sampling.release());
-  const kv = new KvCache(spec, prepared.kv_dtype, prepared.context, kvPlaces(prepared, ledger));
+  const kv = new KvCache(spec, prepared.kv_dtype, prepared.rows, kvPlaces(prepared, ledger));
   const sides = new Map<Site, Side>();
   try {
     const common = { prepared, units, ledger, residents, sources, queue };

@@ -3,7 +3,7 @@ import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
-import { LEAST_MATRIX } from "../../backend/products/choice.ts";
+import { LEAST_LARGEST_MATRIX } from "../../backend/products/choice.ts";
 import { productMode } from "../../backend/products/find.ts";
 import { openProducts } from "../../backend/products/open.ts";
 import { undoAfter } from "../../base/async/cleanup.ts";
@@ -28,12 +28,19 @@ import {
   type WeightDType,
 } from "../../plan/options.ts";
 import { type FixedBytes, type HybridRequest, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import { byStage, type ModelUnits, type Unit } from "../../plan/units.ts";
+import { byStage, type Matrix, type ModelUnits, type Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
 import { adapterBytes, adapterStaging, targetBytes } from "../step/adapter.ts";
+import { CHUNK_TOKENS } from "../step/chunks.ts";
 import { inputBytes } from "../step/inputs.ts";
 import { logitsChoices } from "../step/logits-memory.ts";
-import { gatheredRowBytes, gatheredTables, hasFlashAttention, measureScratch } from "../step/measure.ts";
+import {
+  gatheredRowBytes,
+  gatheredTables,
+  hasFlashAttention,
+  type MeasureOptions,
+  measureScratch,
+} from "../step/measure.ts";
 import { needPacking } from "../weights/copies/packed-copy.ts";
 import { type LoadProgress, loadStaging } from "../weights/loader.ts";
 import { vectorBytes } from "../weights/residents.ts";
@@ -69,6 +76,8 @@ export interface EngineOptions {
    * Default: true.
    */
   readonly prefix_cache?: boolean;
+  /** Sequences of `context_length` tokens that are planned for at once; more go on in groups. Default: 1. */
+  readonly max_sequences?: number;
   /** Where converted and packed copies of weights go. */
   readonly offload_folder?: string;
   /**
@@ -104,6 +113,12 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
     throw new ConfigError(`threads is ${threads}, expected a whole number from 1 to 512`);
   }
+  const { max_sequences = 1 } = options;
+  if (!Number.isInteger(max_sequences) || max_sequences < 1 || max_sequences > CHUNK_TOKENS) {
+    throw new ConfigError(
+      `max_sequences is ${max_sequences}, expected a whole number from 1 to ${CHUNK_TOKENS}`,
+    );
+  }
   const kv_dtype = kvDType(options.kv_dtype ?? "float16");
   const info = findDevice(options.device ?? "auto");
   const team = { threads, adaptive: options.threads === undefined };
@@ -127,15 +142,15 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     if (mode !== "gpu") await openWideProducts(cpu, model.units);
     const rates = mode === "auto" ? await weightRates(device, cpu, mainDType(model)) : undefined;
     const planFor = (context: number) => {
-      const measured = { context, kv_dtype, adapter };
+      const measured = { context, max_sequences, kv_dtype, adapter };
       const scratch = measureScratch(spec, model.units, device, { ...measured, flash });
       const hostScratch =
         mode === "gpu" ? 0 : measureScratch(spec, model.units, cpu, { ...measured, flash: hostFlash });
       const planOf = (units: readonly Unit[], packed: PackedBytes | undefined, way?: Way) => {
         const sizes = unitSizes(units, device, cpu, packed);
         const most = Math.max(scratch, way?.scratch ?? 0);
-        const own = fixedBytes(spec, model.units, device, { context, kv_dtype, scratch: most, adapter });
-        const { whole, sentence } = logitsChoices(spec.vocab_size, context);
+        const own = fixedBytes(spec, model.units, device, { ...measured, scratch: most });
+        const { whole, sentence } = logitsChoices(spec.vocab_size, context, max_sequences);
         const request = { units, sizes, compute: device.kind, budgets, wanted, wholeStages };
         const plain = (fixed: FixedBytes) => () => makePlan({ ...request, fixed });
         // What trains gives texts meanwhile, and is looked at, but by the sentence.
@@ -162,10 +177,17 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
       way,
       replan,
       notes: chosen,
-    } = chooseContext(spec, options.context_length, budgets[device.kind], kv_dtype, planFor);
+    } = chooseContext(
+      spec,
+      options.context_length,
+      (budgets[device.kind] ?? Number.POSITIVE_INFINITY) / max_sequences,
+      kv_dtype,
+      planFor,
+    );
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
-    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, context, flash, hostFlash, way };
+    const sizes = { context, max_sequences, rows: context * max_sequences };
+    const decided = { ...skeleton, spec, plan: expected, packing, kv_dtype, ...sizes, flash, hostFlash, way };
     const said = joinNotes(notes, chosen, [
       ...unusedBudgets(options, device),
       ...unusedCompute(options, device),
@@ -191,15 +213,16 @@ function unusedCompute({ compute, training }: EngineOptions, device: Device): st
   return [];
 }
 
-/** Wide products for a model that has matrices large enough. */
+/** Wide products for a model whose matrices are large enough. */
 async function openWideProducts(device: Device, units: readonly Unit[]): Promise<void> {
   const matrices = units.flatMap((u) => Object.values(u.matrices));
-  const large = matrices.filter((m) => productMode() === "all" || m.ne[0] * m.ne[1] >= LEAST_MATRIX);
-  if (large.length > 0)
-    await openProducts(
-      device,
-      large.map((m) => m.dtype),
-    );
+  const elements = (m: Matrix) => m.ne[0] * m.ne[1];
+  const worthwhile = matrices.some((m) => elements(m) >= LEAST_LARGEST_MATRIX);
+  if (!worthwhile && productMode() !== "all") return;
+  await openProducts(
+    device,
+    matrices.map((m) => m.dtype),
+  );
 }
 
 /** Budgets of tiers that nothing will be put on: whoever gave one expects something of it. */
@@ -301,11 +324,11 @@ function fixedBytes(
   spec: ModelSpec,
   units: readonly Unit[],
   device: Device,
-  o: { context: number; kv_dtype: KvDType; scratch: number; adapter: Adapter | undefined },
+  o: Omit<MeasureOptions, "flash"> & { readonly scratch: number },
 ): FixedBytes {
   return {
-    kv: kvBytes(spec, o.kv_dtype, o.context),
-    activations: inputBytes(o.context, spec.hidden_size, gatheredRowBytes(units)),
+    kv: kvBytes(spec, o.kv_dtype, o.context * o.max_sequences),
+    activations: inputBytes(o.context, spec.hidden_size, gatheredRowBytes(units), o.max_sequences),
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),

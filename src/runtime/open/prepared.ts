@@ -52,8 +52,11 @@ export interface Prepared extends Skeleton {
   readonly plan: Plan;
   readonly packing: Packing | undefined;
   readonly kv_dtype: KvDType;
-  /** Tokens of KV cache. */
+  /** Tokens of one sequence that there is room for, and sequences of that length. */
   readonly context: number;
+  readonly max_sequences: number;
+  /** Rows of the KV cache: tokens of all sequences together. */
+  readonly rows: number;
   /** Whether the device has the fused attention kernel for this model, and the CPU beside it. */
   readonly flash: boolean;
   readonly hostFlash: boolean;

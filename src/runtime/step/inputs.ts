@@ -35,14 +35,20 @@ interface Region {
   readonly bytes: number;
 }
 
-/** Bytes of the inputs of the largest pass over sequences of up to `context` tokens. */
-export function inputBytes(context: number, hidden: number, gatheredRowBytes: readonly number[]): number {
-  const tokens = Math.min(context, PASS_TOKENS);
+/** Bytes of the inputs of the largest pass over so many sequences of up to `context` tokens. */
+export function inputBytes(
+  context: number,
+  hidden: number,
+  gatheredRowBytes: readonly number[],
+  sequences = 1,
+): number {
+  const tokens = Math.min(context * sequences, PASS_TOKENS);
   let total = 2 * align(tokens * 4) + align(tokens * hidden * 4) + align(tokens * 4);
   for (const row of gatheredRowBytes) total += align(tokens * row);
   for (let start = 0; start < tokens; start += CHUNK_TOKENS) {
     const count = Math.min(CHUNK_TOKENS, tokens - start);
-    if (count > 1) total += align((context - tokens + start + count) * count * 2);
+    if (sequences > 1) total += sequences * align(1) + align(context * count * 2);
+    else if (count > 1) total += align((context - tokens + start + count) * count * 2);
   }
   return total;
 }

@@ -3,12 +3,11 @@ import { undoNowAfter } from "../../base/async/cleanup.ts";
 import { BudgetError } from "../../base/errors.ts";
 import type { Ledger, Reservation } from "../../memory/ledger.ts";
 import { formatBudget, formatBytes } from "../../memory/sizes.ts";
+import { LOGITS_BYTES } from "./stage-graph.ts";
 
 const WHAT = "logits";
 /** Rows of choosing a token: its logits, and what a sampler makes of them (SamplingScratch is 28 bytes a token). */
 const SAMPLING_ROWS = 8;
-/** What is planned for the logits of every token of a call: as much as is computed at a time. More has to be free. */
-const MOST = 16 * 2 ** 20;
 /** Of so many tokens in any case: whoever looks at a model asks for those of a sentence. */
 const LEAST_TOKENS = 24;
 
@@ -17,11 +16,19 @@ export function samplingBytes(vocab: number): number {
   return SAMPLING_ROWS * vocab * 4;
 }
 
-/** What a plan sets aside in RAM: for choosing tokens, and for the logits of a whole context or of a sentence. Bytes. */
-export function logitsChoices(vocab: number, context: number): { whole: number; sentence: number } {
+/**
+ * What a plan sets aside in RAM: for choosing tokens, and for the logits of a whole context, of which as much as is computed
+ * at a time, or of a sentence. More has to be free. Bytes.
+ */
+export function logitsChoices(
+  vocab: number,
+  context: number,
+  sequences = 1,
+): { whole: number; sentence: number } {
   const row = vocab * 4;
-  const most = Math.max(1, Math.floor(MOST / row));
-  const bytesOf = (tokens: number) => samplingBytes(vocab) + Math.min(context, most, tokens) * row;
+  const most = Math.max(1, Math.floor(LOGITS_BYTES / row));
+  const bytesOf = (tokens: number) =>
+    samplingBytes(vocab) + Math.max(Math.min(context, most, tokens), sequences) * row;
   return { whole: bytesOf(context), sentence: bytesOf(LEAST_TOKENS) };
 }
 

@@ -132,6 +132,8 @@ export function reserveScratch(device: Device, bytes: number, graphs: GraphMemor
 
 export interface MeasureOptions {
   readonly context: number;
+  /** Sequences of that length in one pass. */
+  readonly max_sequences: number;
   readonly kv_dtype: KvDType;
   readonly flash: boolean;
   /** What linear layers add to their products. */
@@ -156,18 +158,32 @@ function eachLargeGraph(
     const part = { sequence: 0, base: 0, past: options.context - count, count, offset: 0 };
     const chunk: Chunk = { start: 0, tokens: count, parts: [part] };
     const wanted = { first: 0, count: Math.min(headTokens(spec.vocab_size), count) };
-    const visitStages = (stages: readonly StageUnits[], inOrder = false) =>
-      buildGraph(device, headerEstimate(stages, 1), (g) => {
+    const visitStages = (stages: readonly StageUnits[], of: Chunk, inOrder = false) =>
+      buildGraph(device, headerEstimate(stages, of.parts.length), (g) => {
         g.inOrder = inOrder;
-        buildStages(g, stages, chunk, memory, wanted);
+        buildStages(g, stages, of, memory, wanted);
         visit(g);
       });
     const stages = byStage(units);
-    visitStages(stages);
-    for (const stage of distinct(stages, targetIndex(options.adapter))) {
-      visitStages([stage]);
-      if (stage.units.length > 1) visitStages([stage], true);
+    const { max_sequences: sequences } = options;
+    const chunks = sequences > 1 ? [chunk, ...sharedChunks(options.context, sequences)] : [chunk];
+    for (const shared of chunks) {
+      visitStages(stages, shared);
+      for (const stage of distinct(stages, targetIndex(options.adapter))) {
+        visitStages([stage], shared);
+        if (stage.units.length > 1) visitStages([stage], shared, true);
+      }
     }
+  });
+}
+
+/** Chunks of many sequences: the last token of each, and as many of each as a chunk has room for. */
+function sharedChunks(context: number, sequences: number): Chunk[] {
+  return [1, Math.min(context, Math.floor(CHUNK_TOKENS / sequences))].map((count) => {
+    const parts = Array.from({ length: sequences }, (_, sequence) => ({
+      ...{ sequence, base: 0, past: context - count, count, offset: sequence * count },
+    }));
+    return { start: 0, tokens: sequences * count, parts };
   });
 }
 

@@ -10,7 +10,7 @@ import { CachedAttention, type ChunkInputs } from "./attention.ts";
 import type { Chunk } from "./chunks.ts";
 
 /** Bytes of logits computed at a time; more tokens go in several graphs. */
-const LOGITS_BYTES = 16 * 1024 * 1024;
+export const LOGITS_BYTES = 16 * 1024 * 1024;
 
 /** Tokens whose logits are computed in one graph. Depends on the model alone, never on a budget. */
 export function headTokens(vocab: number): number {

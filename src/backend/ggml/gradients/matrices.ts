@@ -1,6 +1,6 @@
 // Derivatives of matrix products, as products of transposed copies: y = W x has dx = W^T dy and dW = dy x^T.
 // Large matrices are taken in slices of rows, so that beside a matrix and its gradient no third one is needed.
-import { wideInputGradient, wideWeightGradient } from "../../products/wide.ts";
+import { stackedWeightGradient, wideInputGradient, wideWeightGradient } from "../../products/wide.ts";
 import type { Graph } from "../ops.ts";
 import type { Shape, Tensor } from "../tensor.ts";
 import { dense, repeatBack } from "./ops.ts";
@@ -18,7 +18,7 @@ const SLICE_ROWS = 64;
  */
 export function productOfLeft(g: Graph, s: Step): Tensor | readonly Part[] {
   const [w, x] = s.inputs as [Tensor, Tensor];
-  const [k, n, a, b] = w.ne;
+  const [k, , a, b] = w.ne;
   const [, m, c, d] = x.ne;
   const joined = (t: Tensor): Tensor => {
     // m, then the repetitions within c, then (where W is a plain matrix) all the rest lie side by side
@@ -35,6 +35,8 @@ export function productOfLeft(g: Graph, s: Step): Tensor | readonly Part[] {
     const whole = wideLeft(g, s, w, joined(x), dy);
     if (whole) return whole;
   }
+  const stacked = g.wide && a * b > 1 ? stackedWeightGradient(g, joined(x), dy) : undefined;
+  if (stacked) return sumOfRepeated(g, w, stacked);
   const right = columns(joined(x));
   if (a * b === 1 && s.addsTo(w)) {
     return slices(w).map(([first, rows]) => {
@@ -43,9 +45,14 @@ export function productOfLeft(g: Graph, s: Step): Tensor | readonly Part[] {
       return { values, window: { strides: [4 * k, 4 * k * rows, 4 * k * rows], offset: 4 * k * first } };
     });
   }
-  const product = g.mulMat(right, columns(dy)); // [k, n, a, d]
+  return sumOfRepeated(g, w, g.mulMat(right, columns(dy))); // [k, n, a, d]
+}
+
+/** [k, n, a, d] -> [k, n, a, b]: the sum over what W was repeated for. */
+function sumOfRepeated(g: Graph, w: Tensor, product: Tensor): Tensor {
+  const [k, n, a, b] = w.ne;
   if (product.elements === w.elements) return g.reshape(product, ...w.ne);
-  const parts = g.reshape(product, k * n * a, d / b, b);
+  const parts = g.reshape(product, k * n * a, product.ne[3] / b, b);
   return g.reshape(repeatBack(g, parts, g.arena.header("f32", [k * n * a, 1, b])), ...w.ne);
 }
 

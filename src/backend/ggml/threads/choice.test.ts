@@ -106,6 +106,18 @@ test("work like what is known begins as that goes on", () => {
   expect(choice.next({ kind: "other", amount: 1e12 })).toBe(2); // nothing of the size is known
 });
 
+test("a number that was bad with one kind of work is not tried at once with the next", () => {
+  const machine = new SimulatedMachine(2);
+  machine.neighbours = 1;
+  const choice = new ThreadChoice(2);
+  machine.follow(choice, TINY, 5);
+  const prompt = { ...TINY, work: { kind: "prefill", amount: 2e8 }, seconds: 0.015 };
+  for (let i = 0; i < 10; i++) {
+    expect(choice.next(prompt.work)).toBe(1);
+    choice.record(prompt.work, 1, machine.run(prompt, 1));
+  }
+});
+
 test("a fixed number is what every run gets, whatever it takes", () => {
   const machine = new SimulatedMachine(2);
   machine.neighbours = 2;

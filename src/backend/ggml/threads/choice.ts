@@ -37,10 +37,13 @@ const REGRETTED = 5;
 const HALF_LIFE = 0.25;
 /** Another number must be better by this to be taken. */
 const MARGIN = 0.97;
-/** How much slower more threads are supposed to be until they have been tried. */
+/** How much slower more threads are supposed to be until they have been tried, here or with other work. */
 const UNTRIED_MORE = 2;
-/** Work of fewer multiply-adds begins with one thread: operations are then about as short as the threads' meetings. */
-const LARGE = 50e6;
+/**
+ * Work of fewer multiply-adds, less than about 0.1 seconds on one core, begins with one thread: a hundred meetings beside a
+ * busy neighbour take several times as long. Larger work loses less than it takes anyway.
+ */
+const LARGE = 2e9;
 /** Work of up to this many times the amount counts as of about the same size. */
 const SIMILAR = 8;
 
@@ -213,15 +216,13 @@ export class ThreadChoice {
   #trial(state: State): Trial | undefined {
     if (state.runs < 2) return undefined;
     const others = this.#others(state);
-    const untried = others.filter((n) => !state.measured.has(n));
     const pause = BETWEEN_TRIALS * Math.max(TRIAL_SECONDS, runSeconds(state));
+    // Fewer threads are tried at once: they lose little. More may lose much, so work that ends soon does without.
+    const soon = state.sinceTrial < pause;
+    const untried = others.filter((n) => !state.measured.has(n) && (n < state.current || !soon));
     const order = [...state.tried];
     const due =
-      untried.length > 0
-        ? untried
-        : state.sinceTrial >= pause
-          ? others.sort((a, b) => order.indexOf(a) - order.indexOf(b))
-          : [];
+      untried.length > 0 ? untried : !soon ? others.sort((a, b) => order.indexOf(a) - order.indexOf(b)) : [];
     const threads = due.find((n) => this.#loss(state, n) <= state.allowance);
     return threads === undefined ? undefined : { threads, amount: 0, seconds: 0 };
   }
@@ -241,10 +242,19 @@ export class ThreadChoice {
       ? cost(state, threads) / cost(state, state.current)
       : threads < state.current
         ? state.current / threads
-        : UNTRIED_MORE;
+        : this.#elsewhere(threads);
     // A slow trial has fewer runs: it lasts no longer, but for its last run.
     const runs = Math.max(1, TRIAL_SECONDS / (runSeconds(state) * times));
     return Math.max(0, runs * runSeconds(state) * (times - 1));
+  }
+
+  /** How many times slower than the number in use a larger one was with other work: as bad as it was anywhere. */
+  #elsewhere(threads: number): number {
+    let worst = UNTRIED_MORE;
+    for (const state of this.#states.values())
+      if (state.current < threads && state.measured.has(threads) && state.measured.has(state.current))
+        worst = Math.max(worst, cost(state, threads) / cost(state, state.current));
+    return worst;
   }
 }
 

@@ -1,16 +1,15 @@
 // What makes text of tokens: one function for each decoder of tokenizer.json, by its name there. Runs beside everything
 // else, token by token, so it holds no regex of a file: those are given by who can bound them.
+
 import { isUtf8 } from "node:buffer";
 import { type Fields, TokenizingError } from "../fields.ts";
+import { LONGEST_TEXT } from "../limits.ts";
 import { fromByteCharacters } from "./byte-level.ts";
 import { type CompileRegex, readPattern } from "./pattern.ts";
 import { literal, replaced } from "./splitting.ts";
 
 /** Takes the texts of tokens and returns the texts to be joined. */
 export type Decode = (tokens: string[]) => string[];
-
-/** Texts may not become longer than this many UTF-16 units: chained replacements can grow them without bound. */
-const LONGEST_TEXT = 2 ** 26;
 
 const KINDS: Readonly<Record<string, (fields: Fields, compile: CompileRegex) => Decode>> = {
   BPEDecoder: (fields) => {

@@ -24,7 +24,7 @@ const KEY = "spillway_fingerprint";
 /** Of the form of copies. Those of another are made anew. */
 const VERSION = 2;
 /** Bytes under one checksum, of tensors that are read whole. */
-const CHECKED = 2 ** 20;
+export const CHECKED = 2 ** 20;
 /** How often another process that makes the same copy is looked after. Milliseconds. */
 const POLL = 250;
 

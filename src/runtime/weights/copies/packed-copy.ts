@@ -10,12 +10,10 @@ import { formatBytes } from "../../../memory/sizes.ts";
 import type { Matrix, Unit } from "../../../plan/units.ts";
 import type { LoaderContext } from "../loader.ts";
 import { pieceBound, readPiece } from "../sources.ts";
-import { type KeptCopy, keptCopy } from "./offload-copy.ts";
+import { CHECKED, type KeptCopy, keptCopy } from "./offload-copy.ts";
 
 /** Bytes of a matrix read at a time while it is packed, at most. */
 const BLOCK = 4 * 1024 * 1024;
-/** Bytes under one checksum. */
-const CHECKED = 2 ** 20;
 
 /** Matrices that are, or will be converted to, bf16 and are used whole: they would be smaller packed. */
 export function needPacking(units: readonly Unit[]): Matrix[] {
