@@ -1,7 +1,9 @@
 // Results of forward that are kept for backward, in whole runs: the same losses, gradients, weights and moments as where
 // backward computes them again, to the bit; within the budget; and as many stages as it carries.
 import { describe, expect, test } from "vitest";
+import { listDevices } from "../src/backend/ggml/device.ts";
 import { BudgetError } from "../src/base/errors.ts";
+import { testUnless, whyNoGpu } from "../src/base/testing-unproven.ts";
 import { temporaryFolder } from "../src/formats/testing.ts";
 import { engineOf } from "../src/generate/causal-lm.ts";
 import type { EngineOptions } from "../src/runtime/open/prepare.ts";
@@ -65,6 +67,20 @@ describe.each([
   );
 });
 
+const gpu = listDevices().find((device) => device.kind === "gpu");
+
+testUnless(whyNoGpu(gpu))("on a GPU too, whose kernels join operations", { timeout: 240_000 }, async () => {
+  const dir = await checkpoint(LLAMA);
+  const lora = { ...LORA, lora_dropout: 0.1 };
+  for (const options of [{}, { precision: "bfloat16" as const }, { lora }]) {
+    const run = (keep_activations: TrainerOptions["keep_activations"]) => {
+      const model: EngineOptions = { device: gpu?.name ?? "gpu" };
+      return train(dir, { model, trainer: { ...COMMON, ...options, keep_activations }, steps: STEPS });
+    };
+    expectSameRun(await run("all"), await run("none"), JSON.stringify(options));
+  }
+});
+
 /** The plan of a training under a budget, and the most RAM that a step then held. */
 async function planned(
   dir: string,
@@ -122,9 +138,13 @@ describe("budgets", () => {
 });
 
 /** How a training is refused that does not fit. */
-async function refusal(dir: string, budget: number, options: TrainerOptions): Promise<Required<BudgetError>> {
+async function refusal(
+  dir: string,
+  budget: number,
+  options: TrainerOptions,
+): Promise<BudgetError & { smallest: number }> {
   const model = { ...CPU, max_memory: { cpu: budget } };
   const opening = new BudgetError("", { tier: "cpu", needed: 0, budget, smallest: 0 });
   const trainer = { ...COMMON, offload_folder: temporaryFolder(), ...options };
-  return (await trainingRefusal(dir, model, trainer, opening)) as Required<BudgetError>;
+  return (await trainingRefusal(dir, model, trainer, opening)) as BudgetError & { smallest: number };
 }
