@@ -4,10 +4,10 @@ import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import type { Unit } from "../../plan/units.ts";
-import { TrainingAttention } from "../step/attention.ts";
+import { TrainingAttention } from "../step/stage/attention.ts";
 import type { BatchShape } from "../step/batch-inputs.ts";
-import type { StageAdapter, StageInput } from "../step/stage-backward.ts";
-import type { GradientMemory, StageOperands } from "../step/stage-graphs.ts";
+import type { StageAdapter, StageInput } from "../step/stage/stage-backward.ts";
+import type { GradientMemory, StageOperands } from "../step/stage/stage-graphs.ts";
 import { lowRankKey, type Parameters } from "./parameters.ts";
 
 /** Dimensions of a parameter in ggml's order, laid out as the checkpoint holds it. */

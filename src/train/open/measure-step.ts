@@ -7,14 +7,14 @@ import type { Unit } from "../../plan/units.ts";
 import type { KnownModel } from "../../runtime/open/training-hooks.ts";
 import { buildGraph, withNowhere } from "../../runtime/step/measure.ts";
 import type { BatchShape } from "../step/batch-inputs.ts";
-import type { Keeping } from "../step/keeping.ts";
+import type { Keeping } from "../step/stage/keeping.ts";
 import {
   buildBackward,
   buildForward,
   buildHead,
   keepingOfUnit,
   type WantedOfUnit,
-} from "../step/stage-graphs.ts";
+} from "../step/stage/stage-graphs.ts";
 import { NoMemory } from "./measure-operands.ts";
 import type { Parameters } from "./parameters.ts";
 

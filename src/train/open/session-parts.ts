@@ -23,7 +23,7 @@ import { BatchInputs, batchInputBytes } from "../step/batch-inputs.ts";
 import { Gradients } from "../step/gradient-store.ts";
 import { KeptActivations } from "../step/kept-activations.ts";
 import { Passes } from "../step/passes.ts";
-import { StageRunner } from "../step/stage-runner.ts";
+import { StageRunner } from "../step/stage/stage-runner.ts";
 import { Stalls } from "../step/stalls.ts";
 import { UpdateQueue } from "../step/update-queue.ts";
 import { hasDraft } from "./homes.ts";

@@ -8,7 +8,7 @@ import { wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import type { Unit } from "../../plan/units.ts";
 import type { BatchShape } from "./batch-inputs.ts";
-import type { Keeping, KeptMemory } from "./keeping.ts";
+import type { Keeping, KeptMemory } from "./stage/keeping.ts";
 
 /** Their name in plans and in the ledger. */
 export const KEPT = "kept activations";

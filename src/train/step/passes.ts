@@ -22,8 +22,8 @@ import type { BatchInputs, InputSizes } from "./batch-inputs.ts";
 import { DropoutMask } from "./dropout.ts";
 import type { Gradients, OpenGradients } from "./gradient-store.ts";
 import type { KeptActivations } from "./kept-activations.ts";
-import type { WantedOfUnit } from "./stage-graphs.ts";
-import { dropoutName, type GradientSum, type StageRunner, type StageTensors } from "./stage-runner.ts";
+import type { WantedOfUnit } from "./stage/stage-graphs.ts";
+import { dropoutName, type GradientSum, type StageRunner, type StageTensors } from "./stage/stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
 
 /** Bytes of gradients of rows that are looked at together. */

@@ -1,13 +1,13 @@
 // Which results of a stage's forward pass are kept, so that backward computes no product of it again: found by building both
 // once and looking at what the gradient rules read. Places and finds them in graphs; where their memory is, is not known here.
 
-import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
-import type { DType } from "../../backend/ggml/dtypes.ts";
-import type { BuildObserver, TapeEntry } from "../../backend/ggml/graph.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Shape, Tensor } from "../../backend/ggml/tensor.ts";
-import { GraphError } from "../../base/errors.ts";
-import type { Stage, StageContext } from "../../models/spec.ts";
+import type { NativeBuffer } from "../../../backend/ggml/buffer.ts";
+import type { DType } from "../../../backend/ggml/dtypes.ts";
+import type { BuildObserver, TapeEntry } from "../../../backend/ggml/graph.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Shape, Tensor } from "../../../backend/ggml/tensor.ts";
+import { GraphError } from "../../../base/errors.ts";
+import type { Stage, StageContext } from "../../../models/spec.ts";
 import { recorded, type StageInput, stageForward, stageGradients, type Wanted } from "./stage-backward.ts";
 
 /** Offsets of kept tensors are multiples of this: what devices ask of the beginning of a tensor. */

@@ -2,21 +2,21 @@
 // then has no product of forward in its graph.
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { FIXTURES } from "../../../test/golden/golden.ts";
-import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
-import { Device, findDevice } from "../../backend/ggml/device.ts";
-import { library } from "../../backend/ggml/library.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
-import { GraphError } from "../../base/errors.ts";
-import type { Unit } from "../../plan/units.ts";
-import { readSkeleton } from "../../runtime/open/skeleton.ts";
-import type { KnownModel } from "../../runtime/open/training-hooks.ts";
-import { buildGraph, withNowhere } from "../../runtime/step/measure.ts";
-import { NoMemory } from "../open/measure-operands.ts";
-import { Keepings, measureStep, wantedOf } from "../open/measure-step.ts";
-import type { TrainerOptions } from "../open/options.ts";
-import { trainerSettings } from "../open/options.ts";
-import { type Parameters, trainedParameters } from "../open/parameters.ts";
+import { FIXTURES } from "../../../../test/golden/golden.ts";
+import type { NativeBuffer } from "../../../backend/ggml/buffer.ts";
+import { Device, findDevice } from "../../../backend/ggml/device.ts";
+import { library } from "../../../backend/ggml/library.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import { GraphError } from "../../../base/errors.ts";
+import type { Unit } from "../../../plan/units.ts";
+import { readSkeleton } from "../../../runtime/open/skeleton.ts";
+import type { KnownModel } from "../../../runtime/open/training-hooks.ts";
+import { buildGraph, withNowhere } from "../../../runtime/step/measure.ts";
+import { NoMemory } from "../../open/measure-operands.ts";
+import { Keepings, measureStep, wantedOf } from "../../open/measure-step.ts";
+import type { TrainerOptions } from "../../open/options.ts";
+import { trainerSettings } from "../../open/options.ts";
+import { type Parameters, trainedParameters } from "../../open/parameters.ts";
 import type { Keeping } from "./keeping.ts";
 import { buildBackward, buildForward } from "./stage-graphs.ts";
 

@@ -1,21 +1,21 @@
 // Computes the graphs of training one stage at a time: binds operands to where they are, gives the graph memory, runs it,
 // and hands out what it produced. What runs when is the business of passes.ts.
 
-import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
-import type { Device } from "../../backend/ggml/device.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { downloadNow } from "../../backend/ggml/transfer.ts";
-import type { Unit } from "../../plan/units.ts";
-import type { EngineParts } from "../../runtime/open/open-model.ts";
-import { GraphBuilder } from "../../runtime/step/graph-builder.ts";
-import { productsOf } from "../../runtime/step/work.ts";
-import type { Slot } from "../../runtime/weights/lane.ts";
-import { storedDims } from "../open/measure-operands.ts";
-import { lowRankKey, type Parameters } from "../open/parameters.ts";
+import type { NativeBuffer } from "../../../backend/ggml/buffer.ts";
+import type { Device } from "../../../backend/ggml/device.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { downloadNow } from "../../../backend/ggml/transfer.ts";
+import type { Unit } from "../../../plan/units.ts";
+import type { EngineParts } from "../../../runtime/open/open-model.ts";
+import { GraphBuilder } from "../../../runtime/step/graph-builder.ts";
+import { productsOf } from "../../../runtime/step/work.ts";
+import type { Slot } from "../../../runtime/weights/lane.ts";
+import { storedDims } from "../../open/measure-operands.ts";
+import { lowRankKey, type Parameters } from "../../open/parameters.ts";
 import { TrainingAttention } from "./attention.ts";
-import type { TensorBatch } from "./batch.ts";
-import { type BatchInputs, rowsName } from "./batch-inputs.ts";
+import type { TensorBatch } from "../batch.ts";
+import { type BatchInputs, rowsName } from "../batch-inputs.ts";
 import type { KeptMemory } from "./keeping.ts";
 import type { StageAdapter, StageInput } from "./stage-backward.ts";
 import {

@@ -1,12 +1,12 @@
 // Forward and backward of one stage as graphs of their own: backward computes the stage again from its input, as far as its
 // results were not kept, and asks the rules for gradients. Adds operations to a graph; allocates nothing and runs nothing.
 
-import { type BackwardOptions, backward } from "../../backend/ggml/gradients.ts";
-import type { BuildObserver, TapeEntry } from "../../backend/ggml/graph.ts";
-import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { ConfigError } from "../../base/errors.ts";
-import type { Stage, StageContext, Weights } from "../../models/spec.ts";
+import { type BackwardOptions, backward } from "../../../backend/ggml/gradients.ts";
+import type { BuildObserver, TapeEntry } from "../../../backend/ggml/graph.ts";
+import type { Graph, LowRank } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { ConfigError } from "../../../base/errors.ts";
+import type { Stage, StageContext, Weights } from "../../../models/spec.ts";
 
 /**
  * Tensors by the keys of `stage.weights` and `stage.constants`, laid out as in the checkpoint: ggml's dimensions are the

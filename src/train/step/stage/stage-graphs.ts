@@ -1,8 +1,8 @@
 // The three graphs of a training step: a stage forward, a stage backward, and the head with its loss. Knows operands only
 // through StageOperands, so that the same graphs can be measured before any memory exists.
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import type { Unit } from "../../plan/units.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import type { Unit } from "../../../plan/units.ts";
 import type { TrainingAttention } from "./attention.ts";
 import { type Keeping, type KeptMemory, keepingOf, keepsIn, standsIn } from "./keeping.ts";
 import { headLoss, lossBlockTokens } from "./loss.ts";
