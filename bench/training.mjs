@@ -3,6 +3,8 @@
 //   node bench/training.mjs [--tokens 64,256,1024] [--rates 400,800,1600] [--repeats 3] [--steps 3] [--layers N]
 //     [--clipping unreached,reached,off] [--precision float32] [--shape llama-88m] [--checkpoint DIR] [--device cpu]
 //     [--disk known|own]
+// With --keep-activations none,auto [--budgets 0,1500] it holds steps that keep results of forward for backward against steps
+// that compute them again instead, in budgets of so many MiB (0: none), without a disk of known speed and without root.
 // Clipping: a limit that no gradient reaches, so that updates made ahead are kept; one that each reaches, so that they
 // begin when the norm is known; or none, and updates made at once.
 // The known disk is in RAM, so these cores copy its bytes; "own" is the machine's, with the same caps, which must be below
@@ -13,6 +15,7 @@ import { cp, mkdir } from "node:fs/promises";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { WORK } from "./lib/cases.mjs";
+import { compareKept, keepChoices, printKept } from "./lib/kept-case.mjs";
 import { OwnDisk, onKnownDisk, whyNoKnownDisk, whyNoLimits } from "./lib/known-disk.mjs";
 import { median, mib, round, spread, table, withRange, writeResult } from "./lib/results.mjs";
 import { count, counts } from "./lib/runner.mjs";
@@ -247,6 +250,8 @@ const { values } = parseArgs({
     clipping: { type: "string", default: "unreached,reached,off" },
     threads: { type: "string" },
     disk: { type: "string", default: "known" },
+    "keep-activations": { type: "string" },
+    budgets: { type: "string", default: "0" },
   },
 });
 
@@ -292,5 +297,23 @@ async function main() {
   });
 }
 
+/** @param {string} choices */
+async function mainKept(choices) {
+  const { precision, device, threads } = values;
+  const settings = {
+    ...{ keep: keepChoices(choices), tokens: counts(values, "tokens"), precision, device, threads },
+    budgets: values.budgets.split(",").map((text) => count({ budgets: text }, "budgets", 0)),
+    ...{ repeats: count(values, "repeats", 1), steps: count(values, "steps", 1) },
+  };
+  const model = await training.prepareTrainingModel(values);
+  const found = await compareKept(settings, model);
+  printKept(found);
+  const { name, parameters } = model;
+  await writeResult("training-kept", { model: name, parameters, settings, found });
+  if (found.some((one) => !one.sameLosses)) process.exitCode = 1;
+}
+
+const keep = values["keep-activations"];
 const reason = values.disk === "own" ? whyNoLimits() : whyNoKnownDisk();
-await runUnless(reason && `a disk of known speed ${reason}`, main);
+if (keep !== undefined) await mainKept(keep);
+else await runUnless(reason && `a disk of known speed ${reason}`, main);

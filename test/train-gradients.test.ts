@@ -18,10 +18,10 @@ import { testUnless, whyNoGpu } from "../src/base/testing-unproven.ts";
 import { type Checkpoint, openCheckpoint, readConfigJson, readTensor } from "../src/formats/index.ts";
 import { modelSpec } from "../src/models/families.ts";
 import type { ModelSpec, Stage } from "../src/models/spec.ts";
-import { TrainingAttention } from "../src/train/step/attention.ts";
 import { microBatch, type TensorBatch } from "../src/train/step/batch.ts";
-import { headLoss } from "../src/train/step/loss.ts";
-import { stageBackward, stageForward } from "../src/train/step/stage-backward.ts";
+import { TrainingAttention } from "../src/train/step/stage/attention.ts";
+import { headLoss } from "../src/train/step/stage/loss.ts";
+import { stageBackward, stageForward } from "../src/train/step/stage/stage-backward.ts";
 import { FIXTURES } from "./golden/golden.ts";
 
 interface Reference {

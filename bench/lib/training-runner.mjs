@@ -31,7 +31,7 @@ import { count, readBytes, residentMemory, threads, writtenBytes } from "./runne
  * @property {number} [save_s] writing a training checkpoint
  * @property {number} [resume_s] reading one
  * @property {number} [loss_after_save] of the step made after saving
- * @property {{ homes: Record<string, unknown>, disk_per_step: { read: number, written: number }, planned_bytes: Record<string, number> }} [plan]
+ * @property {{ homes: Record<string, unknown>, disk_per_step: { read: number, written: number }, kept_activations?: { stages: number, of: number, bytes: number, spared: number }, planned_bytes: Record<string, number> }} [plan]
  * @property {{ peak: Record<string, number> }} [memory] what the engine's ledger says
  */
 

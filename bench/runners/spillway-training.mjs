@@ -1,6 +1,6 @@
 // Trains a safetensors checkpoint with Spillway and prints one line of JSON: the time and the bytes of each step.
 //   node bench/runners/spillway-training.mjs --model DIR --batches FILE [--optimizer disk] [--weights disk] [--gradients disk]
-//     [--activations disk] [--folder DIR] [--budget-mib N] [--device cuda:0] [--save DIR] [--resume DIR]
+//     [--activations disk] [--keep-activations none] [--folder DIR] [--budget-mib N] [--device cuda:0] [--save DIR] [--resume DIR]
 //     [options of lib/training-runner.mjs]
 // With --max-grad-norm 0 gradients that are not finite are an error, so that updates overlap backward.
 import { readFile } from "node:fs/promises";
@@ -12,6 +12,7 @@ const { settings, own } = trainingRunnerOptions({
   weights: { type: "string", default: "auto" },
   gradients: { type: "string", default: "auto" },
   activations: { type: "string", default: "auto" },
+  "keep-activations": { type: "string", default: "auto" },
   folder: { type: "string" }, // of state on disk
   "budget-mib": { type: "string" },
   device: { type: "string", default: "cpu" },
@@ -43,6 +44,7 @@ const trainer = await Trainer.create(model, {
   max_grad_norm: settings.maxGradNorm,
   non_finite: settings.maxGradNorm > 0 ? "skip" : "error",
   precision: /** @type {TrainerOptions["precision"]} */ (settings.precision),
+  keep_activations: /** @type {TrainerOptions["keep_activations"]} */ (own["keep-activations"]),
   micro_batch_size: sequences,
   max_length: length,
   offload: /** @type {TrainerOptions["offload"]} */ ({
@@ -70,7 +72,7 @@ if (own.save) {
   saved.save_s = watch.lap().seconds;
   saved.loss_after_save = (await step(batches[trainer.steps % batches.length] ?? [])).loss;
 }
-const { homes, disk_per_step, flops_per_step, parameters } = trainer.plan();
+const { homes, disk_per_step, flops_per_step, kept_activations, parameters } = trainer.plan();
 const planned_bytes = model.plan.bytes;
 await trainer.dispose(); // once the last updates are made, which may be where the peak is
 console.log(
@@ -80,7 +82,7 @@ console.log(
     ...(own.resume && { resume_s }),
     ...saved,
     ...residentMemory(),
-    plan: { homes, disk_per_step, flops_per_step, planned_bytes },
+    plan: { homes, disk_per_step, flops_per_step, kept_activations, planned_bytes },
     memory: model.memory(),
     threads: model.statistics().threads,
   }),

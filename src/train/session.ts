@@ -22,6 +22,7 @@ import { type Held, Loading, take } from "./open/session-parts.ts";
 import type { TrainedStates } from "./open/trained-weights.ts";
 import { type ModelFingerprint, modelFingerprint } from "./resume/base-fingerprint.ts";
 import type { Gradients } from "./step/gradient-store.ts";
+import { KEPT } from "./step/kept-activations.ts";
 import type { Passes } from "./step/passes.ts";
 import type { Stalls } from "./step/stalls.ts";
 import type { UpdateQueue } from "./step/update-queue.ts";
@@ -197,23 +198,31 @@ export class Session {
     const { plan, budgets, device, model } = engine.prepared;
     const weights = { gpu: 0, cpu: 0, disk: 0 };
     for (const home of plan.homes) weights[home]++;
-    const tokens = way.shape.sequences * way.shape.length * micro;
     const { ledger } = engine.parts;
     const kept = ledger.entries().filter(({ what }) => PASSING.every((part) => part.what !== what));
     const parts = [...kept, ...PASSING];
-    const on = (tier: Tier) => parts.reduce((sum, part) => sum + (part.tier === tier ? part.bytes : 0), 0);
+    const on = (tier: Tier, what?: string) =>
+      parts.reduce(
+        (sum, p) => sum + (p.tier === tier && (what === undefined || p.what === what) ? p.bytes : 0),
+        0,
+      );
     return {
       parameters: model.parameters,
       trained: parameters.elements,
       device: device.name,
       homes: { weights, ...way.homes },
       update_ahead: this.#h.updates.drafts,
+      kept_activations: {
+        stages: way.kept.bytes.size,
+        of: way.kept.of,
+        bytes: on(device.kind, KEPT),
+        spared: way.kept.flops.all > 0 ? way.kept.flops.spared / way.kept.flops.all : 0,
+      },
       parts,
       bytes: { gpu: on("gpu"), cpu: on("cpu"), disk: on("disk") },
       budgets,
       disk_per_step: way.traffic(plan, micro),
-      // forward, the same again in backward, and gradients of inputs and of weights: 2 per parameter and token each
-      flops_per_step: tokens * (6 * model.parameters + 2 * parameters.elements),
+      flops_per_step: micro * way.flops,
     };
   }
 

@@ -39,6 +39,15 @@ export interface TrainingPlanSummary {
   };
   /** Whether states are updated before the norm of the gradient is known: see TrainerOptions.update_ahead. */
   readonly update_ahead: boolean;
+  /** What backward takes from forward instead of computing it again: see TrainerOptions.keep_activations. */
+  readonly kept_activations: {
+    /** Stages whose results are kept, of those that backward goes through. */
+    readonly stages: number;
+    readonly of: number;
+    readonly bytes: number;
+    /** Share of the products that backward would compute again, which it spares. */
+    readonly spared: number;
+  };
   readonly parts: readonly { readonly tier: Tier; readonly what: string; readonly bytes: number }[];
   readonly bytes: Readonly<Record<Tier, number>>;
   readonly budgets: Readonly<Partial<Record<Tier, number>>>;

@@ -16,6 +16,14 @@ export interface TapeEntry {
   readonly params: Readonly<Record<string, unknown>>;
 }
 
+/** Looks on while a graph is built. */
+export interface BuildObserver {
+  /** An operation is recorded, the `index`-th on the tape; a tensor that is returned stands for its result from here on. */
+  recorded?(entry: TapeEntry, index: number): Tensor | undefined;
+  /** An operation that is not recorded takes these. */
+  unrecorded?(inputs: readonly (Tensor | undefined)[]): void;
+}
+
 /** Native headers of tensors: a bounded arena that is reset, not freed, between graphs. */
 export class HeaderArena {
   readonly capacity: number;
@@ -102,6 +110,7 @@ export class GraphCore {
   readonly rounded = new Map<Tensor, Tensor>();
   /** Set to record operations for differentiation. */
   tape: TapeEntry[] | undefined;
+  observer: BuildObserver | undefined;
   /** Products are computed in the order in which they are built, so that their weights can come one after another. */
   inOrder = false;
   readonly #graph: bigint;
@@ -181,9 +190,15 @@ export class GraphCore {
     params: Record<string, unknown> = {},
     nb: Shape = contiguousStrides(dtype, ne),
   ): Tensor {
-    const output = new Tensor(handle, dtype, ne, nb, op);
-    this.#nodes.push(output);
-    this.tape?.push({ op, inputs, output, params });
+    const made = new Tensor(handle, dtype, ne, nb, op);
+    this.#nodes.push(made);
+    if (!this.tape) {
+      this.observer?.unrecorded?.(inputs);
+      return made;
+    }
+    const entry = { op, inputs, output: made, params };
+    const output = this.observer?.recorded?.(entry, this.tape.length) ?? made;
+    this.tape.push(output === made ? entry : { ...entry, output });
     return output;
   }
 }

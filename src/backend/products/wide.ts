@@ -23,7 +23,7 @@ export function wideResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefin
   const strides = { lda: rowElements(input), ldb: k, ldc: n };
   const turned = { turnedA: false, turnedB: true };
   g.products.push({
-    ...{ node: y.handle, a: input.handle, b: w.handle, m, n, k, ...strides, ...turned, arithmetic, packed },
+    ...{ node: handle, a: input.handle, b: w.handle, m, n, k, ...strides, ...turned, arithmetic, packed },
   });
   return y;
 }
@@ -98,7 +98,7 @@ function stackedResult(g: GraphCore, w: Tensor, x: Tensor): Tensor | undefined {
   g.arena.take();
   const handle = library().native.ggml_mul_mat(g.arena.context, w.handle, x.handle);
   const y = g.node("mul_mat", handle, "f32", [n, m, c, d], [w, x]);
-  return enterStack(g, y, { m, n, k, a: x, turnedA: false, b: w, turnedB: true });
+  return enterStack(g, y, { handle, m, n, k, a: x, turnedA: false, b: w, turnedB: true });
 }
 
 /** dX [k, m, c, d] from W [k, n, a, b] and dY [n, m, c, d]. */
@@ -111,7 +111,7 @@ function stackedGradient(g: GraphCore, w: Tensor, dy: Tensor): Tensor | undefine
   const columns = native.ggml_permute(g.arena.context, dy.handle, 1, 0, 2, 3); // [m, n, c, d]
   const handle = native.ggml_out_prod(g.arena.context, w.handle, columns);
   const dx = g.node("out_prod", handle, "f32", [k, m, c, d], [w, dy]);
-  return enterStack(g, dx, { m, n: k, k: n, a: dy, turnedA: false, b: w, turnedB: false });
+  return enterStack(g, dx, { handle, m, n: k, k: n, a: dy, turnedA: false, b: w, turnedB: false });
 }
 
 /** dW [k, n, a, d] from X [k, m, a, d] and dY [n, m, a, d], all f32: sums over m. */
@@ -122,10 +122,12 @@ export function stackedWeightGradient(g: GraphCore, x: Tensor, dy: Tensor): Tens
   g.arena.take();
   const handle = library().native.ggml_out_prod(g.arena.context, x.handle, dy.handle);
   const dw = g.node("out_prod", handle, "f32", [k, n, a, d], [x, dy]);
-  return enterStack(g, dw, { m: n, n: k, k: m, a: dy, turnedA: true, b: x, turnedB: false });
+  return enterStack(g, dw, { handle, m: n, n: k, k: m, a: dy, turnedA: true, b: x, turnedB: false });
 }
 
 interface StackedProduct {
+  /** Of the node: where a kept result stands for the product, it is not the result's. */
+  readonly handle: bigint;
   readonly m: number;
   readonly n: number;
   readonly k: number;
@@ -135,12 +137,12 @@ interface StackedProduct {
   readonly turnedB: boolean;
 }
 
-function enterStack(g: GraphCore, result: Tensor, { a, b, ...product }: StackedProduct): Tensor {
+function enterStack(g: GraphCore, result: Tensor, { handle, a, b, ...product }: StackedProduct): Tensor {
   const between = ({ nb }: Tensor) => [nb[2] / nb[0], nb[3] / nb[0]] as const;
   const [, , c, d] = result.ne;
   const stack = { count: [c, d], a: between(a), b: between(b), repeat: [c / b.ne[2], d / b.ne[3]] } as const;
   const strides = { lda: rowElements(a), ldb: rowElements(b), ldc: product.n };
-  const operands = { node: result.handle, a: a.handle, b: b.handle };
+  const operands = { node: handle, a: a.handle, b: b.handle };
   g.products.push({ ...product, ...operands, ...strides, arithmetic: "f32", stack });
   return result;
 }

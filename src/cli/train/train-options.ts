@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { TIERS } from "../../memory/tiers.ts";
 import { SCHEDULES } from "../../train/fit/schedule.ts";
-import type { OptimizerName, Precision } from "../../train/open/options.ts";
+import type { KeepActivations, OptimizerName, Precision } from "../../train/open/options.ts";
 import {
   count,
   deviceMap,
@@ -48,6 +48,7 @@ function option<T>(
 // Held to the library by their types, not imported from it: that would load the engine to show the help.
 const OPTIMIZERS = namesOf<OptimizerName>({ adamw: true, adam8bit: true, sgd: true });
 const PRECISIONS = namesOf<Precision>({ float32: true, bfloat16: true });
+const KEEP_ACTIVATIONS = namesOf<KeepActivations>({ auto: true, none: true, all: true });
 const HOMES = ["auto", ...TIERS] as const;
 
 /** By name in the config file; the flag is the same name with dashes. */
@@ -100,6 +101,11 @@ export const TRAIN_OPTIONS = {
   update_ahead: option(onOff, undefined, "do not update states on disk before the gradient's norm is known", {
     negative: true,
   }),
+  keep_activations: option(
+    oneOf(KEEP_ACTIVATIONS),
+    "<which>",
+    "stages whose results wait for backward instead of being computed again: auto, none, all (default auto)",
+  ),
   betas: option(pair, "<b1,b2>", "of Adam (default 0.9,0.999)"),
   eps: option(numberOption, "<x>", "of Adam (default 1e-8)"),
   momentum: option(numberOption, "<x>", "of SGD (default 0)"),

@@ -9,6 +9,7 @@ const PLAN: TrainingPlanSummary = {
   ...{ parameters: 1.2e9, trained: 1.2e9, device: "cuda:0", flops_per_step: 8e13 },
   homes: { weights: { gpu: 10, cpu: 0, disk: 25 }, optimizer: "disk", gradients: "cpu", activations: "cpu" },
   update_ahead: true,
+  kept_activations: { stages: 0, of: 0, bytes: 0, spared: 0 },
   parts: [
     { tier: "gpu", what: "weights", bytes: 2 * GiB },
     { tier: "gpu", what: "stage inputs", bytes: GiB },

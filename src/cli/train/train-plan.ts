@@ -85,7 +85,15 @@ export function homesOf(plan: TrainingPlanSummary): [string, string][] {
     ["optimizer", `${homes.optimizer}${ahead}`],
     ["gradients", homes.gradients],
     ["activations", homes.activations],
+    ...keptLine(plan),
   ];
+}
+
+function keptLine({ kept_activations: kept }: TrainingPlanSummary): [string, string][] {
+  if (kept.of === 0) return [];
+  if (kept.stages === 0) return [["recomputed", `all of ${kept.of} stages, in backward`]];
+  const share = `${Math.round(100 * kept.spared)} % of what backward would compute again`;
+  return [["kept", `${kept.stages} of ${kept.of} stages in ${formatBytes(kept.bytes)}, sparing ${share}`]];
 }
 
 function facts(r: TrainPlanReport): [string, string][] {

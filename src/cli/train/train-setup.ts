@@ -223,7 +223,7 @@ function trainerOptions(
     ...{ warmup_steps: c.warmup_steps, warmup_ratio: c.warmup_ratio, min_lr_ratio: c.min_lr_ratio },
     ...{ optimizer: c.optimizer, betas: c.betas, eps: c.eps, momentum: c.momentum },
     ...{ weight_decay: c.weight_decay, no_decay: c.no_decay, max_grad_norm: c.max_grad_norm },
-    update_ahead: c.update_ahead,
+    ...{ update_ahead: c.update_ahead, keep_activations: c.keep_activations },
     ...{ precision: c.precision, micro_batch_size: c.micro_batch_size, max_length, seed: c.seed },
     ...{ adapter: c.adapter, offload_folder },
     offload: {

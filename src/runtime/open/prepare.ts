@@ -299,7 +299,7 @@ function fastest(plans: readonly (() => Plan)[], units: readonly Unit[], rates: 
   throw refusal;
 }
 
-/** The way that costs least, of those that fit. Throws the BudgetError of the one that needs least. */
+/** The way that costs least, of those that fit, then of its variants. Throws the BudgetError of the one that needs least. */
 function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
   let best: { plan: Plan; way: Way; cost: number } | undefined;
   let refusal: BudgetError | undefined;
@@ -313,6 +313,9 @@ function cheapest(ways: readonly Way[], planned: (way: Way) => Plan): Planned {
       if (!refusal || (error.smallest ?? 0) < (refusal.smallest ?? 0)) refusal = error;
     }
   }
+  const variants = best?.way.variants?.() ?? [];
+  if (best && variants.length > 0)
+    return cheapest([{ ...best.way, variants: undefined }, ...variants], planned);
   if (best) return best;
   throw refusal ?? new ConfigError("training: there is no way to keep its state");
 }

@@ -16,8 +16,10 @@ export interface Way {
   readonly bytes: Readonly<Record<"gpu" | "cpu", number>>;
   /** Scratch memory of the largest graph on the computing device. Bytes. */
   readonly scratch: number;
-  /** What a step costs under a plan, as bytes moved to and from disk: the cheapest way that fits is taken. */
+  /** What a step costs under a plan, in seconds of a usual machine: the cheapest way that fits is taken. */
   cost(plan: Plan): number;
+  /** The same with more memory for what spares time: looked at where this way is the cheapest. */
+  variants?(): readonly Way[];
 }
 
 /** What `offload_packed` comes to where not everything fits; the plan beside it goes by what packed weights should take. */

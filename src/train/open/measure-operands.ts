@@ -4,10 +4,10 @@ import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import type { Unit } from "../../plan/units.ts";
-import { TrainingAttention } from "../step/attention.ts";
 import type { BatchShape } from "../step/batch-inputs.ts";
-import type { StageAdapter, StageInput } from "../step/stage-backward.ts";
-import type { GradientMemory, StageOperands } from "../step/stage-graphs.ts";
+import { TrainingAttention } from "../step/stage/attention.ts";
+import type { StageAdapter, StageInput } from "../step/stage/stage-backward.ts";
+import type { GradientMemory, StageOperands } from "../step/stage/stage-graphs.ts";
 import { lowRankKey, type Parameters } from "./parameters.ts";
 
 /** Dimensions of a parameter in ggml's order, laid out as the checkpoint holds it. */
@@ -88,11 +88,9 @@ export class NoMemory implements StageOperands {
 
   into(g: Graph, unit: Unit, key: string): GradientMemory | undefined {
     if (this.#device === "gpu" || unit.stage.weights[key]?.rows) return undefined;
-    const parameter = this.#parameters.all.find((p) =>
-      p.uses.some((use) => use.unit === unit.index && use.key === key),
-    );
+    const found = this.#parameters.ofUnit.get(unit.index)?.find((one) => one.key === key);
     // added to, which takes memory that writing the first ones does not
-    return parameter && { memory: this.#at(g, "f32", storedDims(parameter.shape)), fresh: false };
+    return found && { memory: this.#at(g, "f32", storedDims(found.parameter.shape)), fresh: false };
   }
 
   predicting(g: Graph): Tensor {

@@ -1,34 +1,26 @@
-// How much memory training needs beside the model's weights, on each tier, for every way its parts can be placed; and
-// how many bytes a step then moves to and from disk. Arithmetic over shapes: nothing is taken.
-import { bytesOf } from "../../backend/ggml/dtypes.ts";
-import { HeaderArena } from "../../backend/ggml/graph.ts";
-import { GraphMemory } from "../../backend/ggml/graph-memory.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
+// How much memory training needs beside the model's weights, on each tier, for every way its parts can be placed. Arithmetic
+// over shapes: nothing is taken.
 import { wholeBlocks } from "../../memory/io/direct-io.ts";
 import type { Tier } from "../../memory/tiers.ts";
 import type { Plan } from "../../plan/plan.ts";
-import type { Unit } from "../../plan/units.ts";
 import type { Way } from "../../runtime/open/prepared.ts";
 import type { KnownModel } from "../../runtime/open/training-hooks.ts";
-import { buildGraph, gatheredRowBytes, withNowhere } from "../../runtime/step/measure.ts";
+import { gatheredRowBytes } from "../../runtime/step/measure.ts";
 import { PIECE } from "../checkpoints/staging.ts";
 import { DRAFTS } from "../optimizer/draft.ts";
-import type { UpdateRule } from "../optimizer/rules/rule.ts";
 import { updaterBytes } from "../optimizer/slots.ts";
-import { stateBytes } from "../optimizer/state.ts";
 import { activationBytes } from "../step/activations.ts";
 import { type BatchShape, batchInputBytes, type InputSizes } from "../step/batch-inputs.ts";
 import { gradientPoolBytes } from "../step/gradient-store.ts";
-import { buildBackward, buildForward, buildHead, type WantedOfUnit } from "../step/stage-graphs.ts";
+import { KEPT } from "../step/kept-activations.ts";
 import { type Ahead, aheadOf, hasDraft, hasOwnMaster, type TrainingHomes } from "./homes.ts";
-import { NoMemory } from "./measure-operands.ts";
+import { hostBytes, measureStep, type StepMeasure } from "./measure-step.ts";
 import type { TrainerSettings } from "./options.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
+import { type DiskTraffic, diskTraffic, moments, stepFlops, stepSeconds } from "./step-cost.ts";
 
 /** Updates under way at the same time, while some wait for the disk another computes: preferred, and with less memory. */
 const UPDATES_UNDER_WAY = [4, 2] as const;
-/** With fewer of them a step from disk takes longer: measured, 1.03 to 1.2 times as long (bench/training.mjs). */
-const FEWER_UPDATES_COST = 1.1;
 /** Memory of a disk store for blocks that are only used in part. */
 const BOUNCE_BYTES = 256 * 1024;
 /** RAM that is taken for a while again and again: planned for, and free in between. */
@@ -37,10 +29,6 @@ export const PASSING: readonly PlannedPart[] = [
   // saving, resuming and exporting: a training that could not be saved is of no use
   { tier: "cpu", what: "checkpoint staging", bytes: 2 * PIECE },
 ];
-/** What the objects of ours that stand for a tensor of a graph take beside its header. Bytes. */
-const OBJECT_BYTES = 400;
-/** Bytes of a token of a micro-batch: its id, position, place and target. */
-const TOKEN_BYTES = 16;
 const SLICE_ELEMENTS = 2 ** 20;
 const SMALL_SLICE_ELEMENTS = 2 ** 18;
 /** Budgets below this get small slices. Bytes. */
@@ -52,10 +40,14 @@ interface PlannedPart {
   readonly bytes: number;
 }
 
-/** Bytes that one step moves between memory and disk. */
-export interface DiskTraffic {
-  readonly read: number;
-  readonly written: number;
+/** What of forward is kept for backward. */
+export interface KeptStages {
+  /** Bytes of each, by the unit's index. */
+  readonly bytes: ReadonlyMap<number, number>;
+  /** Stages that backward goes through and that compute products forward. */
+  readonly of: number;
+  /** Floating-point operations of a micro-batch that backward spares, and all that it would compute again. */
+  readonly flops: { readonly spared: number; readonly all: number };
 }
 
 export interface TrainingWay extends Way {
@@ -68,20 +60,29 @@ export interface TrainingWay extends Way {
   readonly shape: BatchShape;
   /** Tensors of the largest graph of a step. */
   readonly tensors: number;
+  readonly kept: KeptStages;
   /** Bytes of all that training keeps, by what it is, on each tier. */
   readonly parts: readonly PlannedPart[];
   /** Of a step of `micro` micro-batches under a plan. */
   traffic(plan: Plan, micro: number): DiskTraffic;
+  /** Floating-point operations of a micro-batch of the planned shape. */
+  readonly flops: number;
 }
 
-/** Every way the settings allow, those that use the disk least first. */
+/**
+ * Every way the settings allow, those that use the disk least first. Where results of forward may be kept, the chosen way
+ * has variants that keep those of more and more stages.
+ */
 export function trainingWays(
   known: KnownModel,
   parameters: Parameters,
   settings: TrainerSettings,
 ): TrainingWay[] {
   const shape = plannedShape(known, settings);
-  const { scratch, tensors } = measureTrainingScratch(known, parameters, shape);
+  const measured = measureStep(known, parameters, shape);
+  const keepable = byWorth(measured);
+  const kept = settings.keep_activations === "all" ? keepable : [];
+  const variants = settings.keep_activations === "auto" ? keepable : [];
   const choices = <T extends Tier>(wanted: T | "auto", auto: readonly T[]) =>
     wanted === "auto" ? auto : [wanted];
   const ways: TrainingWay[] = [];
@@ -97,8 +98,16 @@ export function trainingWays(
         for (const gradientPool of pools) {
           for (const ahead of aheadOf(settings, homes)) {
             for (const updatesUnderWay of UPDATES_UNDER_WAY) {
-              const way = { homes, ahead, gradientPool, updatesUnderWay, shape, tensors, scratch };
-              ways.push(makeWay(known, parameters, settings, way));
+              const make = (stages: readonly Keepable[]) =>
+                makeWay(known, parameters, settings, measured, {
+                  ...{ homes, ahead, gradientPool, updatesUnderWay, shape },
+                  kept: keptStages(stages, keepable),
+                });
+              ways.push({
+                ...make(kept),
+                // Made once this way has been chosen: there are as many as there are stages.
+                variants: () => variants.map((_, i) => make(variants.slice(0, i + 1))),
+              });
             }
           }
         }
@@ -106,6 +115,22 @@ export function trainingWays(
     }
   }
   return ways;
+}
+
+type Keepable = StepMeasure["stages"][number];
+
+/** Stages that have something to keep, those first that spare most for a byte; of equals the first of the model. */
+function byWorth({ stages }: StepMeasure): Keepable[] {
+  const worth = ({ keeping }: Keepable) => keeping.flops / keeping.bytes;
+  return stages.filter(({ keeping }) => keeping.bytes > 0).sort((a, b) => worth(b) - worth(a));
+}
+
+function keptStages(stages: readonly Keepable[], all: readonly Keepable[]): KeptStages {
+  return {
+    bytes: new Map(stages.map(({ unit, keeping }) => [unit, keeping.bytes])),
+    of: all.length,
+    flops: { spared: sum(stages, (s) => s.keeping.flops), all: sum(all, (s) => s.keeping.flops) },
+  };
 }
 
 /** The largest micro-batch that memory is planned for. */
@@ -123,12 +148,11 @@ function makeWay(
   known: KnownModel,
   parameters: Parameters,
   settings: TrainerSettings,
-  o: Pick<
-    TrainingWay,
-    "homes" | "ahead" | "gradientPool" | "updatesUnderWay" | "shape" | "tensors" | "scratch"
-  >,
+  measured: StepMeasure,
+  o: Pick<TrainingWay, "homes" | "ahead" | "gradientPool" | "updatesUnderWay" | "shape" | "kept">,
 ): TrainingWay {
-  const { homes, ahead, gradientPool, updatesUnderWay, shape, tensors, scratch } = o;
+  const { homes, ahead, gradientPool, updatesUnderWay, shape, kept } = o;
+  const { tensors } = measured;
   const { spec, device, budgets } = known;
   const { kind } = device;
   const { rule } = settings;
@@ -141,15 +165,17 @@ function makeWay(
   const hidden = spec.hidden_size * shape.sequences * shape.length * 4;
   const count = spec.stages.length - 1;
   const stored = homes.activations !== kind;
-  const kept = activationBytes(count, hidden, kind, stored);
+  const inputs = activationBytes(count, hidden, kind, stored);
   add(kind, "batch inputs", batchInputBytes(shape, inputSizes(known, parameters)));
   const beside = hostBytes(shape, tensors);
   add("cpu", "batches", beside.batches);
   add("cpu", "graph headers", beside.headers);
   add(kind, "gradients of stage inputs", 2 * wholeBlocks(hidden));
-  add(kind, "stage inputs", kept.device);
-  add("cpu", "stage inputs on their way", kept.staging);
-  add(homes.activations, "stage inputs", kept.store);
+  add(kind, "stage inputs", inputs.device);
+  add("cpu", "stage inputs on their way", inputs.staging);
+  add(homes.activations, "stage inputs", inputs.store);
+
+  add(kind, KEPT, sum([...kept.bytes.values()], wholeBlocks));
 
   const largest = Math.max(...all.map((p) => p.elements));
   for (const p of all) if (p.kind === "low-rank") add(kind, "low-rank weights", p.elements * 4);
@@ -204,132 +230,21 @@ function makeWay(
       parts.filter((part) => part.tier === tier),
       (part) => part.bytes,
     );
-  const traffic = (plan: Plan, micro: number): DiskTraffic => {
-    const homeOf = (p: Parameter): Tier =>
-      p.kind === "matrix" ? (plan.homes[unitIndexOf(known.model.units, p)] ?? kind) : kind;
-    const onDisk = all.filter((p) => homeOf(p) === "disk");
-    // A master copy that computes is read and written where the weight is.
-    const masters =
-      sum(
-        onDisk.filter((p) => !hasOwnMaster(p, kind, "disk")),
-        (p) => p.elements * 4,
-      ) +
-      (homes.optimizer === "disk"
-        ? sum(
-            all.filter((p) => hasOwnMaster(p, kind, homeOf(p))),
-            (p) => p.elements * 4,
-          )
-        : 0);
-    const working = sum(
-      onDisk.filter((p) => hasOwnMaster(p, kind, "disk")),
-      (p) => bytesOf(p.dtype, p.elements),
-    );
-    const states = homes.optimizer === "disk" ? sum(all, (p) => moments(rule, p)) : 0;
-    const gradients = homes.gradients === "disk" ? sum(all, (p) => p.elements * 4) : 0;
-    const activations = homes.activations === "disk" ? micro * kept.store : 0;
-    const head = known.model.units.at(-1);
-    // The head is computed and differentiated in one go.
-    const once = head && plan.homes[head.index] === "disk" ? head.bytes : 0;
-    return {
-      read: micro * (2 * plan.streamed.disk - once) + masters + states + micro * gradients + activations,
-      written: masters + working + states + micro * gradients + activations,
-    };
+  const work = {
+    ...{ known, parameters, rule, homes, shape },
+    storedInputs: inputs.store,
+    allUpdates: updatesUnderWay === UPDATES_UNDER_WAY[0],
+    sparedFlops: kept.flops.spared,
   };
   return {
-    homes,
-    ahead,
-    gradientPool,
-    updatesUnderWay,
-    shape,
-    tensors,
-    sliceElements,
-    parts,
-    scratch,
+    ...o,
+    ...{ tensors, sliceElements, parts },
+    scratch: measured.scratch(new Set(kept.bytes.keys())),
     bytes: { gpu: on("gpu"), cpu: on("cpu") },
-    traffic,
-    cost: (plan) => {
-      const { read, written } = traffic(plan, 1);
-      return (read + written) * (updatesUnderWay < UPDATES_UNDER_WAY[0] ? FEWER_UPDATES_COST : 1);
-    },
+    flops: stepFlops(work),
+    traffic: (plan, micro) => diskTraffic(work, plan, micro),
+    cost: (plan) => stepSeconds(work, plan),
   };
-}
-
-function moments(rule: UpdateRule, p: Parameter): number {
-  return stateBytes(rule, p.elements).moments.reduce((a, b) => a + b, 0);
-}
-
-/** Index of the unit whose home is the parameter's. */
-export function unitIndexOf(units: readonly Unit[], p: Parameter): number {
-  return units.findIndex((u) => u.owned.some((m) => m.name === p.name));
-}
-
-/** Keys that train in a unit, and whether anything below it does. */
-export function wantedOf(parameters: Parameters, unit: number): WantedOfUnit {
-  const keys: string[] = [];
-  let lowest = Number.POSITIVE_INFINITY;
-  for (const p of parameters.all) {
-    for (const use of p.uses) {
-      lowest = Math.min(lowest, use.unit);
-      if (use.unit === unit) keys.push(use.key);
-    }
-  }
-  return { parameters: keys, x: unit > lowest };
-}
-
-/** RAM beside the tensors of a step: micro-batches, the next one as it is made, and the headers of its graphs. */
-export function hostBytes(
-  { sequences, length }: BatchShape,
-  tensors: number,
-): { batches: number; headers: number } {
-  return {
-    batches: 2 * TOKEN_BYTES * sequences * length,
-    headers: HeaderArena.bytes(tensors, { graph: true }) + tensors * OBJECT_BYTES,
-  };
-}
-
-/**
- * Scratch memory of the largest graph of a step, in bytes, and the most tensors one has. Throws GraphError where the device
- * cannot run one.
- */
-export function measureTrainingScratch(
-  { spec, model, device }: KnownModel,
-  parameters: Parameters,
-  shape: BatchShape,
-): { scratch: number; tensors: number } {
-  const graphs = new GraphMemory(device.memory, () => {});
-  let most = 0;
-  let tensors = 0;
-  try {
-    withNowhere((nowhere) => {
-      const operands = new NoMemory(nowhere, spec, parameters, shape, device.kind);
-      const measure = (make: (g: Graph) => unknown) => {
-        const room = buildGraph(device, 2048, (g) => {
-          make(g);
-          g.checkSupport();
-          most = Math.max(most, graphs.measure(g.handle));
-        });
-        tensors = Math.max(tensors, room);
-      };
-      const seen = new Set<string>();
-      for (const unit of model.units) {
-        const wanted = wantedOf(parameters, unit.index);
-        const shapes = Object.entries(unit.matrices).map(([key, m]) => `${key}:${m.dtype}:${m.ne.join("x")}`);
-        const key = [unit.stage.kind, ...shapes, ...wanted.parameters, wanted.x].join(" ");
-        if (seen.has(key)) continue;
-        seen.add(key);
-        if (unit.stage.kind === "head") {
-          measure((g) => buildHead(g, unit, spec.vocab_size, operands, wanted, 1));
-        } else {
-          measure((g) => buildForward(g, unit, operands));
-          if (wanted.x || wanted.parameters.length > 0)
-            measure((g) => buildBackward(g, unit, operands, wanted));
-        }
-      }
-    });
-  } finally {
-    graphs.dispose();
-  }
-  return { scratch: most, tensors };
 }
 
 function sum<T>(items: readonly T[], of: (item: T) => number): number {

@@ -29,6 +29,9 @@ import { SGD } from "../optimizer/rules/sgd.ts";
 export const OPTIMIZERS = ["adamw", "adam8bit", "sgd"] as const;
 export type OptimizerName = (typeof OPTIMIZERS)[number];
 
+export const KEEP_ACTIVATIONS = ["auto", "none", "all"] as const;
+export type KeepActivations = (typeof KEEP_ACTIVATIONS)[number];
+
 export const PRECISIONS = ["float32", "bfloat16"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
@@ -76,6 +79,12 @@ export interface TrainerOptions extends Partial<ScheduleOptions> {
    * The same result, bit for bit; takes as much disk again, where there is room. Default true.
    */
   readonly update_ahead?: boolean | undefined;
+  /**
+   * Whether what backward needs of a stage's results is kept from forward, or computed again: "auto" keeps that of as many
+   * stages as memory carries, where that is faster than weights in its place; "none" and "all" say it for every stage. The
+   * same result, bit for bit. Default "auto".
+   */
+  readonly keep_activations?: KeepActivations | undefined;
   /** Type of the weights that compute; "bfloat16" keeps an f32 master copy. Default "float32". */
   readonly precision?: Precision | undefined;
   readonly offload?: OffloadOptions | undefined;
@@ -110,6 +119,7 @@ export interface TrainerSettings {
   readonly max_grad_norm: number;
   readonly non_finite: "skip" | "error";
   readonly update_ahead: boolean;
+  readonly keep_activations: KeepActivations;
   readonly precision: Precision;
   readonly optimizer: Tier | "auto";
   readonly gradients: "cpu" | "disk" | "auto";
@@ -130,7 +140,14 @@ export interface TrainerSettings {
 
 const KINDS: Readonly<Record<keyof TrainerOptions, Kind>> = {
   ...{ optimizer: text, betas: list, eps: number, momentum: number, weight_decay: number, no_decay: list },
-  ...{ max_grad_norm: number, non_finite: text, update_ahead: flag, precision: text, offload: object },
+  ...{
+    max_grad_norm: number,
+    non_finite: text,
+    update_ahead: flag,
+    keep_activations: text,
+    precision: text,
+    offload: object,
+  },
   ...{ lora: object, adapter: folder, micro_batch_size: number, max_length: number },
   ...{ offload_folder: folder, seed: number, signal, progress_callback: callback },
   ...{ beforeTransfer: callback, beforeWrite: callback, learning_rate: number, lr_scheduler_type: text },
@@ -178,11 +195,13 @@ export function trainerSettings(given: TrainerOptions): TrainerSettings {
   const options = checkTrainerOptions(given);
   const { optimizer = "adamw", weight_decay = 0, max_grad_norm = 1, non_finite = "skip" } = options;
   const { update_ahead = true } = options;
+  const { keep_activations = "auto" } = options;
   const { precision = "float32", micro_batch_size = 1, max_length, seed = 0, no_decay } = options;
   oneOf("optimizer", optimizer, OPTIMIZERS);
   oneOf("precision", precision, PRECISIONS);
   oneOf("non_finite", non_finite, ["skip", "error"]);
   oneOf("update_ahead", update_ahead, [true, false]);
+  oneOf("keep_activations", keep_activations, KEEP_ACTIVATIONS);
   atLeast("weight_decay", weight_decay, 0);
   atLeast("max_grad_norm", max_grad_norm, 0);
   whole("micro_batch_size", micro_batch_size, 1);
@@ -210,6 +229,7 @@ export function trainerSettings(given: TrainerOptions): TrainerSettings {
     max_grad_norm,
     non_finite,
     update_ahead,
+    keep_activations,
     precision,
     optimizer: offload.optimizer ?? "auto",
     gradients: offload.gradients ?? "auto",

@@ -47,8 +47,18 @@ export interface Parameters {
   readonly lowRank: readonly LowRankUse[];
   /** Elements in all. */
   readonly elements: number;
+  /** What of each unit trains: its parameters and their keys there, in the order of {@link all}. */
+  readonly ofUnit: ReadonlyMap<number, readonly TrainedKey[]>;
+  /** Index of the first unit in which anything trains. */
+  readonly lowest: number;
   /** Elements that dropout masks have per token, at most, in one stage. */
   readonly dropoutWidth: number;
+}
+
+/** A parameter under the key that a unit has it by. */
+export interface TrainedKey {
+  readonly key: string;
+  readonly parameter: Parameter;
 }
 
 /** Key of A or B among a stage's parameters. */
@@ -83,9 +93,16 @@ export function trainedParameters({ spec, model }: KnownModel, settings: Trainer
   }
   const lowRank = lora ? lowRankUses(loraTargets(lora, spec, "lora"), model.units, add) : [];
   if (all.length === 0) throw new ConfigError("training: no parameter trains");
+  const ofUnit = new Map<number, TrainedKey[]>();
+  for (const parameter of all) {
+    for (const { unit, key } of parameter.uses) {
+      const keys = ofUnit.get(unit) ?? [];
+      keys.push({ key, parameter });
+      ofUnit.set(unit, keys);
+    }
+  }
   return {
-    all,
-    lowRank,
+    ...{ all, lowRank, ofUnit, lowest: Math.min(...ofUnit.keys()) },
     elements: all.reduce((sum, p) => sum + p.elements, 0),
     dropoutWidth: lora && lora.lora_dropout > 0 ? widest(lowRank) : 0,
   };

@@ -21,13 +21,15 @@ import { StateUpdater } from "../optimizer/updater.ts";
 import { Activations } from "../step/activations.ts";
 import { BatchInputs, batchInputBytes } from "../step/batch-inputs.ts";
 import { Gradients } from "../step/gradient-store.ts";
+import { KeptActivations } from "../step/kept-activations.ts";
 import { Passes } from "../step/passes.ts";
-import { StageRunner } from "../step/stage-runner.ts";
+import { StageRunner } from "../step/stage/stage-runner.ts";
 import { Stalls } from "../step/stalls.ts";
 import { UpdateQueue } from "../step/update-queue.ts";
 import { hasDraft } from "./homes.ts";
 import { initialLowRank, writeValues } from "./low-rank-init.ts";
-import { hostBytes, inputSizes, type TrainingWay, trainingWays, wantedOf } from "./memory-plan.ts";
+import { hostBytes, Keepings, wantedOf } from "./measure-step.ts";
+import { inputSizes, type TrainingWay, trainingWays } from "./memory-plan.ts";
 import type { TrainerSettings } from "./options.ts";
 import { type Parameters, trainedParameters } from "./parameters.ts";
 import { DiskWeights, openDrafts, openStates, type TrainedStates } from "./trained-weights.ts";
@@ -148,6 +150,12 @@ export async function take(
     store: homes.activations === device.kind ? undefined : await storeOf(homes.activations),
   });
   cleanup.add(() => activations.dispose());
+  const keepings = new Keepings(prepared, parameters);
+  const kept = new KeptActivations({
+    ...{ device, ledger, bytes: way.kept.bytes },
+    keepingOf: (unit, batch) => keepings.of(unit, batch),
+  });
+  cleanup.add(() => kept.dispose());
   const allocate = (tier: "gpu" | "cpu", bytes: number, what: string) => {
     const type = tier === "gpu" ? device.memory : device.onHost ? cpu.memory : device.hostMemory;
     const taken = Allocation.take(ledger, tier, type, bytes, what);
@@ -198,7 +206,7 @@ export async function take(
   const wanted = parts.units.map((u) => wantedOf(parameters, u.index));
   const streamed = new Set(parts.units.filter((u) => parts.streamer?.pass.includes(u)));
   const passes: Passes = new Passes({
-    ...{ device, cpu, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations },
+    ...{ device, cpu, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations, kept },
     ...{ gradients, staging, runner, wanted, streamed, stalls },
     dropout: settings.lora?.lora_dropout ?? 0,
     dy: [dy.part(0, hidden), dy.part(wholeBlocks(hidden), hidden)],

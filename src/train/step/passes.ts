@@ -21,8 +21,9 @@ import type { TensorBatch } from "./batch.ts";
 import type { BatchInputs, InputSizes } from "./batch-inputs.ts";
 import { DropoutMask } from "./dropout.ts";
 import type { Gradients, OpenGradients } from "./gradient-store.ts";
-import type { WantedOfUnit } from "./stage-graphs.ts";
-import { dropoutName, type GradientSum, type StageRunner, type StageTensors } from "./stage-runner.ts";
+import type { KeptActivations } from "./kept-activations.ts";
+import type { WantedOfUnit } from "./stage/stage-graphs.ts";
+import { dropoutName, type GradientSum, type StageRunner, type StageTensors } from "./stage/stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
 
 /** Bytes of gradients of rows that are looked at together. */
@@ -37,6 +38,7 @@ export interface PassParts {
   readonly inputs: BatchInputs;
   readonly sizes: InputSizes;
   readonly activations: Activations;
+  readonly kept: KeptActivations;
   readonly gradients: Gradients;
   /** Two gradients of stage inputs, on the computing device. */
   readonly dy: readonly [NativeBuffer, NativeBuffer];
@@ -145,9 +147,10 @@ export class Passes {
   }
 
   async #begin(batch: TensorBatch, signal?: AbortSignal): Promise<void> {
-    const { engine, activations, inputs, sizes, hidden, device, stalls } = this.#p;
+    const { engine, activations, kept, inputs, sizes, hidden, device, stalls } = this.#p;
     throwIfAborted(signal);
     activations.begin(hidden * batch.ids.length * 4);
+    kept.begin();
     const rows: GatheredRows[] = [];
     for (const unit of this.#units) {
       for (const [key, matrix] of Object.entries(unit.matrices)) {
@@ -166,13 +169,15 @@ export class Passes {
   }
 
   async #forward(batch: TensorBatch, options: PassOptions, training: boolean): Promise<void> {
-    const { activations, runner, stalls } = this.#p;
+    const { activations, kept, runner, stalls } = this.#p;
     for (const unit of this.#units.slice(0, -1)) {
       await this.#withWeights(unit, options, async (slots) => {
         if (training) await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
         const y = await stalls.during("disk", activations.target(unit.index));
-        await runner.forward(unit, { batch, slots, x, y });
+        const keeps = training ? kept.forward(unit, batch) : undefined;
+        await runner.forward(unit, { batch, slots, x, y, kept: keeps });
+        if (keeps) kept.computed(unit, keeps);
       });
       if (training) activations.computed(unit.index);
     }
@@ -205,7 +210,8 @@ export class Passes {
       this.#withGradients(unit, options, async (opened) => {
         await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
-        const memory: StageTensors = { batch, slots, x, dy, dx, ...this.#into(unit, opened) };
+        const kept = this.#p.kept.backward(unit);
+        const memory: StageTensors = { batch, slots, x, dy, dx, kept, ...this.#into(unit, opened) };
         await this.#p.runner.backward(unit, memory, wanted, (key, gradient) =>
           this.#collect(unit, key, gradient, opened, batch),
         );

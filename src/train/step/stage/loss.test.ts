@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "vitest";
-import type { Device } from "../../backend/ggml/device.ts";
+import type { Device } from "../../../backend/ggml/device.ts";
 import {
   Evaluation,
   type Given,
@@ -8,11 +8,11 @@ import {
   randomNumbers,
   relativeDifference,
   TestGpu,
-} from "../../backend/ggml/gradients/testing.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { testUnless, whyNoGpu } from "../../base/testing-unproven.ts";
-import type { Stage } from "../../models/spec.ts";
+} from "../../../backend/ggml/gradients/testing.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { testUnless, whyNoGpu } from "../../../base/testing-unproven.ts";
+import type { Stage } from "../../../models/spec.ts";
 import { crossEntropy, headLoss, lossBlockTokens } from "./loss.ts";
 
 const next = randomNumbers(5);

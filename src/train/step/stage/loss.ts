@@ -1,11 +1,11 @@
 // Cross-entropy of the head's logits against token ids, with gradients, block by block: logits of all tokens never exist
 // at the same time, and labels stay ids. Which tokens count is the caller's choice: those that do not are not computed.
 
-import { argMax, countBy, setRows, zeros } from "../../backend/ggml/gradients/ops.ts";
-import { type Graph, need } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { ConfigError, GraphError } from "../../base/errors.ts";
-import type { Stage, StageContext } from "../../models/spec.ts";
+import { argMax, countBy, setRows, zeros } from "../../../backend/ggml/gradients/ops.ts";
+import { type Graph, need } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { ConfigError, GraphError } from "../../../base/errors.ts";
+import type { Stage, StageContext } from "../../../models/spec.ts";
 import {
   recorded,
   type StageGradients,

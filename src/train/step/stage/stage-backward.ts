@@ -1,12 +1,12 @@
-// Forward and backward of one stage as graphs of their own: backward computes the stage again from its input and asks
-// the rules for gradients. Adds operations to a graph; allocates nothing and runs nothing.
+// Forward and backward of one stage as graphs of their own: backward computes the stage again from its input, as far as its
+// results were not kept, and asks the rules for gradients. Adds operations to a graph; allocates nothing and runs nothing.
 
-import { type BackwardOptions, backward } from "../../backend/ggml/gradients.ts";
-import type { TapeEntry } from "../../backend/ggml/graph.ts";
-import type { Graph, LowRank } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { ConfigError } from "../../base/errors.ts";
-import type { Stage, StageContext, Weights } from "../../models/spec.ts";
+import { type BackwardOptions, backward } from "../../../backend/ggml/gradients.ts";
+import type { BuildObserver, TapeEntry } from "../../../backend/ggml/graph.ts";
+import type { Graph, LowRank } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { ConfigError } from "../../../base/errors.ts";
+import type { Stage, StageContext, Weights } from "../../../models/spec.ts";
 
 /**
  * Tensors by the keys of `stage.weights` and `stage.constants`, laid out as in the checkpoint: ggml's dimensions are the
@@ -59,7 +59,10 @@ export function stageForward(g: Graph, stage: Stage, input: StageInput, ctx: Sta
   return stage.build(g, input.x, stageWeights(g, stage, input, ctx), ctx);
 }
 
-/** Gradients of the stage from `dy`, the gradient of its result. What of the result no gradient needs is not computed. */
+/**
+ * Gradients of the stage from `dy`, the gradient of its result. What of the result no gradient needs is not computed.
+ * `kept` puts what was kept of forward in the place of results.
+ */
 export function stageBackward(
   g: Graph,
   stage: Stage,
@@ -67,20 +70,25 @@ export function stageBackward(
   ctx: StageContext,
   dy: Tensor,
   wanted: Wanted,
+  kept?: BuildObserver,
 ): StageGradients {
-  const { tape, result } = recorded(g, () => stageForward(g, stage, input, ctx));
+  const { tape, result } = recorded(g, () => stageForward(g, stage, input, ctx), kept);
   return stageGradients(g, tape, input, result, dy, wanted);
 }
 
-/** Builds with the tape on. */
-export function recorded(g: Graph, build: () => Tensor): { tape: readonly TapeEntry[]; result: Tensor } {
-  const before = g.tape;
+/** Builds with the tape on, and shows each operation to the observer. */
+export function recorded(
+  g: Graph,
+  build: () => Tensor,
+  observer?: BuildObserver,
+): { tape: readonly TapeEntry[]; result: Tensor } {
+  const before = { tape: g.tape, observer: g.observer };
   const tape: TapeEntry[] = [];
-  g.tape = tape;
+  Object.assign(g, { tape, observer });
   try {
     return { tape, result: build() };
   } finally {
-    g.tape = before;
+    Object.assign(g, before);
   }
 }
 

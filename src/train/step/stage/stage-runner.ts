@@ -1,21 +1,22 @@
 // Computes the graphs of training one stage at a time: binds operands to where they are, gives the graph memory, runs it,
 // and hands out what it produced. What runs when is the business of passes.ts.
 
-import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
-import type { Device } from "../../backend/ggml/device.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { downloadNow } from "../../backend/ggml/transfer.ts";
-import type { Unit } from "../../plan/units.ts";
-import type { EngineParts } from "../../runtime/open/open-model.ts";
-import { GraphBuilder } from "../../runtime/step/graph-builder.ts";
-import { productsOf } from "../../runtime/step/work.ts";
-import type { Slot } from "../../runtime/weights/lane.ts";
-import { storedDims } from "../open/measure-operands.ts";
-import { lowRankKey, type Parameters } from "../open/parameters.ts";
+import type { NativeBuffer } from "../../../backend/ggml/buffer.ts";
+import type { Device } from "../../../backend/ggml/device.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { downloadNow } from "../../../backend/ggml/transfer.ts";
+import type { Unit } from "../../../plan/units.ts";
+import type { EngineParts } from "../../../runtime/open/open-model.ts";
+import { GraphBuilder } from "../../../runtime/step/graph-builder.ts";
+import { productsOf } from "../../../runtime/step/work.ts";
+import type { Slot } from "../../../runtime/weights/lane.ts";
+import { storedDims } from "../../open/measure-operands.ts";
+import { lowRankKey, type Parameters } from "../../open/parameters.ts";
+import type { TensorBatch } from "../batch.ts";
+import { type BatchInputs, rowsName } from "../batch-inputs.ts";
 import { TrainingAttention } from "./attention.ts";
-import type { TensorBatch } from "./batch.ts";
-import { type BatchInputs, rowsName } from "./batch-inputs.ts";
+import type { KeptMemory } from "./keeping.ts";
 import type { StageAdapter, StageInput } from "./stage-backward.ts";
 import {
   buildBackward,
@@ -48,6 +49,8 @@ export interface StageTensors {
   readonly y?: NativeBuffer | undefined;
   readonly dy?: NativeBuffer | undefined;
   readonly dx?: NativeBuffer | undefined;
+  /** Where forward puts what backward takes from there. */
+  readonly kept?: KeptMemory | undefined;
   /** Sums of gradients in memory the device computes in, by key. */
   readonly into?: Readonly<Record<string, GradientSum>>;
 }
@@ -72,7 +75,9 @@ export class StageRunner {
   }
 
   async forward(unit: Unit, memory: StageTensors): Promise<void> {
-    await this.#run("forward", unit, memory, (g) => buildForward(g, unit, this.#operands(memory)));
+    await this.#run("forward", unit, memory, (g) =>
+      buildForward(g, unit, this.#operands(memory), memory.kept),
+    );
   }
 
   async backward(
@@ -82,7 +87,7 @@ export class StageRunner {
     onFetched: OnFetched,
   ): Promise<void> {
     const fetched = await this.#run("backward", unit, memory, (g) =>
-      buildBackward(g, unit, this.#operands(memory), wanted),
+      buildBackward(g, unit, this.#operands(memory), wanted, memory.kept),
     );
     await handOut(fetched, onFetched);
   }
@@ -209,12 +214,13 @@ async function handOut(fetched: Fetched, onFetched: OnFetched): Promise<void> {
 }
 
 /** What decides whether a device can run a graph that differs from another in sizes alone. */
-function shapeOf({ batch, into }: StageTensors): (string | number)[] {
+function shapeOf({ batch, into, kept }: StageTensors): (string | number)[] {
   return [
     batch.sequences,
     batch.length,
     batch.masks,
     batch.predicting.length,
+    Number(kept !== undefined),
     ...Object.values(into ?? {}).map(({ fresh }) => Number(fresh)),
   ];
 }

@@ -11,11 +11,11 @@ import {
   randomNumbers,
   relativeDifference,
   TestGpu,
-} from "../../backend/ggml/gradients/testing.ts";
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { GraphError } from "../../base/errors.ts";
-import { testUnless, whyNoGpu } from "../../base/testing-unproven.ts";
+} from "../../../backend/ggml/gradients/testing.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { GraphError } from "../../../base/errors.ts";
+import { testUnless, whyNoGpu } from "../../../base/testing-unproven.ts";
 import { TrainingAttention } from "./attention.ts";
 
 // Two sequences of three tokens, four heads that share two heads of keys and values.

@@ -1,11 +1,12 @@
 // Attention for training: whole sequences at once, without a cache, in operations that have gradients. The products of
 // queries and keys are stored, length^2 * heads * sequences * 4 bytes each, because backward needs them.
-import type { Graph } from "../../backend/ggml/ops.ts";
-import { need } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { GraphError } from "../../base/errors.ts";
-import { attentionWeights } from "../../models/blocks/attention.ts";
-import type { AttentionSpec, StageContext } from "../../models/spec.ts";
+
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import { need } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import { GraphError } from "../../../base/errors.ts";
+import { attentionWeights } from "../../../models/blocks/attention.ts";
+import type { AttentionSpec, StageContext } from "../../../models/spec.ts";
 
 /** A batch of sequences of one length, their tokens one after another. */
 export interface TrainingSequences {

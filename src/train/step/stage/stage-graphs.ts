@@ -1,11 +1,12 @@
 // The three graphs of a training step: a stage forward, a stage backward, and the head with its loss. Knows operands only
 // through StageOperands, so that the same graphs can be measured before any memory exists.
-import type { Graph } from "../../backend/ggml/ops.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import type { Unit } from "../../plan/units.ts";
+import type { Graph } from "../../../backend/ggml/ops.ts";
+import type { Tensor } from "../../../backend/ggml/tensor.ts";
+import type { Unit } from "../../../plan/units.ts";
 import type { TrainingAttention } from "./attention.ts";
+import { type Keeping, type KeptMemory, keepingOf, keepsIn, standsIn } from "./keeping.ts";
 import { headLoss, lossBlockTokens } from "./loss.ts";
-import { type StageInput, stageBackward, stageForward } from "./stage-backward.ts";
+import { recorded, type StageInput, stageBackward, stageForward } from "./stage-backward.ts";
 
 /** Where the operands of stage graphs are. */
 export interface StageOperands {
@@ -43,22 +44,44 @@ export interface WantedOfUnit {
 /** Gradients that the graph holds, by key. */
 export type Fetched = Readonly<Record<string, Tensor>>;
 
-export function buildForward(g: Graph, unit: Unit, o: StageOperands): void {
-  const x = unit.stage.kind === "embed" ? undefined : o.input(g, unit);
-  const y = stageForward(g, unit.stage, { ...o.stage(g, unit), x }, o.context(g));
+/** `kept`: memory that the results are computed into which backward takes from there. */
+export function buildForward(g: Graph, unit: Unit, o: StageOperands, kept?: KeptMemory): void {
+  const ctx = o.context(g);
+  const input = stageInput(g, unit, o);
+  const build = () => stageForward(g, unit.stage, input, ctx);
+  const y = kept ? recorded(g, build, keepsIn(g, kept)).result : build();
   g.expand(g.copy(y, o.result(g, unit)));
 }
 
-export function buildBackward(g: Graph, unit: Unit, o: StageOperands, wanted: WantedOfUnit): Fetched {
-  const x = unit.stage.kind === "embed" ? undefined : o.input(g, unit);
-  const input: StageInput = { ...o.stage(g, unit), x };
+/** `kept`: what forward left there; without it the stage is computed again. */
+export function buildBackward(
+  g: Graph,
+  unit: Unit,
+  o: StageOperands,
+  wanted: WantedOfUnit,
+  kept?: KeptMemory,
+): Fetched {
+  const input = stageInput(g, unit, o);
   const memory = gradientMemory(g, unit, o, wanted);
-  const gradients = stageBackward(g, unit.stage, input, o.context(g), o.dy(g, unit), {
-    ...wanted,
-    ...memory,
-  });
+  const gradients = stageBackward(
+    ...([g, unit.stage, input, o.context(g), o.dy(g, unit)] as const),
+    { ...wanted, ...memory },
+    kept && standsIn(g, kept),
+  );
   if (gradients.x) g.expand(g.copy(gradients.x, o.dx(g, unit)));
   return fetched(g, gradients.parameters, memory.into);
+}
+
+/** What forward of a unit can keep for backward: see {@link keepingOf}. */
+export function keepingOfUnit(g: Graph, unit: Unit, o: StageOperands, wanted: WantedOfUnit): Keeping {
+  const memory = gradientMemory(g, unit, o, wanted);
+  const input = stageInput(g, unit, o);
+  return keepingOf(g, unit.stage, input, o.context(g), o.dy(g, unit), { ...wanted, ...memory });
+}
+
+function stageInput(g: Graph, unit: Unit, o: StageOperands): StageInput {
+  const x = unit.stage.kind === "embed" ? undefined : o.input(g, unit);
+  return { ...o.stage(g, unit), x };
 }
 
 /** The head's loss, f32 [1], and its gradients. `gradScale`: 1 / targets of the whole step. */
