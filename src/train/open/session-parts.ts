@@ -21,6 +21,7 @@ import { StateUpdater } from "../optimizer/updater.ts";
 import { Activations } from "../step/activations.ts";
 import { BatchInputs, batchInputBytes } from "../step/batch-inputs.ts";
 import { Gradients } from "../step/gradient-store.ts";
+import { GradientSums } from "../step/gradient-sums.ts";
 import { KeptActivations } from "../step/kept-activations.ts";
 import { Passes } from "../step/passes.ts";
 import { StageRunner } from "../step/stage/stage-runner.ts";
@@ -205,14 +206,15 @@ export async function take(
   cleanup.add(() => runner.dispose());
   const wanted = parts.units.map((u) => wantedOf(parameters, u.index));
   const streamed = new Set(parts.units.filter((u) => parts.streamer?.pass.includes(u)));
+  const sums = new GradientSums({ device, cpu, parameters, staging, stalls });
+  cleanup.add(() => sums.dispose());
   const passes: Passes = new Passes({
-    ...{ device, cpu, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations, kept },
-    ...{ gradients, staging, runner, wanted, streamed, stalls },
+    ...{ device, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations, kept },
+    ...{ gradients, sums, runner, wanted, streamed, stalls },
     dropout: settings.lora?.lora_dropout ?? 0,
     dy: [dy.part(0, hidden), dy.part(wholeBlocks(hidden), hidden)],
     ready: (unit) => stalls.during("optimizer", updates.done(passes.trained(unit))),
   });
-  cleanup.add(() => passes.dispose());
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {

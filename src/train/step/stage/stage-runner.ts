@@ -13,9 +13,9 @@ import { productsOf } from "../../../runtime/step/work.ts";
 import type { Slot } from "../../../runtime/weights/lane.ts";
 import { storedDims } from "../../open/measure-operands.ts";
 import { lowRankKey, type Parameters } from "../../open/parameters.ts";
-import { TrainingAttention } from "./attention.ts";
 import type { TensorBatch } from "../batch.ts";
 import { type BatchInputs, rowsName } from "../batch-inputs.ts";
+import { TrainingAttention } from "./attention.ts";
 import type { KeptMemory } from "./keeping.ts";
 import type { StageAdapter, StageInput } from "./stage-backward.ts";
 import {
