@@ -29,7 +29,7 @@ import { checkIdentity, checkpointIn, rateChanges, runOf } from "./resume/resume
 import { Session } from "./session.ts";
 import { microBatch, type TrainingBatch } from "./step/batch.ts";
 import { StepMeter } from "./step/step-meter.ts";
-import { type Progress, trainingStep } from "./step/training-step.ts";
+import { type StepsMade, trainingStep } from "./step/training-step.ts";
 import type {
   ExportOptions,
   ResumeOptions,
@@ -43,7 +43,7 @@ export class Trainer implements TrainerFace {
   readonly model: CausalLM;
   readonly #session: Session;
   readonly #settings: TrainerSettings;
-  readonly #progress: Progress = { steps: 0, held: false };
+  readonly #progress: StepsMade = { steps: 0, held: false };
   readonly #meter: StepMeter;
   #disposed: Promise<void> | undefined;
 

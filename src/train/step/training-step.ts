@@ -37,7 +37,7 @@ export interface StepParts {
 }
 
 /** How far training has come. */
-export interface Progress {
+export interface StepsMade {
   /** Updates made. */
   steps: number;
   /** The last step was clipped or skipped: the next one may well be, and is not updated ahead. */
@@ -50,7 +50,7 @@ export interface Progress {
  */
 export async function trainingStep(
   parts: StepParts,
-  progress: Progress,
+  progress: StepsMade,
   batches: readonly TrainingBatch[],
   signal?: AbortSignal,
 ): Promise<Omit<StepResult, "seconds" | "stalled" | "read_bytes" | "written_bytes">> {
