@@ -54,14 +54,15 @@ export async function trainingStep(
   batches: readonly TrainingBatch[],
   signal?: AbortSignal,
 ): Promise<Omit<StepResult, "seconds" | "stalled" | "read_bytes" | "written_bytes">> {
-  const { settings, spec, passes, gradients } = parts;
+  const { settings, spec, parameters, passes, gradients, cpu, ledger } = parts;
   const { micro, targets } = withTargets(batches, spec);
   const learning_rate = settings.schedule(progress.steps);
 
   await parts.begin(micro.length);
   gradients.restart();
   const updates = new StepUpdates({
-    ...{ ...parts, steps: progress.steps, mayBeAhead: !progress.held },
+    ...{ settings, parameters, updates: parts.updates, cpu, ledger },
+    ...{ steps: progress.steps, mayBeAhead: !progress.held },
     drop: () => takeBack(parts, progress.steps + 1),
   });
   let loss = 0;
