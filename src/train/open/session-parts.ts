@@ -240,14 +240,16 @@ async function initialise(
   if (parameters.lowRank.length === 0) return;
   const host = Allocation.take(ledger, "cpu", cpu.memory, 2 ** 20, "staging");
   try {
-    for (const p of parameters.all) {
-      if (p.kind !== "low-rank") continue;
-      const init = settings.lora?.init_lora_weights ?? true;
-      const values = await initialLowRank(p, parameters, { seed: settings.seed, init, adapter });
-      const state = trained.states[p.index];
-      if (!state) continue;
-      await writeValues(state.master, values, host.buffer);
-      if (state.working) await writeValues(state.working.region, values, host.buffer);
+    const init = settings.lora?.init_lora_weights ?? true;
+    for (const { target, ...indices } of parameters.lowRank) {
+      for (const which of ["a", "b"] as const) {
+        const p = parameters.all[indices[which]];
+        const state = p && trained.states[p.index];
+        if (!state) continue;
+        const values = await initialLowRank(p, { which, target }, { seed: settings.seed, init, adapter });
+        const regions = [state.master, ...(state.working ? [state.working.region] : [])];
+        await writeValues(regions, p.elements, values, host.buffer);
+      }
     }
   } finally {
     host.dispose();
