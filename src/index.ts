@@ -35,7 +35,7 @@ export type { FixedBytes, HostShare, Plan, Site } from "./plan/plan.ts";
 export type { MemoryReader, ProbedMemory, ResidentMemory } from "./report/memory-probe.ts";
 export { MemoryProbe } from "./report/memory-probe.ts";
 export type { TrainingRecord } from "./report/training-log.ts";
-export type { EngineMemory } from "./runtime/engine.ts";
+export type { EngineMemory, ThreadUses } from "./runtime/engine.ts";
 export type { LoadProgress } from "./runtime/weights/loader.ts";
 export type { BeforeWrite, SystemWrite } from "./train/checkpoints/output-file.ts";
 export type { RowTokenizer } from "./train/data/encode.ts";

@@ -15,6 +15,18 @@ export interface WeightSpec {
   readonly rows?: "tokens" | "positions";
 }
 
+/** How a layer's scores become weights. */
+export interface AttentionSpec {
+  /** Scores are q k^T * scale. */
+  readonly scale: number;
+  /** A token sees this many tokens, itself included; absent: all before it. At least 1. */
+  readonly window?: number | undefined;
+  /** Scores s become c tanh(s / c), before the mask (Gemma 2). Above 0. */
+  readonly softcap?: number | undefined;
+  /** f32 [heads]: a score of each head that takes weight and has no value (gpt-oss). */
+  readonly sinks?: Tensor | undefined;
+}
+
 /** What a stage can ask of the run it is part of. */
 export interface StageContext {
   /** i32 [tokens] */
@@ -24,7 +36,7 @@ export interface StageContext {
    * Causal attention of this layer over everything its sequences have seen, the new tokens included.
    * q [head_dim, heads, tokens], k and v [head_dim, kv_heads, tokens] -> [heads * head_dim, tokens].
    */
-  attend(g: Graph, layer: number, q: Tensor, k: Tensor, v: Tensor, scale: number): Tensor;
+  attend(g: Graph, layer: number, q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec): Tensor;
 }
 
 /** Weights of a stage by key: matrices [in, out] in ggml's order, vectors f32, row tables already gathered f32 [n, tokens]. */
@@ -60,6 +72,8 @@ export interface ModelSpec {
   /** What `context_length` may raise that to, and what it ends at, for a message. */
   readonly positions: { readonly most: number; readonly end: string };
   readonly stages: readonly Stage[];
+  /** Widths of the sliding windows that its layers ask `attend` for; each once. */
+  readonly windows?: readonly number[];
   /** Module prefix that checkpoints saved from the bare model lack: "model", "transformer". */
   readonly prefix: string;
   /** Weights that are another weight under a second name: alias -> name. */

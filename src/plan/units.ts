@@ -6,6 +6,7 @@ import { rowBytes } from "../backend/ggml/tensor.ts";
 import { UnsupportedError } from "../base/errors.ts";
 import { listed } from "../base/notes.ts";
 import { checkSkeleton, ModelModules } from "../formats/index.ts";
+import { rowsOf } from "../formats/slices.ts";
 import type { Checkpoint, TensorEntry } from "../formats/types.ts";
 import type { ModelSpec, Stage, WeightSpec } from "../models/spec.ts";
 import { heldName, resolveName } from "../models/ties.ts";
@@ -192,14 +193,13 @@ function withRowBlocks(m: Matrix, most: number): Matrix {
   const largest = Math.max(BLOCK_ROWS, Math.floor(most / (m.bytes / rows) / BLOCK_ROWS) * BLOCK_ROWS);
   const each = Math.ceil(rows / Math.ceil(rows / largest) / BLOCK_ROWS) * BLOCK_ROWS;
   if (m.transposed || each >= rows) return m;
-  const row = m.source.bytes / rows;
   const rowBlocks: Matrix[] = [];
   for (let first = 0; first < rows; first += each) {
     const n = Math.min(each, rows - first);
     rowBlocks.push({
       ...m,
       name: `${m.name}[${first}:${first + n}]`,
-      source: { ...m.source, shape: [n, width], offset: m.source.offset + first * row, bytes: n * row },
+      source: rowsOf(m.source, first, n),
       ne: [width, n],
       bytes: rowBytes(m.dtype, width) * n,
       within: { name: m.name, first, of: rows },

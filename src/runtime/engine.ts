@@ -134,7 +134,13 @@ export class Engine {
     const { ledger, units } = this.#parts;
     const { capacity } = this.#kv;
     const places = this.#places;
-    const inputs = inputBytes(Math.max(planned, PASS_TOKENS), spec.hidden_size, gatheredRowBytes(units));
+    const inputs = inputBytes(
+      Math.max(planned, PASS_TOKENS),
+      spec.hidden_size,
+      gatheredRowBytes(units),
+      1,
+      spec.windows,
+    );
     const wider = Math.max(0, CHUNK_TOKENS / planned - 1);
     const passes = Math.max(0, inputs - plan.fixed.activations) + Math.ceil(plan.fixed.scratch * wider);
     const room = (tier: "gpu" | "cpu") => ledger.free(tier) + places.bytes(tier, capacity) - passes;

@@ -78,6 +78,8 @@ const REFUSED: Record<string, [string, () => unknown, RegExp][]> = {
     ["halves", () => g.softMax(f16(4), undefined, 1), /f32/],
     ["a mask of another width", () => g.softMax(f32(4, 2), f32(3, 2), 1), /mask/],
     ["a mask of fewer rows", () => g.softMax(f32(4, 2), f32(4, 1), 1), /mask/],
+    ["sinks of other heads", () => g.softMax(f32(4, 2, 3), undefined, 1, f32(2)), /soft_max: sinks/],
+    ["sinks of halves", () => g.softMax(f32(4, 2, 3), undefined, 1, f16(3)), /soft_max: sinks/],
     ["a mask of bf16", () => g.softMax(f32(4, 2), g.input("bf16", [4, 2]), 1), /f16 or f32/],
     ["a mask that does not repeat", () => g.softMax(f32(4, 2, 3), f32(4, 2, 2), 1), /mask/],
   ],
@@ -134,6 +136,16 @@ const REFUSED: Record<string, [string, () => unknown, RegExp][]> = {
       "a mask too small",
       () => g.flashAttention(f32(8, 2, 2), f32(8, 4, 2), f32(8, 4, 2), f16(4, 1), 1),
       /mask/,
+    ],
+    [
+      "sinks of other heads",
+      () => g.flashAttention(f32(8, 2, 2), f32(8, 4, 2), f32(8, 4, 2), undefined, 1, { sinks: f32(3) }),
+      /flash_attn: sinks/,
+    ],
+    [
+      "a soft cap below 0",
+      () => g.flashAttention(f32(8, 2, 2), f32(8, 4, 2), f32(8, 4, 2), undefined, 1, { softcap: -1 }),
+      /flash_attn: softcap/,
     ],
   ],
   reshape: [

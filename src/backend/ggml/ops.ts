@@ -169,8 +169,11 @@ export class Graph extends GraphCore {
     return this.node("get_rows", handle, "f32", [table.ne[0], ids.ne[0], 1, 1], [table, ids]);
   }
 
-  /** softmax(a * scale + mask) along rows; mask f16 or f32, [columns, >= rows]. */
-  softMax(a: Tensor, mask: Tensor | undefined, scale: number): Tensor {
+  /**
+   * softmax(a * scale + mask) along rows; mask f16 or f32, [columns, >= rows]. `sinks`, f32 [a.ne[2]]: one more score for
+   * every row of a head, which takes its share of the weight and gives nothing (gpt-oss).
+   */
+  softMax(a: Tensor, mask: Tensor | undefined, scale: number, sinks?: Tensor): Tensor {
     need(a.dtype === "f32" && a.contiguous, () => `soft_max: f32 and contiguous: ${a}`);
     if (mask) {
       need(mask.dtype === "f16" || mask.dtype === "f32", () => `soft_max: mask must be f16 or f32: ${mask}`);
@@ -181,8 +184,10 @@ export class Graph extends GraphCore {
       need(a.ne[2] % mask.ne[2] === 0 && a.ne[3] % mask.ne[3] === 0, () => `soft_max: mask ${mask} for ${a}`);
     }
     const { native } = library();
+    if (sinks) needSinks("soft_max", sinks, a.ne[2], a);
     const handle = this.#call(native.ggml_soft_max_ext, a.handle, mask?.handle ?? null, scale, 0);
-    return this.node("soft_max", handle, "f32", a.ne, [a, mask], { scale });
+    if (sinks) native.ggml_soft_max_add_sinks(handle, sinks.handle);
+    return this.node("soft_max", handle, "f32", a.ne, [a, mask, sinks], { scale });
   }
 
   // --- matrices ---
@@ -245,9 +250,17 @@ export class Graph extends GraphCore {
   /**
    * softmax(q k^T * scale + mask) v without storing the products (Dao et al. 2022).
    * q [head_dim, tokens, heads, n], k and v [head_dim, kv, kv_heads, n] of one type, mask f16 [kv, tokens]
-   * -> f32 [head_dim, heads, tokens, n].
+   * -> f32 [head_dim, heads, tokens, n]. `softcap` c: scores s become c tanh(s / c) before the mask. `sinks` f32 [heads]: see
+   * {@link softMax}.
    */
-  flashAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, scale: number): Tensor {
+  flashAttention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | undefined,
+    scale: number,
+    { softcap = 0, sinks }: { softcap?: number | undefined; sinks?: Tensor | undefined } = {},
+  ): Tensor {
     need(
       q.dtype === "f32" && k.dtype === v.dtype && !isInteger(k.dtype),
       () => `flash_attn: q f32, k and v of one type: ${q}, ${k}, ${v}`,
@@ -275,14 +288,17 @@ export class Graph extends GraphCore {
         () => `flash_attn: mask ${mask} for ${q}`,
       );
     }
+    need(softcap >= 0 && Number.isFinite(softcap), () => `flash_attn: softcap ${softcap}`);
+    if (sinks) needSinks("flash_attn", sinks, q.ne[2], q);
     const { native } = library();
     const handle = this.#call(
       native.ggml_flash_attn_ext,
-      ...([q.handle, k.handle, v.handle, mask?.handle ?? null, scale, 0, 0] as const),
+      ...([q.handle, k.handle, v.handle, mask?.handle ?? null, scale, 0, softcap] as const),
     );
+    if (sinks) native.ggml_flash_attn_ext_add_sinks(handle, sinks.handle);
     native.ggml_flash_attn_ext_set_prec(handle, PREC_F32);
     const ne: Shape = [v.ne[0], q.ne[2], q.ne[1], q.ne[3]];
-    return this.node("flash_attn", handle, "f32", ne, [q, k, v, mask], { scale });
+    return this.node("flash_attn", handle, "f32", ne, [q, k, v, mask, sinks], { scale, softcap });
   }
 
   // --- shape ---
@@ -471,6 +487,14 @@ function converts(from: Tensor, to: DType, contiguous: boolean): boolean {
  */
 export function need(condition: boolean, problem: () => string): void {
   if (!condition) throw new GraphError(problem());
+}
+
+/** One f32 for each of `heads` heads. */
+function needSinks(op: string, sinks: Tensor, heads: number, of: Tensor): void {
+  need(
+    sinks.dtype === "f32" && sinks.contiguous && sinks.ne[0] === heads && sinks.elements === heads,
+    () => `${op}: sinks f32 [${heads}] for ${of}: ${sinks}`,
+  );
 }
 
 /** Contiguous, and the strides of dimensions of one element say so too: some asserts of ggml read them. */

@@ -1,7 +1,7 @@
 // Attention halves: normalise, project, rotate, attend, project back, add to the stream.
 import type { Graph } from "../../backend/ggml/ops.ts";
 import type { Tensor } from "../../backend/ggml/tensor.ts";
-import type { StageContext, Weights } from "../spec.ts";
+import type { AttentionSpec, StageContext, Weights } from "../spec.ts";
 import type { Rope } from "./rope.ts";
 
 export interface AttentionShape {
@@ -21,6 +21,18 @@ export function linear(g: Graph, weight: Tensor, x: Tensor, bias?: Tensor): Tens
   return g.add(y, g.scale(g.mulMat(b, low), scale));
 }
 
+/** Scores q k^T [rows, tokens, heads, n] -> weights of the same shape, in operations that have gradients. */
+export function attentionWeights(
+  g: Graph,
+  scores: Tensor,
+  mask: Tensor | undefined,
+  { scale, softcap, sinks }: AttentionSpec,
+): Tensor {
+  if (!softcap) return g.softMax(scores, mask, scale, sinks);
+  const capped = g.scale(g.unary("tanh", g.scale(scores, scale / softcap)), softcap);
+  return g.softMax(capped, mask, 1, sinks);
+}
+
 /** Grouped-query attention (Ainslie et al. 2023) over separate q, k, v projections, rotary positions. */
 export function groupedQueryAttention(
   g: Graph,
@@ -37,7 +49,7 @@ export function groupedQueryAttention(
   const k = g.reshape(linear(g, w.k!, x, w.k_bias), headDim, kvHeads, t);
   const v = g.reshape(linear(g, w.v!, x, w.v_bias), headDim, kvHeads, t);
   const turned = [q, k].map((a) => g.rope(a, ctx.positions, rope.params, w.rope_factors));
-  const mixed = ctx.attend(g, layer, turned[0]!, turned[1]!, v, 1 / Math.sqrt(headDim)); // [heads * head_dim, tokens]
+  const mixed = ctx.attend(g, layer, turned[0]!, turned[1]!, v, { scale: 1 / Math.sqrt(headDim) }); // [heads * head_dim, tokens]
   return linear(g, w.o!, mixed, w.o_bias);
 }
 
@@ -56,6 +68,6 @@ export function fusedAttention(
   const qkv = linear(g, w.qkv!, x, w.qkv_bias); // [3 * hidden, tokens]
   const part = (i: number) =>
     g.view(qkv, [headDim, heads, ctx.tokens], [headDim * 4, qkv.nb[1]], i * width * 4);
-  const mixed = ctx.attend(g, layer, part(0), part(1), part(2), scale);
+  const mixed = ctx.attend(g, layer, part(0), part(1), part(2), { scale });
   return linear(g, w.o!, mixed, w.o_bias);
 }

@@ -34,7 +34,7 @@ export function openSide(site: Site, parts: SideParts, cleanup: Cleanup): Side {
   const device = beside ? cpu : prepared.device;
   const { activations, scratch, products = 0 } = beside ? host : plan.fixed;
   const { ring, wholeStages } = beside ? host : plan;
-  const inputs = new PassInputs(device, ledger, spec.hidden_size);
+  const inputs = new PassInputs(device, ledger, spec.hidden_size, spec.windows);
   cleanup.add(() => inputs.dispose());
   inputs.reserve(activations);
   if (products > 0) {

@@ -328,7 +328,13 @@ function fixedBytes(
 ): FixedBytes {
   return {
     kv: kvBytes(spec, o.kv_dtype, o.context * o.max_sequences),
-    activations: inputBytes(o.context, spec.hidden_size, gatheredRowBytes(units), o.max_sequences),
+    activations: inputBytes(
+      o.context,
+      spec.hidden_size,
+      gatheredRowBytes(units),
+      o.max_sequences,
+      spec.windows,
+    ),
     scratch: o.scratch,
     vectors: vectorBytes(units),
     ...(o.adapter && { adapter: adapterBytes(o.adapter) }),

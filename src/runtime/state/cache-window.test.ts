@@ -4,6 +4,7 @@ import { makeCheckpoint } from "../../formats/synthetic.ts";
 import { fixture, temporaryFolder } from "../../formats/testing.ts";
 import { Engine } from "../engine.ts";
 import type { EngineOptions } from "../open/prepare.ts";
+import { CachedAttention } from "../step/attention.ts";
 import type { SequenceInput } from "../step/chunks.ts";
 import { GraphBuilder } from "../step/graph-builder.ts";
 
@@ -79,6 +80,17 @@ describe("one graph for all tokens after the prompt", () => {
       shape: { max_position_embeddings: 1024 },
     });
     expect(await compare(path, { ...CPU, threads: 2, context_length: 600 }, 500, 24)).toBe(1);
+  });
+
+  test("of layers that see a window of the tokens before", async () => {
+    const { attend } = CachedAttention.prototype;
+    const windowed = vi.spyOn(CachedAttention.prototype, "attend");
+    onTestFinished(() => windowed.mockRestore());
+    windowed.mockImplementation(function (this: CachedAttention, g, layer, q, k, v, spec) {
+      const window = this.tokens === 1 && layer % 2 === 0 ? 6 : undefined;
+      return attend.call(this, g, layer, q, k, v, { ...spec, window });
+    });
+    expect(await compare(fixture("llama"), CPU, 3, 20)).toBe(1);
   });
 
   test("with an adapter", async () => {

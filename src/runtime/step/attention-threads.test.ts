@@ -57,7 +57,7 @@ async function results(past: number, { heads, shared, dtype, flash }: Shape): Pr
     };
     const given = { positions: t.positions as Tensor, masks: chunk.parts.map(() => undefined) };
     const ctx = new CachedAttention(chunk, given, kv, { flash });
-    return { mixed: ctx.attend(g, 0, t.q as Tensor, t.k as Tensor, t.v as Tensor, 0.2) };
+    return { mixed: ctx.attend(g, 0, t.q as Tensor, t.k as Tensor, t.v as Tensor, { scale: 0.2 }) };
   };
   const found: Float32Array[] = [];
   for (const device of devices) {

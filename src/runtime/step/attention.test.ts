@@ -5,7 +5,7 @@ import { Evaluation, type Given, type Inputs, randomNumbers } from "../../backen
 import { dot, Grid, softMax, sum } from "../../backend/ggml/testing.ts";
 import type { KvDType, KvRows } from "../state/kv-cache.ts";
 import { CachedAttention, needsMask } from "./attention.ts";
-import { type Chunk, type SequenceInput, splitPasses } from "./chunks.ts";
+import { type Chunk, type SequenceInput, splitPasses, visibleRows } from "./chunks.ts";
 
 const [HEAD, HEADS, KV_HEADS, CAPACITY] = [8, 4, 2, 40];
 const WIDTH = HEAD * KV_HEADS;
@@ -27,7 +27,11 @@ const given = ({ dims, values }: Grid, dtype?: Given["dtype"]): Given => ({
 });
 
 /** New tokens of sequences whose earlier keys and values are in the cache: what each of them attends to. */
-function reference(chunk: Chunk, q: Grid, k: Grid, v: Grid, cacheK: Grid, cacheV: Grid): Grid {
+function reference(
+  chunk: Chunk,
+  [q, k, v, cacheK, cacheV]: readonly [Grid, Grid, Grid, Grid, Grid],
+  { window = Number.POSITIVE_INFINITY, softcap, sinks }: Variant,
+): Grid {
   /** Key or value `row` of a sequence: an old one from the cache, or one of this chunk's. */
   const at = (part: Chunk["parts"][number], fresh: Grid, cache: Grid, row: number, head: number) =>
     row < part.past
@@ -39,22 +43,35 @@ function reference(chunk: Chunk, q: Grid, k: Grid, v: Grid, cacheK: Grid, cacheV
     if (!part) throw new Error(`token ${token} is in no part`);
     const head = Math.floor(i / HEAD);
     const visible = part.past + (token - part.offset) + 1;
-    const rows = Array.from({ length: visible }, (_, row) => row);
+    const from = Math.max(0, visible - window);
+    const rows = Array.from({ length: visible - from }, (_, i) => from + i);
     const query = q.row(head, token, 0);
     const shared = Math.floor(head / group);
-    const scores = new Grid([visible], ([row]) => dot(query, at(part, k, cacheK, row, shared)));
-    const weights = softMax(scores, undefined, SCALE);
-    return sum(rows.map((row) => weights.at(row) * (at(part, v, cacheV, row, shared)[i % HEAD] as number)));
+    const scores = rows.map((row) => SCALE * dot(query, at(part, k, cacheK, row, shared)));
+    const capped = scores.map((s) => (softcap ? softcap * Math.tanh(s / softcap) : s));
+    const sink = sinks?.at(head);
+    const all = sink === undefined ? capped : [...capped, sink];
+    const weights = softMax(new Grid([all.length], ([j]) => all[j] as number), undefined, 1);
+    return sum(rows.map((row, j) => weights.at(j) * (at(part, v, cacheV, row, shared)[i % HEAD] as number)));
   });
 }
 
-/** f16 bits of a causal mask. */
-function mask(past: number, count: number): Given {
-  const width = past + count;
-  const values = Uint16Array.from({ length: width * count }, (_, i) =>
-    i % width > past + Math.floor(i / width) ? 0xfc00 : 0,
-  );
-  return { dims: [width, count], values };
+interface Variant {
+  readonly window?: number;
+  readonly softcap?: number;
+  /** [heads] */
+  readonly sinks?: Grid;
+}
+
+/** f16 bits of a causal mask, of a window where there is one, over the rows that a part sees. */
+function mask(part: Chunk["parts"][number], window?: number): Given {
+  const { first, count: width } = visibleRows(part, window);
+  const values = Uint16Array.from({ length: width * part.count }, (_, i) => {
+    const key = first + (i % width);
+    const query = part.past + Math.floor(i / width);
+    return key > query || key <= query - (window ?? Number.POSITIVE_INFINITY) ? 0xfc00 : 0;
+  });
+  return { dims: [width, part.count], values };
 }
 
 describe.each([
@@ -80,6 +97,31 @@ describe.each([
     await expectAttention(sequences, flash, "f32", 2e-6);
   });
 
+  const variants: [string, Variant][] = [
+    ["a window", { window: 3 }],
+    ["a window of one token", { window: 1 }],
+    ["a window that nothing is beyond", { window: 64 }],
+    ["capped scores", { softcap: 1.5 }],
+    ["sinks", { sinks: new Grid([HEADS], ([i]) => i / 2 - 1) }],
+    ["all of them", { window: 4, softcap: 2, sinks: new Grid([HEADS], ([i]) => 1 - i / 2) }],
+  ];
+  test.each(variants)("%s", async (_variant, variant) => {
+    for (const [, sequences] of cases) await expectAttention(sequences, flash, "f32", 2e-6, variant);
+  });
+
+  test.each(variants)("%s, many tokens at once", async (_variant, variant) => {
+    const tokens = Array.from({ length: 70 }, () => 1);
+    await expectAttention([{ base: 2, past: 6, tokens }], flash, "f32", 4e-6, variant, 90);
+  });
+
+  test("a window that the inputs were not made for is an error", async () => {
+    const variant = { window: 3 };
+    const [, , several] = cases;
+    await expect(
+      expectAttention(several?.[1] ?? [], flash, "f32", 2e-6, variant, CAPACITY, 5),
+    ).rejects.toThrow(/no masks for a window of 3/);
+  });
+
   test("a cache of halves", async () => {
     // The kernels round weights and sums to halves too, eight bits and a few additions of values below 1.
     await expectAttention(cases[3]?.[1] ?? [], flash, "f16", 4e-3);
@@ -91,12 +133,15 @@ async function expectAttention(
   flash: boolean,
   dtype: KvDType,
   tolerance: number,
+  variant: Variant = {},
+  capacity = CAPACITY,
+  masked = variant.window,
 ): Promise<void> {
   const [pass] = splitPasses(sequences, 100);
   const chunk = pass?.chunks[0] as Chunk;
   const t = chunk.tokens;
   const [q, k, v] = [random(HEAD, HEADS, t), random(HEAD, KV_HEADS, t), random(HEAD, KV_HEADS, t)];
-  const [cacheK, cacheV] = [random(WIDTH, CAPACITY), random(WIDTH, CAPACITY)];
+  const [cacheK, cacheV] = [random(WIDTH, capacity), random(WIDTH, capacity)];
   const inputs: Inputs = {
     q: given(q),
     k: given(k),
@@ -105,8 +150,9 @@ async function expectAttention(
     cacheV: given(cacheV, dtype),
     positions: { dims: [t], values: new Int32Array(t) },
     ...Object.fromEntries(
-      chunk.parts.flatMap((p, i) => (needsMask(p) ? [[`mask${i}`, mask(p.past, p.count)]] : [])),
+      chunk.parts.flatMap((p, i) => (needsMask(p) ? [[`mask${i}`, mask(p, masked)]] : [])),
     ),
+    ...(variant.sinks && { sinks: given(variant.sinks) }),
   };
   const evaluation = new Evaluation(device, inputs, (g, tensors) => {
     const cache = { k: tensors.cacheK!, v: tensors.cacheV! };
@@ -119,12 +165,20 @@ async function expectAttention(
       },
     };
     const masks = chunk.parts.map((_, i) => tensors[`mask${i}`]);
-    const ctx = new CachedAttention(chunk, { positions: tensors.positions!, masks }, kv, { flash });
-    return { mixed: ctx.attend(g, 0, tensors.q!, tensors.k!, tensors.v!, SCALE) };
+    const of = masked ? { masks: [], windowed: new Map([[masked, masks]]) } : { masks };
+    const ctx = new CachedAttention(chunk, { positions: tensors.positions!, ...of }, kv, { flash });
+    return {
+      mixed: ctx.attend(g, 0, tensors.q!, tensors.k!, tensors.v!, {
+        scale: SCALE,
+        window: variant.window,
+        softcap: variant.softcap,
+        sinks: tensors.sinks,
+      }),
+    };
   });
   try {
     const { mixed } = await evaluation.run(inputs);
-    const expected = reference(chunk, q, k, v, cacheK, cacheV);
+    const expected = reference(chunk, [q, k, v, cacheK, cacheV], variant);
     expect(mixed).toHaveLength(expected.values.length);
     for (const [i, value] of expected.values.entries()) {
       expect(Math.abs((mixed?.[i] ?? Number.NaN) - value), `element ${i}`).toBeLessThanOrEqual(tolerance);

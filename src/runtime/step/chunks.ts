@@ -28,6 +28,15 @@ export interface ChunkPart {
   readonly offset: number;
 }
 
+/** Rows of its sequence that some token of a part sees: all, or those within `window` tokens of the first one. */
+export function visibleRows(
+  { past, count }: ChunkPart,
+  window = Number.POSITIVE_INFINITY,
+): { first: number; count: number } {
+  const first = Math.max(0, past + 1 - window);
+  return { first, count: past + count - first };
+}
+
 export interface Chunk {
   /** First token within the pass. */
   readonly start: number;

@@ -82,6 +82,11 @@ export class Executor {
   adapter: AdapterSource | undefined;
   readonly #benches = new Map<Side, Bench>();
   readonly #stages: readonly StageUnits[];
+  readonly #tail: number;
+  /** Tables that a side looks rows up in which are not in its memory. */
+  readonly #tables = new Map<Side, { readonly matrix: Matrix; readonly by: "tokens" | "positions" }[]>();
+  /** Stages of passes of one chunk, by the number of its parts: they are the same for every token. */
+  readonly #grouped = new Map<number, readonly StageGroup[]>();
   /** Stages whose units come and go while they are computed. */
   readonly #piecewise: ReadonlySet<StageUnits>;
   readonly #logits: LogitsMemory;
@@ -104,6 +109,8 @@ export class Executor {
       return stage.kind !== "head" && !side.wholeStages && streamedOf(side, units).length > 1;
     });
     this.#piecewise = new Set(piecewise);
+    this.#tail = tailStart(parts.spec.stages);
+    for (const side of this.#benches.keys()) this.#tables.set(side, this.#tablesOf(side));
   }
 
   /**
@@ -149,19 +156,19 @@ export class Executor {
     signal: AbortSignal | undefined,
     progress: PassProgress | undefined,
   ): Promise<void> {
-    const { spec, ledger, sideOf } = this.#p;
+    const { spec, ledger } = this.#p;
     throwIfAborted(signal);
     for (const side of this.#benches.keys()) side.weights.prefetch();
     for (const side of this.#benches.keys())
       await side.inputs.prepare(pass, this.#gathered(side, pass, signal), wanted);
-    const groups = groupStages(this.#stages, (stage) => this.#benches.get(sideOf(stage)) as Bench, pass);
+    const groups = this.#groups(pass);
     const headWhole = groups.filter(endsInHead).length === 1;
     const everythingResident = groups.every(({ streamed }) => streamed.length === 0);
     const receiver = new LogitsReceiver(
       { vocab: spec.vocab_size, ledger, memory: this.#logits, headWhole, everythingResident },
       { wanted, start: pass.start, sink },
     );
-    const run: Run = { kv, pass, wanted, tail: tailStart(spec.stages), receiver, signal };
+    const run: Run = { kv, pass, wanted, tail: this.#tail, receiver, signal };
     const lastRead = groups.findLastIndex(({ streamed }) => streamed.length > 0);
     if (lastRead === -1) this.#startCheck();
     try {
@@ -301,13 +308,13 @@ export class Executor {
   ): Built {
     const { side, graphs } = bench;
     const { device, inputs, flash } = side;
-    const units = stages.flatMap((stage) => stage.units);
-    const shape = [units[0]?.index, units.at(-1)?.index, chunk.tokens, chunk.parts.length, selection.count];
+    const [first, last] = [stages[0]?.units[0], stages.at(-1)?.units.at(-1)];
+    const shape = [first?.index, last?.index, chunk.tokens, chunk.parts.length, selection.count];
     // Without the fused kernel the shapes of intermediate results depend on the tokens in the cache.
     const keep =
       flash &&
       chunk.parts.every((p) => p.count === 1) &&
-      streamedOf(side, units).length === 0 &&
+      stages.every(({ units }) => streamedOf(side, units).length === 0) &&
       headersCanChange(device);
     const places = [chunk.start, selection.first, ...chunk.parts.map((p) => p.base)];
     const key = [memory.kv, inputs.layout, this.adapter, ...shape, ...places];
@@ -332,15 +339,33 @@ export class Executor {
 
   /** Rows of tables that the device cannot look up itself. */
   #gathered(side: Side, pass: Pass, signal?: AbortSignal): GatheredRows[] {
-    const { units, rows, sideOf } = this.#p;
+    const tables = this.#tables.get(side) ?? [];
+    return tables.map(({ matrix, by }) =>
+      this.#p.rows.rows(matrix, by === "tokens" ? pass.ids : pass.positions, signal),
+    );
+  }
+
+  #tablesOf(side: Side) {
+    const { units, sideOf } = this.#p;
     const own = units.filter((unit) => sideOf(unit.stageIndex) === side);
     return own.flatMap((unit) =>
       Object.entries(unit.matrices).flatMap(([key, matrix]) => {
         const by = unit.stage.weights[key]?.rows;
-        if (!by || side.weights.resident(matrix)) return [];
-        return [rows.rows(matrix, by === "tokens" ? pass.ids : pass.positions, signal)];
+        return !by || side.weights.resident(matrix) ? [] : [{ matrix, by }];
       }),
     );
+  }
+
+  #groups(pass: Pass): readonly StageGroup[] {
+    const [single] = pass.chunks;
+    const parts = pass.chunks.length === 1 && single ? single.parts.length : -1;
+    let groups = this.#grouped.get(parts);
+    if (!groups) {
+      const benchOf = (stage: number) => this.#benches.get(this.#p.sideOf(stage)) as Bench;
+      groups = groupStages(this.#stages, benchOf, pass);
+      this.#grouped.set(parts, groups);
+    }
+    return groups;
   }
 
   #memory({ inputs, weights, flash }: Side, { kv, pass, tail }: Run, find: FindMatrix): StageMemory {
@@ -366,6 +391,7 @@ export class Executor {
       inputs: (g, chunk): ChunkInputs => ({
         positions: inputs.positions(g, chunk),
         masks: inputs.masks(g, pass, chunk),
+        windowed: inputs.windowed(g, pass, chunk),
       }),
       state: (g, first, tokens) => inputs.state(g, first, tokens),
       selected: (g, first, count) => inputs.selected(g, first, count),

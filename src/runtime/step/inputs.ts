@@ -12,7 +12,7 @@ import { Allocation } from "../../memory/allocate.ts";
 import type { Ledger } from "../../memory/ledger.ts";
 import { DeviceWriter } from "../weights/device-writer.ts";
 import { needsMask } from "./attention.ts";
-import { CHUNK_TOKENS, type Chunk, PASS_TOKENS, type Pass } from "./chunks.ts";
+import { CHUNK_TOKENS, type Chunk, type ChunkPart, PASS_TOKENS, type Pass, visibleRows } from "./chunks.ts";
 
 const ALIGNMENT = 256;
 const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
@@ -41,6 +41,7 @@ export function inputBytes(
   hidden: number,
   gatheredRowBytes: readonly number[],
   sequences = 1,
+  windows: readonly number[] = [],
 ): number {
   const tokens = Math.min(context * sequences, PASS_TOKENS);
   let total = 2 * align(tokens * 4) + align(tokens * hidden * 4) + align(tokens * 4);
@@ -49,6 +50,9 @@ export function inputBytes(
     const count = Math.min(CHUNK_TOKENS, tokens - start);
     if (sequences > 1) total += sequences * align(1) + align(context * count * 2);
     else if (count > 1) total += align((context - tokens + start + count) * count * 2);
+    if (sequences === 1 && count === 1) continue;
+    for (const window of windows)
+      total += sequences * align(1) + align(Math.min(context, window + count - 1) * count * 2);
   }
   return total;
 }
@@ -57,6 +61,7 @@ export class PassInputs {
   readonly #device: Device;
   readonly #place: { ledger: Ledger; tier: "gpu" | "cpu"; memory: BufferType };
   readonly #hidden: number;
+  readonly #windows: readonly number[];
   readonly #writer: DeviceWriter;
   #allocation: Allocation | undefined;
   #positions: Region = { offset: 0, bytes: 0 };
@@ -64,11 +69,14 @@ export class PassInputs {
   #state: Region = { offset: 0, bytes: 0 };
   #selected: Region = { offset: 0, bytes: 0 };
   #rows = new Map<string, Region & { dtype: DType; width: number }>();
-  #masks: (Region | undefined)[][] = [];
+  /** By window, 0 for none: per chunk, per part. */
+  #masks = new Map<number, (Region | undefined)[][]>();
   #layout = "";
   #allocations = 0;
 
-  constructor(device: Device, ledger: Ledger, hidden: number) {
+  /** `windows`: widths of sliding windows that layers have beside plain causal attention. */
+  constructor(device: Device, ledger: Ledger, hidden: number, windows: readonly number[] = []) {
+    this.#windows = [...new Set(windows)];
     this.#device = device;
     this.#writer = new DeviceWriter(device);
     this.#place = { ledger, tier: device.kind, memory: device.memory };
@@ -122,15 +130,18 @@ export class PassInputs {
     for (const { name, dtype, width } of gathered) {
       this.#rows.set(name, { ...region(tokens * rowBytes(dtype, width)), dtype, width });
     }
-    this.#masks = pass.chunks.map((chunk) =>
-      chunk.parts.map((part) =>
-        needsMask(part) ? region((part.past + part.count) * part.count * 2) : undefined,
-      ),
+    const regions = (part: ChunkPart, window: number) =>
+      needsMask(part) ? region(visibleRows(part, window || undefined).count * part.count * 2) : undefined;
+    this.#masks = new Map(
+      [0, ...this.#windows].map((window) => [
+        window,
+        pass.chunks.map((chunk) => chunk.parts.map((part) => regions(part, window))),
+      ]),
     );
     this.reserve(end);
     const sizes = [
       ...[...this.#rows.values()].map((r) => r.bytes),
-      ...this.#masks.flat().map((m) => m?.bytes ?? 0),
+      ...[...this.#masks.values()].flat(2).map((m) => m?.bytes ?? 0),
     ];
     this.#layout = [this.#allocations, tokens, selected.length, ...sizes].join();
     const { buffer } = this.#allocation as Allocation;
@@ -141,14 +152,17 @@ export class PassInputs {
       const { offset } = this.#rows.get(name) as Region;
       await this.#writer.fill(buffer, offset, { rows: tokens, rowBytes: rowBytes(dtype, width) }, gather);
     }
-    for (const [c, chunk] of pass.chunks.entries()) {
-      for (const [p, { past, count }] of chunk.parts.entries()) {
-        const place = this.#masks[c]?.[p];
-        if (!place) continue;
-        const shape = { rows: count, rowBytes: (past + count) * 2 };
-        await this.#writer.fill(buffer, place.offset, shape, (into, first, rows) =>
-          causalMask(into, past + count, past + first, rows),
-        );
+    for (const [window, places] of this.#masks) {
+      for (const [c, chunk] of pass.chunks.entries()) {
+        for (const [p, part] of chunk.parts.entries()) {
+          const place = places[c]?.[p];
+          if (!place) continue;
+          const { first: from, count: width } = visibleRows(part, window || undefined);
+          const shape = { rows: part.count, rowBytes: width * 2 };
+          await this.#writer.fill(buffer, place.offset, shape, (into, first, rows) =>
+            causalMask(into, width, part.past - from + first, rows, window || undefined),
+          );
+        }
       }
     }
   }
@@ -169,12 +183,17 @@ export class PassInputs {
     if (!r) return undefined;
     return this.#bind(g, r, chunk.start * rowBytes(r.dtype, r.width), r.dtype, [r.width, chunk.tokens], name);
   }
-  masks(g: Graph, pass: Pass, chunk: Chunk): (Tensor | undefined)[] {
-    const regions = this.#masks[pass.chunks.indexOf(chunk)] ?? [];
+  /** Per part: f16 [rows it sees, count], undefined where it needs none. */
+  masks(g: Graph, pass: Pass, chunk: Chunk, window?: number): (Tensor | undefined)[] {
+    const regions = this.#masks.get(window ?? 0)?.[pass.chunks.indexOf(chunk)] ?? [];
     return chunk.parts.map((part, i) => {
       const r = regions[i];
-      return r && this.#bind(g, r, 0, "f16", [part.past + part.count, part.count], "mask");
+      return r && this.#bind(g, r, 0, "f16", [visibleRows(part, window).count, part.count], "mask");
     });
+  }
+  /** The same for each width of a sliding window. */
+  windowed(g: Graph, pass: Pass, chunk: Chunk): ReadonlyMap<number, (Tensor | undefined)[]> {
+    return new Map(this.#windows.map((window) => [window, this.masks(g, pass, chunk, window)]));
   }
   /** Hidden states between graphs: f32 [hidden, tokens] from token `first` of the pass. */
   state(g: Graph, first: number, tokens: number): Tensor {
@@ -202,12 +221,13 @@ export class PassInputs {
   }
 }
 
-/** f16 rows [width]: 0 where token `from + row` may see, minus infinity beyond. */
-function causalMask(into: Uint8Array, width: number, from: number, rows: number): void {
+/** f16 rows [width]: 0 where token `from + row` may see, minus infinity beyond, and before its window. */
+function causalMask(into: Uint8Array, width: number, from: number, rows: number, window?: number): void {
   const mask = new Uint16Array(into.buffer, into.byteOffset, width * rows);
   for (let row = 0; row < rows; row++) {
     const seen = row * width + from + row + 1;
     mask.fill(0, row * width, seen);
     mask.fill(MINUS_INFINITY, seen, (row + 1) * width);
+    if (window) mask.fill(MINUS_INFINITY, row * width, Math.max(row * width, seen - window));
   }
 }

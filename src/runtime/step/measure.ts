@@ -13,7 +13,7 @@ import { byStage, type Matrix, type StageUnits, type Unit } from "../../plan/uni
 import type { KvDType, KvRows } from "../state/kv-cache.ts";
 import { TargetIndex } from "./adapter.ts";
 import { bindOperands, type OperandSource } from "./bind.ts";
-import { CHUNK_TOKENS, type Chunk } from "./chunks.ts";
+import { CHUNK_TOKENS, type Chunk, visibleRows } from "./chunks.ts";
 import { buildStages, headerEstimate, headTokens, type StageMemory } from "./stage-graph.ts";
 
 /** An address range that is never read or written: tensors bound to it only count as placed. */
@@ -79,10 +79,12 @@ class NoMemory implements StageMemory, OperandSource {
   }
 
   inputs(g: Graph, chunk: Chunk) {
-    const masks = chunk.parts.map((p) =>
-      p.count > 1 ? g.bind(this.#buffer, 0, "f16", [p.past + p.count, p.count]) : undefined,
-    );
-    return { positions: g.bind(this.#buffer, 0, "i32", [chunk.tokens]), masks };
+    const masks = (window?: number) =>
+      chunk.parts.map((p) =>
+        p.count > 1 ? g.bind(this.#buffer, 0, "f16", [visibleRows(p, window).count, p.count]) : undefined,
+      );
+    const windowed = new Map((this.#spec.windows ?? []).map((window) => [window, masks(window)]));
+    return { positions: g.bind(this.#buffer, 0, "i32", [chunk.tokens]), masks: masks(), windowed };
   }
   state(g: Graph, _first: number, tokens: number) {
     return g.bind(this.#buffer, 0, "f32", [this.#spec.hidden_size, tokens]);

@@ -11,6 +11,9 @@ export function productsOf(units: readonly Unit[], tokens: number): number {
   return elements * tokens;
 }
 
+/** What was counted: stages that are computed together are the same for every token. */
+const known = new WeakMap<readonly StageUnits[], number>();
+
 /**
  * A graph of a pass. Stages of one kind take about the same time for the same products, wherever they are in the model;
  * `wanted`: tokens of a chunk without parts, of which the tail computes only those.
@@ -18,13 +21,18 @@ export function productsOf(units: readonly Unit[], tokens: number): number {
 export function passWork(stages: readonly StageUnits[], chunk: Chunk, wanted: number): Work {
   const decodes = chunk.parts.length > 0 && chunk.parts.every(({ count }) => count === 1);
   const [first] = stages;
+  let elements = known.get(stages);
+  if (elements === undefined) {
+    elements = productsOf(
+      stages.flatMap(({ units }) => units),
+      1,
+    );
+    known.set(stages, elements);
+  }
   const tokens = chunk.parts.length > 0 ? chunk.tokens : wanted;
   return {
     kind: decodes ? "decode" : "prefill",
     detail: stages.length > 1 ? "joined" : (first?.stage.kind ?? ""),
-    amount: productsOf(
-      stages.flatMap(({ units }) => units),
-      Math.max(1, tokens),
-    ),
+    amount: elements * Math.max(1, tokens),
   };
 }

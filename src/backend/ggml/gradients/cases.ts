@@ -96,6 +96,12 @@ export const CASES: readonly NamedCase[] = [
   of("soft_max", [some(6, 3)], (g, a) => g.softMax(a, undefined, 0.7)),
   of("soft_max: f32 mask", [some(4, 4, 2, 3), causal], (g, a, m) => g.softMax(a, m, 0.7), { wanted: ["a"] }),
   of("soft_max: f16 mask", [some(4, 4, 2), causalHalf], (g, a, m) => g.softMax(a, m, 1.3), { wanted: ["a"] }),
+  of(
+    "soft_max: sinks",
+    [some(4, 4, 2, 3), causal, some(2)],
+    (g, a, m, sinks) => g.softMax(a, m, 0.7, sinks),
+    { wanted: ["a", "c"] },
+  ),
 
   of("mul_mat", [some(6, 3), some(6, 4)], (g, a, b) => g.mulMat(a, b)),
   of("mul_mat: a vector", [some(6, 3), some(6)], (g, a, b) => g.mulMat(a, b)),

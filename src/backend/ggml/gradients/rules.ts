@@ -63,7 +63,7 @@ export const RULES: Readonly<Record<string, Rule>> = {
   ],
   sum_rows: [(g, s) => g.repeat(s.dy, input(s, 0).ne)],
   // the mask has no gradient
-  soft_max: [(g, s) => ops.softMaxBack(g, s.dy, s.output, number(s, "scale"))],
+  soft_max: [(g, s) => ops.softMaxBack(g, s.dy, s.output, number(s, "scale")), undefined, sinksGradient],
   get_rows: [(g, s) => ops.getRowsBack(g, s.dy, input(s, 1), input(s, 0))],
 
   mul_mat: [productOfLeft, productOfRight],
@@ -104,4 +104,14 @@ function geluErfDerivative(g: Graph, x: Tensor): Tensor {
   const phi = g.scale(g.mul(half, g.unary("sgn", x)), 1, 0.5);
   const density = g.scale(g.unary("exp", g.scale(g.unary("sqr", x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
   return g.add(phi, g.mul(x, density));
+}
+
+/** Of what softmax leaves to each head's sink, 1 - sum(y): minus that times sum(dy y), over all rows of the head. */
+function sinksGradient(g: Graph, { dy, output: y, inputs }: Step): Tensor {
+  const sinks = inputs[2] as Tensor;
+  const [, rows, heads, n] = y.ne;
+  const share = g.scale(g.sumRows(y), -1, 1); // [1, rows, heads, n]
+  const each = g.mul(share, g.sumRows(g.mul(dy, y)));
+  const summed = g.sumRows(g.reshape(each, rows, heads, n)); // [1, heads, n]
+  return g.scale(reduced(g, g.reshape(summed, heads, n), sinks), -1);
 }

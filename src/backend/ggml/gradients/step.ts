@@ -26,4 +26,4 @@ export interface Part {
 export type InputRule = (g: Graph, s: Step) => Tensor | readonly Part[] | undefined;
 
 /** Per input, in the order of the recorded operation. An input without a rule cannot be differentiated. */
-export type Rule = readonly InputRule[];
+export type Rule = readonly (InputRule | undefined)[];

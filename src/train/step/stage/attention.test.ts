@@ -58,9 +58,15 @@ const causalHalfMask: Given = {
   ),
 };
 
+/** f16: the documents' mask, and no key that is `window` tokens back. */
+function windowMask(window: number): Given {
+  const visible = packed.map((seen, i) => seen && (Math.floor(i / LENGTH) % LENGTH) - (i % LENGTH) < window);
+  return { ...packedMask, values: Uint16Array.from(visible, (seen) => (seen ? 0 : 0xfc00)) };
+}
+
 function attend(g: Graph, t: Record<string, Tensor>): Tensor {
   const sequences = { sequences: SEQUENCES, length: LENGTH, positions: t.positions!, mask: t.mask! };
-  return new TrainingAttention(sequences).attend(g, 0, t.q!, t.k!, t.v!, SCALE);
+  return new TrainingAttention(sequences).attend(g, 0, t.q!, t.k!, t.v!, { scale: SCALE });
 }
 
 /** The definition: per sequence, head and query, the mean of the values it sees, weighted by e^(score). */
@@ -109,9 +115,25 @@ const fused: Case = {
     return attend(g, { ...t, q, k, v });
   },
 };
+/** A window of two tokens, capped scores and sinks together. */
+const special: Case = {
+  inputs: { q, k, v, positions, mask: packedHalfMask, sinks: some(HEADS), band: windowMask(2) },
+  wanted: ["q", "k", "v", "sinks"],
+  build: (g, t) => {
+    const sequences = { sequences: SEQUENCES, length: LENGTH, positions: t.positions!, mask: t.mask! };
+    const attention = new TrainingAttention({ ...sequences, windowed: new Map([[2, t.band!]]) });
+    return attention.attend(g, 0, t.q!, t.k!, t.v!, {
+      scale: SCALE,
+      window: 2,
+      softcap: 0.8,
+      sinks: t.sinks,
+    });
+  },
+};
 const CASES: [string, Case][] = [
   ["queries, keys and values apart", separate],
   ["as views of one tensor", fused],
+  ["a window, capped scores and sinks", special],
 ];
 
 describe("the result is that of the definition", () => {
