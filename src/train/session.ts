@@ -25,13 +25,14 @@ import type { Gradients } from "./step/gradient-store.ts";
 import { KEPT } from "./step/kept-activations.ts";
 import type { Passes } from "./step/passes.ts";
 import type { Stalls } from "./step/stalls.ts";
+import type { StepParts } from "./step/training-step.ts";
 import type { UpdateQueue } from "./step/update-queue.ts";
 import type { TrainingPlanSummary } from "./trainer-face.ts";
 
 /** Tokens of context that texts generated while training may have, unless the model was opened with fewer. */
 const CONTEXT = 256;
 
-export class Session {
+export class Session implements StepParts {
   readonly #h: Held;
   readonly #cleanup: Cleanup;
   readonly #cycle: readonly Unit[];
@@ -179,6 +180,10 @@ export class Session {
   async abandon(): Promise<void> {
     this.#following = false;
     await this.#h.passes.reset();
+  }
+
+  async checkUnchanged(): Promise<void> {
+    await this.#h.engine.parts.checkUnchanged?.();
   }
 
   /** Bytes moved from and to disk since the model was loaded for training. */

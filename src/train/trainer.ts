@@ -1,9 +1,8 @@
-// Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is passes.ts and
-// update-queue.ts; where things live is session.ts.
+// Training as people use it: create, step, evaluate, save, resume, export, dispose. What a step is made of is
+// step/training-step.ts; where things live is session.ts.
 import { randomUUID } from "node:crypto";
-import type { NativeBuffer } from "../backend/ggml/buffer.ts";
 import { withLinked } from "../base/async/signals.ts";
-import { ConfigError, DisposedError, NumericsError } from "../base/errors.ts";
+import { ConfigError, DisposedError } from "../base/errors.ts";
 import { refuseWithin } from "../formats/export-folder.ts";
 import { type CausalLM, engineOf } from "../generate/causal-lm.ts";
 import { checkSignal } from "../generate/requests.ts";
@@ -25,16 +24,12 @@ import {
   type TrainerOptions,
   type TrainerSettings,
   trainerSettings,
-  updatesAtOnce,
 } from "./open/options.ts";
-import type { Parameter } from "./open/parameters.ts";
-import { gradientNorm2 } from "./optimizer/gradient-norm.ts";
-import type { StepParams } from "./optimizer/rules/rule.ts";
 import { checkIdentity, checkpointIn, rateChanges, runOf } from "./resume/resume-point.ts";
 import { Session } from "./session.ts";
 import { microBatch, type TrainingBatch } from "./step/batch.ts";
-import type { OpenGradients } from "./step/gradient-store.ts";
 import { StepMeter } from "./step/step-meter.ts";
+import { type StepsMade, trainingStep } from "./step/training-step.ts";
 import type {
   ExportOptions,
   ResumeOptions,
@@ -48,9 +43,7 @@ export class Trainer implements TrainerFace {
   readonly model: CausalLM;
   readonly #session: Session;
   readonly #settings: TrainerSettings;
-  #steps = 0;
-  /** The last step was clipped or skipped: the next one may well be, and is not updated ahead. */
-  #held = false;
+  readonly #progress: StepsMade = { steps: 0, held: false };
   readonly #meter: StepMeter;
   #disposed: Promise<void> | undefined;
 
@@ -111,7 +104,7 @@ export class Trainer implements TrainerFace {
 
   /** Updates made so far. */
   get steps(): number {
-    return this.#steps;
+    return this.#progress.steps;
   }
 
   /**
@@ -133,121 +126,8 @@ export class Trainer implements TrainerFace {
 
   async #step(batches: readonly TrainingBatch[], signal?: AbortSignal): Promise<StepResult> {
     this.#meter.begin();
-    const { passes, gradients, updates, parameters, spec } = this.#session;
-    // All are checked before the first is used; then each is made again when its turn comes, so that one is held at a time.
-    const counts = batches.map((batch) => microBatch(batch, spec).predicting.length);
-    const micro = batches.filter((_, i) => (counts[i] as number) > 0);
-    const targets = counts.reduce((a, b) => a + b, 0);
-    if (targets === 0) throw new ConfigError("labels: no token has a target; -100 is ignored");
-    await this.#session.begin(micro.length);
-    gradients.restart();
-    const squares = new Float64Array(parameters.all.length);
-    const learning_rate = this.#settings.schedule(this.#steps);
-    const early = updatesAtOnce(this.#settings);
-    const ahead = !early && updates.drafts && !this.#held;
-    let begun = false;
-    const update = (final: readonly Parameter[]) => {
-      begun = true;
-      this.#update(final, squares, 1);
-    };
-    const updateAhead = (final: readonly Parameter[]) => {
-      const finite = final.filter((p) => Number.isFinite(squares[p.index]));
-      for (const p of finite) updates.addAhead(p, this.#params(p, 1));
-    };
-    let loss = 0;
-    let grad_norm = 0;
-    let skipped = false;
-    try {
-      for (const [i, one] of micro.entries()) {
-        const last = i === micro.length - 1;
-        loss += await passes.train(microBatch(one, spec), {
-          gradScale: 1 / targets,
-          seed: [this.#settings.seed, this.#steps, i],
-          signal,
-          ...(last && {
-            onFinal: (opened: OpenGradients) => this.#measure(opened, squares),
-            ...(early && { onReady: update }),
-            ...(ahead && { onReady: updateAhead }),
-          }),
-        });
-      }
-      await engineOf(this.model).parts.checkUnchanged?.(); // no update is made of weights that changed underneath
-      grad_norm = Math.sqrt(squares.reduce((a, b) => a + b, 0));
-      skipped = !Number.isFinite(loss) || !Number.isFinite(grad_norm);
-      if (skipped && this.#settings.non_finite === "error") {
-        throw new NumericsError(
-          `step ${this.#steps + 1}: loss ${loss / targets}, gradient norm ${grad_norm}; lower learning_rate ` +
-            `(${learning_rate}), or set non_finite to "skip"`,
-        );
-      }
-      const { max_grad_norm } = this.#settings;
-      // As torch.nn.utils.clip_grad_norm_ does it.
-      const scale = max_grad_norm > 0 ? Math.min(1, max_grad_norm / (grad_norm + 1e-6)) : 1;
-      this.#held = skipped || scale < 1;
-      if (skipped) await this.#dropAhead();
-      else if (!early) {
-        const made = scale < 1 ? updates.redo((p) => this.#params(p, scale)) : updates.keep();
-        const others = parameters.all.filter((p) => !made.has(p.index));
-        this.#update(others, squares, scale);
-      }
-    } catch (error) {
-      await this.#session.abandon();
-      await this.#dropAhead();
-      // Updates made as backward went along cannot be taken back.
-      if (begun) updates.fail(error, `step ${this.#steps + 1}`);
-      throw error;
-    }
-    if (!skipped) this.#steps++;
-    this.#session.end();
-    return {
-      step: this.#steps,
-      loss: loss / targets,
-      grad_norm,
-      learning_rate,
-      tokens: batches.reduce((sum, b) => sum + b.input_ids.reduce((n, row) => n + row.length, 0), 0),
-      target_tokens: targets,
-      skipped,
-      ...this.#meter.end(),
-    };
-  }
-
-  /** Sums of squares of gradients that are final, in their place among all parameters. */
-  async #measure({ parameters, buffers }: OpenGradients, squares: Float64Array): Promise<void> {
-    const { cpu, ledger } = this.#session;
-    const parts = parameters.map((p, i) => ({
-      ...{ buffer: buffers[i] as NativeBuffer, offset: 0 },
-      elements: p.elements,
-    }));
-    const { squares: found } = await gradientNorm2(parts, { cpu, ledger });
-    for (const [i, p] of parameters.entries()) squares[p.index] = found[i] as number;
-  }
-
-  #update(parameters: readonly Parameter[], squares: Float64Array, gradScale: number): void {
-    for (const p of parameters) {
-      const params = this.#params(p, gradScale);
-      if (!Number.isFinite(squares[p.index])) {
-        throw new NumericsError(`${p.name}: its gradient is not finite; lower learning_rate (${params.lr})`);
-      }
-      this.#session.updates.add(p, params);
-    }
-  }
-
-  #params({ decay }: Parameter, gradScale: number): StepParams {
-    const { schedule, weight_decay } = this.#settings;
-    const lr = schedule(this.#steps);
-    return { lr, gradScale, step: this.#steps + 1, weight_decay: decay ? weight_decay : 0 };
-  }
-
-  /** Takes back what was updated ahead. */
-  async #dropAhead(): Promise<void> {
-    const { updates, trained, cpu, ledger } = this.#session;
-    try {
-      const begun = await updates.drop();
-      await writeWorkingCopies({ all: begun }, trained.states, { cpu, ledger });
-    } catch (error) {
-      updates.fail(error, `taking back what was updated ahead in step ${this.#steps + 1}`);
-      throw error;
-    }
+    const made = await trainingStep(this.#session, this.#progress, batches, signal);
+    return { ...made, ...this.#meter.end() };
   }
 
   /**
@@ -298,7 +178,7 @@ export class Trainer implements TrainerFace {
       return saveCheckpoint(
         dir,
         {
-          step: this.#steps,
+          step: this.#progress.steps,
           meta: { trainer: this.#identity, rates: this.rates, run: this.#run, user: meta },
           tensors: stateTensors(parameters, trained.states, this.#settings.rule),
           ...(eval_loss !== undefined && { eval_loss }),
@@ -340,7 +220,7 @@ export class Trainer implements TrainerFace {
         throw error;
       }
       updates.forgive();
-      this.#steps = opened.step;
+      this.#progress.steps = opened.step;
       this.#run = runOf(opened.meta) ?? this.#run;
       for (const change of rateChanges(opened.meta.rates, this.rates)) warning_callback?.(change);
       return (opened.meta.user ?? {}) as Record<string, unknown>;

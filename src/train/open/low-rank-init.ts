@@ -1,31 +1,42 @@
-// The first values of low-rank weights, or those of an adapter that goes on being trained.
-import type { Adapter } from "../../adapters/index.ts";
+// The first values of low-rank weights, or those of an adapter that goes on being trained, made piece by piece.
+import type { Adapter, LoraTarget } from "../../adapters/index.ts";
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
+import type { DType } from "../../backend/ggml/dtypes.ts";
 import { CheckpointError } from "../../base/errors.ts";
 import { readTensor } from "../../formats/index.ts";
 import type { Region } from "../../memory/store.ts";
 import { hash32 } from "../data/order.ts";
-import type { Parameter, Parameters } from "./parameters.ts";
+import type { Parameter } from "./parameters.ts";
+
+/** Gives the values from an element on. Called in the order of the elements, each of them once. */
+type Values = (into: Float32Array, first: number) => void;
 
 /** Uniform in [-bound, bound): xorshift32 (Marsaglia 2003) from a seed. */
-function uniform(length: number, bound: number, seed: number): Float32Array {
+function uniform(bound: number, seed: number): Values {
   let x = seed | 1;
-  return Float32Array.from({ length }, () => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return ((x >>> 0) / 2 ** 31 - 1) * bound;
-  });
+  return (into) => {
+    for (let i = 0; i < into.length; i++) {
+      x ^= x << 13;
+      x ^= x >>> 17;
+      x ^= x << 5;
+      into[i] = ((x >>> 0) / 2 ** 31 - 1) * bound;
+    }
+  };
 }
 
 /** Of mean 0 and standard deviation `deviation`: Box and Muller's pairs over the same generator. */
-function normal(length: number, deviation: number, seed: number): Float32Array {
-  const flat = uniform(2 * Math.ceil(length / 2), 1, seed);
-  return Float32Array.from({ length }, (_, i) => {
-    const [u, v] = [(flat[i & ~1] as number) / 2 + 0.5, flat[i | 1] as number];
-    const radius = deviation * Math.sqrt(-2 * Math.log(1 - Math.min(u, 1 - 2 ** -24)));
-    return radius * (i & 1 ? Math.sin(Math.PI * v) : Math.cos(Math.PI * v));
-  });
+function normal(deviation: number, seed: number): Values {
+  const flat = uniform(1, seed);
+  const pair = new Float32Array(2);
+  return (into, first) => {
+    for (let i = 0; i < into.length; i++) {
+      const odd = (first + i) & 1;
+      if (!odd) flat(pair, first + i);
+      const [u, v] = [(pair[0] as number) / 2 + 0.5, pair[1] as number];
+      const radius = deviation * Math.sqrt(-2 * Math.log(1 - Math.min(u, 1 - 2 ** -24)));
+      into[i] = radius * (odd ? Math.sin(Math.PI * v) : Math.cos(Math.PI * v));
+    }
+  };
 }
 
 /**
@@ -35,34 +46,40 @@ function normal(length: number, deviation: number, seed: number): Float32Array {
  */
 export async function initialLowRank(
   parameter: Parameter,
-  { lowRank }: Parameters,
+  use: { which: "a" | "b"; target: LoraTarget },
   { seed, init, adapter }: { seed: number; init: boolean | string; adapter: Adapter | undefined },
-): Promise<Float32Array> {
+): Promise<Values> {
   if (adapter) return adapterValues(parameter, adapter);
-  const { index, elements } = parameter;
-  const asA = lowRank.find(({ a }) => a === index)?.target;
-  const asB = lowRank.find(({ b }) => b === index)?.target;
-  if (asA && init === "gaussian") return normal(elements, 1 / asA.r, hash32(seed, index));
-  if (asA) return uniform(elements, 1 / Math.sqrt(asA.in), hash32(seed, index));
-  if (asB && init === false) return uniform(elements, 1 / Math.sqrt(asB.r), hash32(seed, index));
-  return new Float32Array(elements);
+  const { which, target } = use;
+  const drawn = hash32(seed, parameter.index);
+  if (which === "a")
+    return init === "gaussian" ? normal(1 / target.r, drawn) : uniform(1 / Math.sqrt(target.in), drawn);
+  if (init === false) return uniform(1 / Math.sqrt(target.r), drawn);
+  return (into) => void into.fill(0);
 }
 
-async function adapterValues({ name, elements }: Parameter, { checkpoint }: Adapter): Promise<Float32Array> {
+async function adapterValues({ name }: Parameter, { checkpoint }: Adapter): Promise<Values> {
   const entry = checkpoint.tensors.get(name);
   if (!entry) throw new CheckpointError("the adapter lacks this tensor", { tensor: name });
   const bytes = await readTensor(checkpoint, name);
   const at = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  switch (entry.dtype) {
-    case "f32":
-      return Float32Array.from({ length: elements }, (_, i) => at.getFloat32(4 * i, true));
-    case "bf16": {
-      const bits = Uint32Array.from({ length: elements }, (_, i) => at.getUint16(2 * i, true) << 16);
-      return new Float32Array(bits.buffer);
-    }
-    default:
-      return Float32Array.from({ length: elements }, (_, i) => halfToFloat(at.getUint16(2 * i, true)));
+  const value = valueIn(at, entry.dtype);
+  return (into, first) => {
+    for (let i = 0; i < into.length; i++) into[i] = value(first + i);
+  };
+}
+
+/** Element `i` of values in a type. */
+function valueIn(at: DataView, dtype: DType): (i: number) => number {
+  if (dtype === "f32") return (i) => at.getFloat32(4 * i, true);
+  if (dtype === "bf16") {
+    const bits = new DataView(new ArrayBuffer(4));
+    return (i) => {
+      bits.setUint32(0, at.getUint16(2 * i, true) << 16);
+      return bits.getFloat32(0);
+    };
   }
+  return (i) => halfToFloat(at.getUint16(2 * i, true));
 }
 
 /** IEEE 754 binary16. */
@@ -75,12 +92,21 @@ function halfToFloat(half: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
-/** Writes values into a region through host memory of at least their size. */
-export async function writeValues(region: Region, values: Float32Array, host: NativeBuffer): Promise<void> {
+/**
+ * Writes a parameter's values into each of some regions, as many at a time as fit into the host memory, so that other work has
+ * its turn in between.
+ */
+export async function writeValues(
+  regions: readonly Region[],
+  elements: number,
+  values: Values,
+  host: NativeBuffer,
+): Promise<void> {
   const most = Math.floor(host.size / 4);
-  for (let first = 0; first < values.length; first += most) {
-    const part = values.subarray(first, Math.min(values.length, first + most));
-    new Float32Array(host.view(0, part.length * 4)).set(part);
-    await region.write(host, 0, first * 4, part.length * 4);
+  for (let first = 0; first < elements; first += most) {
+    if (first > 0) await new Promise((resolve) => setImmediate(resolve));
+    const count = Math.min(most, elements - first);
+    values(new Float32Array(host.view(0, count * 4)), first);
+    for (const region of regions) await region.write(host, 0, first * 4, count * 4);
   }
 }

@@ -15,7 +15,7 @@ import { gradientPoolBytes } from "../step/gradient-store.ts";
 import { KEPT } from "../step/kept-activations.ts";
 import { type Ahead, aheadOf, hasDraft, hasOwnMaster, type TrainingHomes } from "./homes.ts";
 import { hostBytes, measureStep, type StepMeasure } from "./measure-step.ts";
-import type { TrainerSettings } from "./options.ts";
+import type { KeepActivations, TrainerSettings } from "./options.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 import { type DiskTraffic, diskTraffic, moments, stepFlops, stepSeconds } from "./step-cost.ts";
 
@@ -70,8 +70,8 @@ export interface TrainingWay extends Way {
 }
 
 /**
- * Every way the settings allow, those that use the disk least first. Where results of forward may be kept, the chosen way
- * has variants that keep those of more and more stages.
+ * Every way the settings allow, those that use the disk least first. Where results of forward may be kept, there are ways that
+ * keep those of no stage, of half of them and of all, and the chosen one has variants of every number of stages.
  */
 export function trainingWays(
   known: KnownModel,
@@ -81,8 +81,7 @@ export function trainingWays(
   const shape = plannedShape(known, settings);
   const measured = measureStep(known, parameters, shape);
   const keepable = byWorth(measured);
-  const kept = settings.keep_activations === "all" ? keepable : [];
-  const variants = settings.keep_activations === "auto" ? keepable : [];
+  const { levels, counts } = keepLevels(settings.keep_activations, keepable);
   const choices = <T extends Tier>(wanted: T | "auto", auto: readonly T[]) =>
     wanted === "auto" ? auto : [wanted];
   const ways: TrainingWay[] = [];
@@ -103,11 +102,13 @@ export function trainingWays(
                   ...{ homes, ahead, gradientPool, updatesUnderWay, shape },
                   kept: keptStages(stages, keepable),
                 });
-              ways.push({
-                ...make(kept),
-                // Made once this way has been chosen: there are as many as there are stages.
-                variants: () => variants.map((_, i) => make(variants.slice(0, i + 1))),
-              });
+              for (const kept of levels) {
+                ways.push({
+                  ...make(kept),
+                  // Made once this way has been chosen: there are as many as there are stages.
+                  variants: () => counts.map((count) => make(keepable.slice(0, count))),
+                });
+              }
             }
           }
         }
@@ -118,6 +119,19 @@ export function trainingWays(
 }
 
 type Keepable = StepMeasure["stages"][number];
+
+/**
+ * Which stages the ways keep among which one is chosen, and how many its variants keep. What is kept and where the rest lives
+ * are chosen together, but not in every combination: there would be thousands.
+ */
+function keepLevels(
+  keep: KeepActivations,
+  all: readonly Keepable[],
+): { levels: (readonly Keepable[])[]; counts: number[] } {
+  if (keep === "none" || all.length === 0) return { levels: [[]], counts: [] };
+  if (keep === "all") return { levels: [all], counts: [] };
+  return { levels: [[], all.slice(0, Math.ceil(all.length / 2)), all], counts: [...all.keys(), all.length] };
+}
 
 /** Stages that have something to keep, those first that spare most for a byte; of equals the first of the model. */
 function byWorth({ stages }: StepMeasure): Keepable[] {

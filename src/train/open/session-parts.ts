@@ -21,6 +21,7 @@ import { StateUpdater } from "../optimizer/updater.ts";
 import { Activations } from "../step/activations.ts";
 import { BatchInputs, batchInputBytes } from "../step/batch-inputs.ts";
 import { Gradients } from "../step/gradient-store.ts";
+import { GradientSums } from "../step/gradient-sums.ts";
 import { KeptActivations } from "../step/kept-activations.ts";
 import { Passes } from "../step/passes.ts";
 import { StageRunner } from "../step/stage/stage-runner.ts";
@@ -205,14 +206,15 @@ export async function take(
   cleanup.add(() => runner.dispose());
   const wanted = parts.units.map((u) => wantedOf(parameters, u.index));
   const streamed = new Set(parts.units.filter((u) => parts.streamer?.pass.includes(u)));
+  const sums = new GradientSums({ device, cpu, parameters, staging, stalls });
+  cleanup.add(() => sums.dispose());
   const passes: Passes = new Passes({
-    ...{ device, cpu, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations, kept },
-    ...{ gradients, staging, runner, wanted, streamed, stalls },
+    ...{ device, engine: parts, hidden: spec.hidden_size, parameters, inputs, sizes, activations, kept },
+    ...{ gradients, sums, runner, wanted, streamed, stalls },
     dropout: settings.lora?.lora_dropout ?? 0,
     dy: [dy.part(0, hidden), dy.part(wholeBlocks(hidden), hidden)],
     ready: (unit) => stalls.during("optimizer", updates.done(passes.trained(unit))),
   });
-  cleanup.add(() => passes.dispose());
   useAdapter(engine, parameters, trained, cleanup);
   const disks = [disk, loading.weights].filter((one) => one !== undefined);
   return {
@@ -238,14 +240,16 @@ async function initialise(
   if (parameters.lowRank.length === 0) return;
   const host = Allocation.take(ledger, "cpu", cpu.memory, 2 ** 20, "staging");
   try {
-    for (const p of parameters.all) {
-      if (p.kind !== "low-rank") continue;
-      const init = settings.lora?.init_lora_weights ?? true;
-      const values = await initialLowRank(p, parameters, { seed: settings.seed, init, adapter });
-      const state = trained.states[p.index];
-      if (!state) continue;
-      await writeValues(state.master, values, host.buffer);
-      if (state.working) await writeValues(state.working.region, values, host.buffer);
+    const init = settings.lora?.init_lora_weights ?? true;
+    for (const { target, ...indices } of parameters.lowRank) {
+      for (const which of ["a", "b"] as const) {
+        const p = parameters.all[indices[which]];
+        const state = p && trained.states[p.index];
+        if (!state) continue;
+        const values = await initialLowRank(p, { which, target }, { seed: settings.seed, init, adapter });
+        const regions = [state.master, ...(state.working ? [state.working.region] : [])];
+        await writeValues(regions, p.elements, values, host.buffer);
+      }
     }
   } finally {
     host.dispose();

@@ -116,8 +116,10 @@ export function microBatch(
   if (document_ids) checkDocuments(document_ids);
   for (let s = 0; s < sequences; s++) {
     const filled = input_ids[s]?.length ?? 0;
+    const visible = new Set<number | undefined>(); // documents of which a token so far is shown
     for (let t = 0; t < filled; t++) {
       const at = s * length + t;
+      if (attention_mask?.[s]?.[t] === 1) visible.add(document_ids?.[s]?.[t]);
       ids[at] = token(input_ids[s]?.[t], "input_ids", s, model.vocab_size);
       const position = batch.positions?.[s]?.[t] ?? t;
       if (!Number.isInteger(position) || position < 0 || position >= model.max_positions) {
@@ -129,7 +131,7 @@ export function microBatch(
       const target = t + 1 < filled ? labels[s]?.[t + 1] : IGNORED;
       const crosses = document_ids && t + 1 < filled && document_ids[s]?.[t + 1] !== document_ids[s]?.[t];
       if (target === IGNORED || crosses) continue;
-      if (attention_mask && !seesAny(attention_mask[s], document_ids?.[s], t)) {
+      if (attention_mask && !visible.has(document_ids?.[s]?.[t])) {
         throw new ConfigError(
           `labels: row ${s} has a target at token ${t + 1}, which would be predicted from tokens that attention_mask ` +
             "hides all: give -100 there",

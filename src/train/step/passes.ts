@@ -1,37 +1,27 @@
-// One micro-batch through the stages: forward keeping their inputs, then backward in reverse, each stage computed again
-// from its input. Weights stream, activations and gradients come and go beside the computation.
+// One micro-batch through the stages: forward keeping their inputs, and results of those that have memory for them; then
+// backward in reverse, the other stages computed again. Weights stream, activations and gradients come and go beside it.
 
 import type { NativeBuffer } from "../../backend/ggml/buffer.ts";
 import type { Device } from "../../backend/ggml/device.ts";
-import { HeaderArena } from "../../backend/ggml/graph.ts";
-import type { Tensor } from "../../backend/ggml/tensor.ts";
-import { download } from "../../backend/ggml/transfer.ts";
-import { UpdateGraph } from "../../backend/ggml/update-graph.ts";
 import { throwIfAborted } from "../../base/errors.ts";
-import type { Allocation } from "../../memory/allocate.ts";
 import type { Unit } from "../../plan/units.ts";
 import type { EngineParts } from "../../runtime/open/open-model.ts";
 import type { GatheredRows } from "../../runtime/step/inputs.ts";
 import type { Slot } from "../../runtime/weights/lane.ts";
-import { storedDims } from "../open/measure-operands.ts";
 import type { Parameter, Parameters } from "../open/parameters.ts";
-import { pieces } from "../optimizer/rules/rule.ts";
 import type { Activations } from "./activations.ts";
 import type { TensorBatch } from "./batch.ts";
 import type { BatchInputs, InputSizes } from "./batch-inputs.ts";
 import { DropoutMask } from "./dropout.ts";
 import type { Gradients, OpenGradients } from "./gradient-store.ts";
+import type { GradientSums } from "./gradient-sums.ts";
 import type { KeptActivations } from "./kept-activations.ts";
 import type { WantedOfUnit } from "./stage/stage-graphs.ts";
-import { dropoutName, type GradientSum, type StageRunner, type StageTensors } from "./stage/stage-runner.ts";
+import { dropoutName, type StageRunner, type StageTensors } from "./stage/stage-runner.ts";
 import type { Stalls } from "./stalls.ts";
-
-/** Bytes of gradients of rows that are looked at together. */
-const ROWS_BYTES = 2 ** 20;
 
 export interface PassParts {
   readonly device: Device;
-  readonly cpu: Device;
   readonly engine: EngineParts;
   readonly hidden: number;
   readonly parameters: Parameters;
@@ -40,10 +30,9 @@ export interface PassParts {
   readonly activations: Activations;
   readonly kept: KeptActivations;
   readonly gradients: Gradients;
+  readonly sums: GradientSums;
   /** Two gradients of stage inputs, on the computing device. */
   readonly dy: readonly [NativeBuffer, NativeBuffer];
-  /** RAM that gradients come through from a GPU. */
-  readonly staging: Allocation | undefined;
   readonly runner: StageRunner;
   /** What is wanted of each unit. */
   readonly wanted: readonly WantedOfUnit[];
@@ -69,19 +58,13 @@ export interface PassOptions {
 
 export class Passes {
   readonly #p: PassParts;
-  readonly #byKey: ReadonlyMap<string, Parameter>;
   readonly #units: readonly Unit[];
-  readonly #sums = new HeaderArena(64, { graph: true });
   /** Gradients on their way back to where they live. */
   readonly #closing = new Set<Promise<void>>();
 
   constructor(parts: PassParts) {
     this.#p = parts;
     this.#units = parts.engine.units;
-    const entries = parts.parameters.all.flatMap((p) =>
-      p.uses.map((use) => [`${use.unit} ${use.key}`, p] as const),
-    );
-    this.#byKey = new Map(entries);
   }
 
   /** Streamed units in the order of one micro-batch, forward and backward. */
@@ -94,8 +77,7 @@ export class Passes {
 
   /** Parameters that train in a unit. */
   trained(unit: Unit): Parameter[] {
-    const keys = this.#p.wanted[unit.index]?.parameters ?? [];
-    return keys.map((key) => this.#byKey.get(`${unit.index} ${key}`) as Parameter);
+    return this.#p.sums.of(unit);
   }
 
   /** Forward, loss and backward. Returns the sum of losses. */
@@ -136,10 +118,6 @@ export class Passes {
     await this.#p.activations.reset();
     await Promise.allSettled(this.#closing);
     this.#closing.clear();
-  }
-
-  dispose(): void {
-    this.#sums.dispose();
   }
 
   #isBackward(wanted: WantedOfUnit | undefined): boolean {
@@ -190,9 +168,9 @@ export class Passes {
       this.#withGradients(unit, options, async (opened) => {
         await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
-        const memory: StageTensors = { batch, slots, x, dx, ...this.#into(unit, opened) };
+        const memory: StageTensors = { batch, slots, x, dx, into: this.#p.sums.into(unit, opened) };
         return this.#p.runner.head(unit, memory, wanted, options.gradScale, (key, gradient) =>
-          this.#collect(unit, key, gradient, opened, batch),
+          this.#p.sums.add(unit, key, gradient, opened, batch),
         );
       }),
     );
@@ -211,9 +189,9 @@ export class Passes {
         await this.#dropout(unit, batch, options);
         const x = await this.#activation(unit);
         const kept = this.#p.kept.backward(unit);
-        const memory: StageTensors = { batch, slots, x, dy, dx, kept, ...this.#into(unit, opened) };
+        const memory: StageTensors = { batch, slots, x, dy, dx, kept, into: this.#p.sums.into(unit, opened) };
         await this.#p.runner.backward(unit, memory, wanted, (key, gradient) =>
-          this.#collect(unit, key, gradient, opened, batch),
+          this.#p.sums.add(unit, key, gradient, opened, batch),
         );
       }),
     );
@@ -257,7 +235,7 @@ export class Passes {
     if (parameters.length === 0) return use(undefined);
     const isFinal = (p: Parameter) => p.uses[0]?.unit === unit.index;
     const final = parameters.filter(isFinal);
-    const overwrites = (p: Parameter) => this.#isAlone(unit, p);
+    const overwrites = (p: Parameter) => this.#p.sums.overwrites(unit, p);
     const opening = gradients.open(parameters, { overwrites, signal: options.signal });
     const opened = await stalls.during("disk", opening);
     let result: T;
@@ -284,84 +262,6 @@ export class Passes {
     this.#closing.add(closing);
     const over = () => this.#closing.delete(closing);
     closing.then(over, () => {}); // one that failed stays, for train to throw its error
-  }
-
-  /** Sums that a graph on the CPU adds to, or writes, in place. */
-  #into(unit: Unit, opened: OpenGradients | undefined): Pick<StageTensors, "into"> {
-    const into: Record<string, GradientSum> = {};
-    for (const [i, p] of opened?.parameters.entries() ?? []) {
-      const sum = { buffer: opened?.buffers[i] as NativeBuffer, dims: storedDims(p.shape) };
-      for (const key of this.#inPlace(unit, p)) into[key] = { ...sum, fresh: opened?.fresh?.has(p) ?? false };
-    }
-    return { into };
-  }
-
-  /** Keys under which a graph on the CPU adds to a parameter's sum. Rows of tables are added by {@link #collect}. */
-  #inPlace(unit: Unit, { uses }: Parameter): string[] {
-    if (!this.#p.device.onHost) return [];
-    return uses.filter((use) => use.unit === unit.index && !use.rows).map(({ key }) => key);
-  }
-
-  /** Whether all that a unit adds to a parameter's sum is one gradient that can be written there as well. */
-  #isAlone(unit: Unit, p: Parameter): boolean {
-    return (
-      this.#inPlace(unit, p).length === 1 && p.uses.filter((use) => use.unit === unit.index).length === 1
-    );
-  }
-
-  /** Adds a gradient that the graph holds to its sum. */
-  async #collect(
-    unit: Unit,
-    key: string,
-    gradient: Tensor,
-    opened: OpenGradients | undefined,
-    batch: TensorBatch,
-  ): Promise<void> {
-    const parameter = this.#byKey.get(`${unit.index} ${key}`);
-    const at = parameter ? (opened?.parameters.indexOf(parameter) ?? -1) : -1;
-    const sum = opened?.buffers[at];
-    if (!parameter || !sum) throw new Error(`${unit.name}: nobody asked for the gradient of ${key}`);
-    const rows = parameter.uses.find((use) => use.unit === unit.index && use.key === key)?.rows;
-    if (rows) {
-      await this.#addRows(gradient, sum, rows === "tokens" ? batch.ids : batch.positions);
-      return;
-    }
-    const { staging, stalls } = this.#p;
-    if (!staging) throw new Error(`${unit.name}: no memory for the gradient of ${key}`);
-    await stalls.during("copy", download(staging.buffer.address(), gradient));
-    await this.#add(staging.buffer, sum, parameter.elements);
-  }
-
-  /** Scatters the gradients of gathered rows, f32 [width, tokens], in the order of the tokens: a block of them at a time. */
-  async #addRows(gradient: Tensor, sum: NativeBuffer, ids: Int32Array): Promise<void> {
-    const width = gradient.ne[0];
-    const most = Math.max(1, Math.floor(ROWS_BYTES / (width * 4)));
-    const values = new Float32Array(Math.min(most, ids.length) * width);
-    const total = new Float32Array(sum.view());
-    for (let first = 0; first < ids.length; first += most) {
-      const count = Math.min(most, ids.length - first);
-      await download(values, gradient, first * width * 4, count * width * 4);
-      for (let token = 0; token < count; token++) {
-        const to = (ids[first + token] as number) * width;
-        for (let i = 0; i < width; i++)
-          total[to + i] = (total[to + i] as number) + (values[token * width + i] as number);
-      }
-    }
-  }
-
-  /** sum += part, on the CPU. */
-  async #add(part: NativeBuffer, sum: NativeBuffer, elements: number): Promise<void> {
-    this.#sums.reset();
-    const g = new UpdateGraph(this.#p.cpu, this.#sums);
-    for (const { first, dims } of pieces(elements)) {
-      const into = { buffer: sum, offset: 0 };
-      g.put(
-        g.add(g.at(into, dims, "f32", first), g.at({ buffer: part, offset: 0 }, dims, "f32", first)),
-        into,
-        first,
-      );
-    }
-    await this.#p.cpu.compute(g.handle, { kind: "gradient sums", amount: elements });
   }
 
   /** The same masks forward and backward: they depend on the seed and the place alone. */
