@@ -46,6 +46,7 @@ export type { DataPaths, FitOptions } from "./train/fit/fit-options.ts";
 export type { FitResult, ResumeInfo } from "./train/fit/fit-result.ts";
 export type { ScheduleName, ScheduleOptions } from "./train/fit/schedule.ts";
 export type {
+  KeepActivations,
   LoraOptions,
   OffloadOptions,
   OptimizerName,

@@ -1,6 +1,5 @@
 // An open model: loads what the plan says, then runs calls one after another. No text, no sampling.
 
-import type { Device } from "../backend/ggml/device.ts";
 import { runAll } from "../base/async/cleanup.ts";
 import { OneByOne } from "../base/async/one-by-one.ts";
 import { linkSignals } from "../base/async/signals.ts";
@@ -38,7 +37,13 @@ export interface StreamStatistics {
 }
 
 /** Threads of the CPU used for each kind of work, with the seconds computed with each number of them. */
-export type ThreadUses = ReturnType<Device["threadUses"]>;
+export type ThreadUses = readonly {
+  readonly kind: string;
+  /** The number used now by most of the kind's work. */
+  readonly threads: number;
+  /** Seconds computed with each number of threads. */
+  readonly seconds: Readonly<Record<number, number>>;
+}[];
 
 export class Engine {
   #open: OpenModel;
