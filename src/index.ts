@@ -47,6 +47,7 @@ export type { FitResult, ResumeInfo } from "./train/fit/fit-result.ts";
 export type { ScheduleName, ScheduleOptions } from "./train/fit/schedule.ts";
 export type {
   KeepActivations,
+  KeepActivations,
   LoraOptions,
   OffloadOptions,
   OptimizerName,
