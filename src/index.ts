@@ -47,7 +47,6 @@ export type { FitResult, ResumeInfo } from "./train/fit/fit-result.ts";
 export type { ScheduleName, ScheduleOptions } from "./train/fit/schedule.ts";
 export type {
   KeepActivations,
-  KeepActivations,
   LoraOptions,
   OffloadOptions,
   OptimizerName,
