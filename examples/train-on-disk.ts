@@ -4,7 +4,7 @@
 // steps are made with everything in RAM; losses and weights must agree to the last bit, because where things live never
 // changes a result. Exits with 1 if they do not, or if the budget was exceeded.
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { AutoModelForCausalLM, type PretrainedOptions, Trainer, type TrainerOptions } from "spillway";
 import { madeCheckpoint } from "./support/made-checkpoint.ts";
@@ -25,6 +25,7 @@ const dir = await madeCheckpoint("llama-trained", [
   ...["--family", "llama", "--shape", JSON.stringify(SHAPE), "--dtype", "f32", "--tie"],
 ]);
 const work = join(dir, "..", "llama-trained-work");
+await rm(work, { recursive: true, force: true }); // of an earlier run
 
 /** Any ids will do: what counts is that both runs see the same ones. */
 const batch = [Array.from({ length: TOKENS }, (_, i) => (i * 7919) % SHAPE.vocab_size)];
