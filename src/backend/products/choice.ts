@@ -16,10 +16,10 @@ export const LEAST_MATRIX = 2 ** 16;
 /** The same for one of a stack. */
 const LEAST_OF_STACK = 2 ** 20;
 /**
- * Elements that a model's largest matrices have to have, for threads to be started for its products: they take tens of
- * megabytes, which would be most of what a smaller model needs. A model's own number, never a budget's.
+ * Parameters that a model has to have, for threads to be started for its products: they take tens of megabytes, which would
+ * be most of what a smaller model needs. A model's own number, never a budget's.
  */
-export const LEAST_LARGEST_MATRIX = 2 ** 20;
+export const LEAST_PARAMETERS = 2 ** 26;
 /** Fewest rows and columns of a matrix. */
 const LEAST_SIDE = 64;
 /** The longest row of which a tile's fewest can be unpacked. */

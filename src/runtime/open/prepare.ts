@@ -3,7 +3,7 @@ import type { Adapter } from "../../adapters/index.ts";
 import { Device, findDevice, isGpu, listDevices } from "../../backend/ggml/device.ts";
 import { type DType, parseDType } from "../../backend/ggml/dtypes.ts";
 import { headersCanChange } from "../../backend/ggml/header-fields.ts";
-import { LEAST_LARGEST_MATRIX } from "../../backend/products/choice.ts";
+import { LEAST_PARAMETERS } from "../../backend/products/choice.ts";
 import { productMode } from "../../backend/products/find.ts";
 import { openProducts } from "../../backend/products/open.ts";
 import { undoAfter } from "../../base/async/cleanup.ts";
@@ -28,7 +28,7 @@ import {
   type WeightDType,
 } from "../../plan/options.ts";
 import { type FixedBytes, type HybridRequest, type Plan, withPackedBytes } from "../../plan/plan.ts";
-import { byStage, type Matrix, type ModelUnits, type Unit } from "../../plan/units.ts";
+import { byStage, type ModelUnits, type Unit } from "../../plan/units.ts";
 import { KV_DTYPES, type KvDType, kvBytes } from "../state/kv-cache.ts";
 import { adapterBytes, adapterStaging, targetBytes } from "../step/adapter.ts";
 import { CHUNK_TOKENS } from "../step/chunks.ts";
@@ -128,7 +128,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     if (isGpu(info)) device = Device.open(info, team);
     const budgets = { ...defaultBudgets(device), ...parseMaxMemory(options.max_memory) };
     const { model, adapter } = skeleton;
-    await openWideProducts(device, model.units);
+    await openWideProducts(device, model);
     const { spec, notes } = withPositions(skeleton, options.context_length);
     const flash = hasFlashAttention(spec, device, kv_dtype);
     const wanted = parseDeviceMap(options.device_map ?? "auto", model.units);
@@ -139,7 +139,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
     const choice = parseCompute(options.compute ?? "auto", model.units, device.name);
     const mode = device.onHost || training ? "gpu" : choice.mode;
     const hostFlash = mode === "gpu" ? flash : hasFlashAttention(spec, cpu, kv_dtype);
-    if (mode !== "gpu") await openWideProducts(cpu, model.units);
+    if (mode !== "gpu") await openWideProducts(cpu, model);
     const rates = mode === "auto" ? await weightRates(device, cpu, mainDType(model)) : undefined;
     const planFor = (context: number) => {
       const measured = { context, max_sequences, kv_dtype, adapter };
@@ -213,15 +213,12 @@ function unusedCompute({ compute, training }: EngineOptions, device: Device): st
   return [];
 }
 
-/** Wide products for a model whose matrices are large enough. */
-async function openWideProducts(device: Device, units: readonly Unit[]): Promise<void> {
-  const matrices = units.flatMap((u) => Object.values(u.matrices));
-  const elements = (m: Matrix) => m.ne[0] * m.ne[1];
-  const worthwhile = matrices.some((m) => elements(m) >= LEAST_LARGEST_MATRIX);
-  if (!worthwhile && productMode() !== "all") return;
+/** Wide products for a model that is large enough. */
+async function openWideProducts(device: Device, { units, parameters }: ModelUnits): Promise<void> {
+  if (parameters < LEAST_PARAMETERS && productMode() !== "all") return;
   await openProducts(
     device,
-    matrices.map((m) => m.dtype),
+    units.flatMap((u) => Object.values(u.matrices).map((m) => m.dtype)),
   );
 }
 
