@@ -267,15 +267,22 @@ export class Device {
     if (!this.#compute) throw new LibraryError(`${this.info.name}: the device could not be opened again`);
   }
 
+  /** From now on the library computes all products. No graph that was built to have wide ones may be computed any more. */
+  async closeProducts(): Promise<void> {
+    await this.idle();
+    const { products } = this;
+    this.products = undefined;
+    await products?.dispose();
+  }
+
   /** Waits for the running graph, then frees the streams and threads. Safe to call twice. */
   async dispose(): Promise<void> {
-    await this.idle();
-    await this.products?.dispose();
+    await this.closeProducts();
     const { native } = library();
     if (this.#copy !== undefined) native.ggml_backend_free(this.#copy);
     if (this.#compute !== undefined) native.ggml_backend_free(this.#compute);
     this.team.dispose();
-    this.#copy = this.#compute = this.products = undefined;
+    this.#copy = this.#compute = undefined;
   }
 }
 

@@ -8,14 +8,10 @@ import { Graph } from "../../backend/ggml/ops.ts";
 import { rowBytes } from "../../backend/ggml/tensor.ts";
 import { upload, zeroBuffer } from "../../backend/ggml/transfer.ts";
 import { disposeAll, runAllNow } from "../../base/async/cleanup.ts";
+import type { Rates } from "../../plan/cost.ts";
 
-/** Bytes of weights a second. */
-export interface WeightRates {
-  /** From RAM to the device. */
-  readonly upload: number;
-  /** Multiplied with one token by the CPU. */
-  readonly product: number;
-}
+/** What is measured of a machine. */
+export type WeightRates = Omit<Rates, "disk">;
 
 /** Elements of the matrix that is moved and multiplied: [WIDTH, ROWS], 16 MiB in bf16. */
 const WIDTH = 2048;

@@ -184,6 +184,7 @@ export async function prepare(dir: string, options: EngineOptions): Promise<Prep
       kv_dtype,
       planFor,
     );
+    if (device !== cpu && !plan.host) await cpu.closeProducts(); // planned for only where the CPU computes
     const packing = options.offload_packed ? packingOf(plan, model.units, wanted, replan) : undefined;
     const expected = packing ? withPacked(plan, model.units, expectedPacked) : plan;
     const sizes = { context, max_sequences, rows: context * max_sequences };
